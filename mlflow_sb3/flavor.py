@@ -1,0 +1,209 @@
+"""MLflow's flavor of Stable-Baselines3: save, log and load agents, and the loader that ``mlflow.pyfunc`` calls."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import io
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from mlflow.environment_variables import MLFLOW_ALLOW_PICKLE_DESERIALIZATION
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model, ModelSignature
+from mlflow.models.model import ModelInfo
+from numpy.typing import NDArray
+
+from mlflow_sb3 import agent, registry
+from mlflow_sb3.agent import AGENT, ARCHIVE, FLAVOR_NAME
+from mlflow_sb3.policy import CARD, OnnxPolicy
+
+if TYPE_CHECKING:
+    from stable_baselines3.common.base_class import BaseAlgorithm
+
+
+def get_default_pip_requirements() -> list[str]:
+    """What a saved agent needs to act, pinned to the installed versions: neither PyTorch nor Stable-Baselines3."""
+    return agent.get_default_pip_requirements()
+
+
+def save_model(
+    sb3_model: BaseAlgorithm,
+    path: str | os.PathLike[str],
+    *,
+    conda_env: dict[str, Any] | str | None = None,
+    code_paths: list[str] | None = None,
+    mlflow_model: Model | None = None,
+    signature: ModelSignature | Literal[False] | None = None,
+    input_example: Any = None,
+    pip_requirements: list[str] | str | None = None,
+    extra_pip_requirements: list[str] | str | None = None,
+    metadata: dict[str, Any] | None = None,
+    environment: str | None = None,
+) -> None:
+    """Save an agent as an MLflow model that acts without PyTorch.
+
+    The policy is exported to ONNX and compared with ``sb3_model.predict`` before anything is written.
+
+    Args:
+        sb3_model: A trained algorithm; it is not changed.
+        path: Folder to save to; must not exist, or be empty.
+        conda_env: As in MLflow's flavors.
+        code_paths: More code for the model to carry, besides the loader.
+        mlflow_model: ``mlflow.models.Model`` to add the flavor to.
+        signature: Derived from the spaces by default; float observations are declared float64.
+        input_example: One observation by default, with the batch dimension.
+        pip_requirements: ``get_default_pip_requirements()`` by default.
+        extra_pip_requirements: Added to the default.
+        metadata: As in MLflow's flavors.
+        environment: ``EnvSpec`` JSON; taken from the environment of ``sb3_model`` by default.
+
+    Raises:
+        MlflowException: The model is not supported yet, or its export does not agree with SB3.
+    """
+    agent.prepare(sb3_model, environment).save_model(
+        path=path,
+        conda_env=conda_env,
+        code_paths=code_paths,
+        mlflow_model=mlflow_model,
+        signature=signature,
+        input_example=input_example,
+        pip_requirements=pip_requirements,
+        extra_pip_requirements=extra_pip_requirements,
+        metadata=metadata,
+    )
+
+
+def log_model(
+    sb3_model: BaseAlgorithm,
+    artifact_path: str | None = None,
+    *,
+    name: str | None = None,
+    registered_model_name: str | None = None,
+    await_registration_for: int | None = 300,
+    params: dict[str, Any] | None = None,
+    tags: dict[str, Any] | None = None,
+    model_type: str | None = None,
+    step: int = 0,
+    model_id: str | None = None,
+    run_id: str | None = None,
+    environment: str | None = None,
+    **saving: Any,
+) -> ModelInfo:
+    """Log an agent as an MLflow model that acts without PyTorch.
+
+    Args:
+        sb3_model: A trained algorithm; it is not changed.
+        artifact_path: Deprecated by MLflow; use ``name``.
+        name: Of the LoggedModel.
+        registered_model_name: Register a version of that model, with its digest as a tag.
+        await_registration_for: Seconds to wait for the version to become ready.
+        params: Of the LoggedModel, besides those of the run.
+        tags: Of the LoggedModel.
+        model_type: Of the LoggedModel.
+        step: Training step that the model belongs to.
+        model_id: An existing LoggedModel to save into.
+        run_id: Run to log into; the active one by default.
+        environment: ``EnvSpec`` JSON; taken from the environment of ``sb3_model`` by default.
+        saving: ``conda_env``, ``code_paths``, ``signature``, ``input_example``, ``pip_requirements``,
+            ``extra_pip_requirements`` and ``metadata``, as in ``save_model``.
+
+    Raises:
+        MlflowException: As ``save_model``; nothing is logged then.
+    """
+    info: ModelInfo = Model.log(
+        artifact_path=artifact_path,
+        name=name,
+        flavor=agent.prepare(sb3_model, environment),
+        flavor_name=FLAVOR_NAME,
+        params=params,
+        tags=tags,
+        model_type=model_type,
+        step=step,
+        model_id=model_id,
+        run_id=run_id,
+        **saving,
+    )
+    if registered_model_name is not None:
+        version = registry.register(info.model_id, registered_model_name, await_registration_for=await_registration_for)
+        info.registered_model_version = version.number
+    return info
+
+
+def load_policy(model_uri: str) -> OnnxPolicy:
+    """Load an agent to act: opens the ONNX graph alone, unpickles nothing and imports no code of the model's.
+
+    Args:
+        model_uri: ``models:/name@alias``, ``models:/name/3``, ``models:/m-…``, ``runs:/…`` or a folder. The files of a
+            registered version are checked against its digest.
+    """
+    with registry.fetch_uri(model_uri) as folder:
+        return open_policy(folder)
+
+
+def open_policy(folder: Path) -> OnnxPolicy:
+    """Open the policy in a model's folder.
+
+    Raises:
+        MlflowException: There is none, or its graph is not the one that was saved.
+    """
+    try:
+        return OnnxPolicy.load(folder / AGENT)
+    except (OSError, ValueError) as error:
+        raise MlflowException.invalid_parameter_value(f"the model holds no agent that can be loaded: {error}") from error
+
+
+def load_model(model_uri: str, dst_path: str | None = None, **kwargs: Any) -> BaseAlgorithm:
+    """Load an agent as the SB3 algorithm, to go on training. This unpickles: load only what you trust.
+
+    Args:
+        model_uri: As in ``load_policy``.
+        dst_path: Existing folder to keep the model's files in.
+        kwargs: Handed to SB3's ``load``: ``env``, ``device``, ``custom_objects``, …
+
+    Raises:
+        MlflowException: ``MLFLOW_ALLOW_PICKLE_DESERIALIZATION`` is false, or the file is not the one that was saved.
+    """
+    check_unpickling_allowed(f"load_model({model_uri!r})")
+    with registry.fetch_uri(model_uri) as folder:
+        if dst_path is not None:
+            shutil.copytree(folder, dst_path, dirs_exist_ok=True)
+        card = json.loads((folder / AGENT / CARD).read_text())
+        archive = (folder / AGENT / ARCHIVE).read_bytes()
+        if hashlib.sha256(archive).hexdigest() != card["digests"][ARCHIVE]:
+            raise MlflowException.invalid_parameter_value(f"{ARCHIVE} of {model_uri} has changed since it was saved; log it again.")
+    module, _, name = card["algorithm"].rpartition(".")
+    algorithm: type[BaseAlgorithm] = getattr(importlib.import_module(module), name)
+    return algorithm.load(io.BytesIO(archive), **kwargs)
+
+
+def check_unpickling_allowed(what: str) -> None:
+    """Refuse where MLflow was told to unpickle nothing."""
+    if not MLFLOW_ALLOW_PICKLE_DESERIALIZATION.get():  # type: ignore[no-untyped-call]
+        raise MlflowException.invalid_parameter_value(
+            f"{what} would unpickle, and MLFLOW_ALLOW_PICKLE_DESERIALIZATION is false; use load_policy, which does not."
+        )
+
+
+def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> _PyFunc:  # noqa: ARG001 MLflow passes it
+    """Called by ``mlflow.pyfunc.load_model`` with the model's folder."""
+    return _PyFunc(open_policy(Path(path)))
+
+
+class _PyFunc:
+    """What ``mlflow.pyfunc`` wraps."""
+
+    def __init__(self, policy: OnnxPolicy) -> None:
+        self._policy = policy
+
+    def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> NDArray[Any]:  # noqa: ARG002 MLflow passes it
+        try:
+            return self._policy.predict(model_input)[0]
+        except ValueError as error:
+            raise MlflowException.invalid_parameter_value(str(error)) from error
+
+    def get_raw_model(self) -> OnnxPolicy:
+        return self._policy

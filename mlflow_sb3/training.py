@@ -1,0 +1,100 @@
+"""One training: builds the algorithm, learns, and keeps the best agent that it passed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import KVWriter, Logger
+from tqdm import tqdm
+
+from mlflow_sb3 import algorithm, candidates, environment
+from mlflow_sb3.candidates import Candidate, Checkpoints
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What training leaves: the algorithm with the kept agent's weights, and all that competed."""
+
+    model: BaseAlgorithm
+    kept: Candidate
+    candidates: list[Candidate]
+
+    def table(self) -> dict[str, list[Any]]:
+        """The candidates as columns, in the order of training, as ``mlflow.log_table`` takes them."""
+        rows = sorted(self.candidates, key=lambda candidate: candidate.step)
+        return {
+            "step": [row.step for row in rows],
+            "training_mean_return": [row.training_score for row in rows],
+            "fresh_episodes": [len(row.returns) for row in rows],
+            "fresh_mean_return": [row.score for row in rows],
+            "fresh_min_return": [min(row.returns) for row in rows],
+            "kept": [row is self.kept for row in rows],
+        }
+
+
+def train(
+    description: str,
+    algo: str,
+    *,
+    timesteps: int,
+    seed: int = 0,
+    hyperparams: dict[str, Any] | None = None,
+    writers: Sequence[KVWriter] = (),
+    progress: bool = False,
+    torch_threads: int = 1,
+) -> Trained:
+    """Train an agent and keep the best that training passed.
+
+    Args:
+        description: The environment, as ``EnvSpec`` JSON.
+        algo: Lower case, such as ``"dqn"``.
+        timesteps: Environment steps.
+        seed: Gives independent streams to learning and to the choice of the agent.
+        hyperparams: See ``algorithm.build``.
+        writers: Receive SB3's training metrics.
+        progress: Show progress bars on standard error.
+        torch_threads: Threads of PyTorch while training; small networks gain nothing from more, and other counts give
+            other weights in the last bits.
+
+    Raises:
+        MlflowException: The environment, the algorithm and the hyperparameters do not fit together.
+    """
+    with _torch_threads(torch_threads):
+        learning_seed = environment.seeds(seed, "learning", 1)[0]
+        model = algorithm.build(algo, description, hyperparams or {}, seed=learning_seed)
+        model.set_logger(Logger(folder=None, output_formats=list(writers)))
+        checkpoints = Checkpoints(description, seed=seed, every=max(1, timesteps // candidates.CHECKPOINTS))
+        model.learn(timesteps, callback=[checkpoints, _Progress(timesteps, disable=not progress)])
+        total = candidates.count_episodes(len(checkpoints.kept))
+        with tqdm(total=total, desc="choosing", unit="episode", disable=not progress, mininterval=1) as bar:
+            kept = candidates.choose(model, checkpoints.kept, description, seed=seed, on_episode=bar.update)
+    return Trained(model, kept, checkpoints.kept)
+
+
+class _Progress(BaseCallback):
+    def __init__(self, timesteps: int, *, disable: bool) -> None:
+        super().__init__()
+        self._bar = tqdm(total=timesteps, desc="training", unit="step", disable=disable, mininterval=1)
+
+    def _on_step(self) -> bool:
+        self._bar.update(self.training_env.num_envs)
+        return True
+
+    def _on_training_end(self) -> None:
+        self._bar.close()
+
+
+@contextmanager
+def _torch_threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,76 @@
+"""What a training run holds: the kept agent in its artifacts, and how it was trained in its parameters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from stable_baselines3.common.base_class import BaseAlgorithm
+
+from mlflow_sb3 import algorithm, flavor, registry
+from mlflow_sb3.registry import Version
+from mlflow_sb3.training import Trained
+
+_FOLDER = "agent"
+_AGENT = "agent.zip"
+_ENVIRONMENT = "environment.json"
+_STEP = "eval/kept_step"
+_SCORE = "eval/kept_mean_reward"
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """The agent that a run trained."""
+
+    run_id: str
+    env_id: str
+    algo: str
+    step: int
+    description: str
+    model: BaseAlgorithm
+
+    def log_model(self, name: str, *, alias: str) -> Version:
+        """Log the agent into the training run, as the model of the step it was kept from, and register it."""
+        info = flavor.log_model(
+            self.model,
+            name=registry.model_name(self.env_id, self.algo),
+            step=self.step,
+            run_id=self.run_id,
+            environment=self.description,
+        )
+        return registry.register(info.model_id, name, alias=alias)
+
+
+def log(trained: Trained, description: str) -> None:
+    """Put what training kept into the active run."""
+    with TemporaryDirectory() as folder:
+        Path(folder, _AGENT).write_bytes(trained.kept.agent)
+        Path(folder, _ENVIRONMENT).write_text(description)
+        mlflow.log_artifacts(folder, _FOLDER)
+    mlflow.log_table(trained.table(), "candidates.json")
+    mlflow.log_metrics({_STEP: trained.kept.step, _SCORE: trained.kept.score})
+
+
+def load(run_id: str) -> TrainingRun:
+    """Read back what ``log`` put into a run. SB3's file is unpickled: it is one that this project wrote.
+
+    Raises:
+        MlflowException: The run does not exist, or holds no agent.
+    """
+    client = MlflowClient()
+    data = client.get_run(run_id).data
+    if not client.list_artifacts(run_id, _FOLDER) or _STEP not in data.metrics:
+        raise MlflowException.invalid_parameter_value(
+            f"run {run_id} trained no agent; give the id of a finished run of the entry point train."
+        )
+    flavor.check_unpickling_allowed(f"reading the agent of run {run_id}")
+    algo = data.params["sb3/algo"]
+    with TemporaryDirectory() as folder:
+        path = Path(mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=_FOLDER, dst_path=folder))
+        model = algorithm.find(algo).load(path / _AGENT)
+        description = (path / _ENVIRONMENT).read_text()
+    return TrainingRun(run_id, data.params["sb3/env"], algo, int(data.metrics[_STEP]), description, model)

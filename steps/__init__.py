@@ -1,0 +1,1 @@
+"""The entry points of the MLflow Project, one script each; run them with ``mlflow run`` or ``python -m steps.<name>``."""

@@ -1,0 +1,49 @@
+"""Play fresh episodes with a registered agent.
+
+Reads   the model version behind --version, or else behind --alias.
+Writes  metrics evaluation/... on the run and the model, the table, the histogram and the video in evaluation/.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import click
+import mlflow
+from tqdm import tqdm
+
+from steps.step import Step, VersionNumber
+
+
+@click.command(cls=Step)
+@click.option("--model-name", default="cartpole-v1-dqn", show_default=True, help="Registered model.")
+@click.option("--alias", default="champion", show_default=True, help="Alias to load.")
+@click.option("--version", "number", default="", type=VersionNumber(), help="Version to load instead of the alias.")
+@click.option("--episodes", default=100, show_default=True, type=click.IntRange(min=1), help="Episodes to play.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of the stream that gives every episode its seed.")
+@click.option("--video", default=False, show_default=True, type=bool, help="Film the first episode.")
+def evaluate(model_name: str, alias: str, number: int | None, episodes: int, seed: int, video: bool) -> None:
+    """Play EPISODES fresh episodes with an agent and log their returns."""
+    from mlflow_sb3 import contender, environment, evaluation, pictures, registry
+
+    version = registry.find(model_name, alias=alias, number=number)
+    agent = contender.load(version)
+    seeds = environment.seeds(seed, "evaluation", episodes)
+    with tqdm(total=episodes, desc="evaluating", unit="episode", mininterval=1) as bar:
+        played = agent.play(seeds, on_episode=bar.update)
+    summary = evaluation.summarize(played)
+    mlflow.set_tag("mlflow_sb3.version", str(version))
+    mlflow.log_metrics(summary.metrics("evaluation/"), model_id=version.model_id)
+    mlflow.log_table(played.table(), "evaluation/episodes.json")
+    mlflow.log_figure(pictures.histogram(played, f"{version}: {episodes} episodes"), "evaluation/returns.png")
+    if video:
+        with TemporaryDirectory() as folder:
+            film = pictures.record(agent.policy, agent.environment, seeds[0], Path(folder))
+            mlflow.log_artifact(str(film), "evaluation")
+    click.echo(f"Episode returns: {played.returns.tolist()}")
+    click.echo(f"Mean reward: {summary}")
+
+
+if __name__ == "__main__":
+    evaluate()

@@ -1,0 +1,61 @@
+"""The whole workflow: train, log_model, promote and evaluate, each a run of its own under this one.
+
+Reads   what its steps read.
+Writes  four child runs; tags naming the version and the verdict.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+import mlflow
+from mlflow.entities import Run
+from mlflow.exceptions import ExecutionException
+
+from mlflow_sb3 import registry
+from steps.step import JsonObject, Step
+
+PROJECT = Path(__file__).parent.parent
+
+
+@click.command(cls=Step)
+@click.option("--env", "env_id", default="CartPole-v1", show_default=True, help="Gymnasium id, or module:EnvId.")
+@click.option("--algo", default="dqn", show_default=True, help="a2c, ddpg, dqn, ppo, sac or td3.")
+@click.option("--timesteps", default=50_000, show_default=True, type=click.IntRange(min=1), help="Environment steps to learn from.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of the training.")
+@click.option("--hyperparams", default="{}", show_default=True, type=JsonObject(), help="JSON object; overrides single keys of the preset.")
+@click.option("--preset", default="zoo", show_default=True, type=click.Choice(["zoo", "none"]), help="rl_zoo3's, or SB3's defaults.")
+@click.option("--model-name", default="", help="Registered model.  [default: made from env and algo, as cartpole-v1-dqn]")
+@click.option("--episodes", default=100, show_default=True, type=click.IntRange(min=1), help="Episodes that the champion plays.")
+def main(
+    env_id: str, algo: str, timesteps: int, seed: int, hyperparams: dict[str, Any], preset: str, model_name: str, episodes: int
+) -> None:
+    """Train an agent, log and register it, make it the champion if it is better, and play with the champion."""
+    name = model_name or registry.model_name(env_id, algo)
+    recipe = {"env": env_id, "algo": algo, "timesteps": timesteps, "seed": seed, "hyperparams": json.dumps(hyperparams), "preset": preset}
+    trained = _step("train", recipe)
+    logged = _step("log_model", {"run_id": trained.info.run_id, "model_name": name})
+    version = logged.data.tags["mlflow_sb3.version"]
+    mlflow.set_tag("mlflow_sb3.version", version)
+    promoted = _step("promote", {"model_name": name, "version": version.rpartition("/")[2]})
+    mlflow.set_tag("mlflow_sb3.verdict", promoted.data.tags["mlflow_sb3.verdict"])
+    _step("evaluate", {"model_name": name, "episodes": episodes})
+
+
+def _step(entry_point: str, parameters: dict[str, Any]) -> Run:
+    """Run an entry point of this project as a child of the active run, in this environment."""
+    click.echo(f"== {entry_point}")
+    try:
+        submitted = mlflow.run(  # type: ignore[no-untyped-call]
+            str(PROJECT), entry_point, parameters=parameters, env_manager="local", run_name=entry_point
+        )
+    except ExecutionException as error:
+        raise click.ClickException(f"{entry_point} failed: {error.message}; its line above says why.") from error
+    return mlflow.get_run(submitted.run_id)
+
+
+if __name__ == "__main__":
+    main()

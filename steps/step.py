@@ -1,0 +1,103 @@
+"""What every step is: a click command inside an MLflow run, which fails with one line that says what to do."""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+import mlflow
+from mlflow.exceptions import MlflowException
+
+from mlflow_sb3 import server
+
+
+class Step(click.Command):
+    """A command whose whole call is an MLflow run: the one of ``mlflow run``, or one of its own.
+
+    A failure, wrong usage included, is one line on standard error and in the run's tag ``error``, and the run is FAILED.
+    """
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        """Parse the command line; wrong usage leaves a FAILED run too."""
+        try:
+            return super().make_context(*args, **kwargs)
+        except click.UsageError:
+            with _run():
+                raise
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Call the step inside its run, whose id is ``ctx.obj``."""
+        with _run() as ctx.obj:
+            return super().invoke(ctx)
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run as a program: failures are one line, without click's usage in front of it."""
+        try:
+            return super().main(*args, **kwargs | {"standalone_mode": False})
+        except click.ClickException as error:
+            click.echo(f"Error: {_line(error)}", err=True)
+            sys.exit(error.exit_code)
+
+
+@contextmanager
+def _run() -> Iterator[str]:
+    try:
+        server.check()
+        with mlflow.start_run() as run, _recorded_failure():
+            yield run.info.run_id
+    except (MlflowException, OSError, ValueError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+@contextmanager
+def _recorded_failure() -> Iterator[None]:
+    try:
+        yield
+    except (click.ClickException, MlflowException, OSError, ValueError) as error:
+        mlflow.set_tag("error", _line(error))
+        mlflow.log_text(traceback.format_exc(), "error.txt")
+        raise
+
+
+def _line(error: Exception) -> str:
+    message = error.format_message() if isinstance(error, click.ClickException) else str(error)
+    return " ".join(message.split())
+
+
+class JsonObject(click.ParamType[dict[str, Any]]):
+    """A JSON object, such as ``{"learning_rate": 1e-3}``."""
+
+    name = "json"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> dict[str, Any]:
+        """Parse text; a dict is taken as it is."""
+        try:
+            parsed = json.loads(value) if isinstance(value, str) else value
+        except json.JSONDecodeError as error:
+            self.fail(f"{value!r} is no JSON ({error}); write '{{\"learning_rate\": 1e-3}}'.", param, ctx)
+        if not isinstance(parsed, dict):
+            self.fail(f"{value!r} is no JSON object; write '{{\"learning_rate\": 1e-3}}'.", param, ctx)
+        return parsed
+
+
+class VersionNumber(click.ParamType[int | None]):
+    """The number of a model version, or nothing: MLproject cannot leave a parameter out."""
+
+    name = "integer"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
+        """Parse a positive number; empty text is None."""
+        if value == "":
+            return None
+        try:
+            number = int(value)
+        except ValueError:
+            number = 0
+        if number < 1:
+            self.fail(f"{value!r} is not the number of a model version; give 1, 2, ..., or an alias instead.", param, ctx)
+        return number

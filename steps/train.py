@@ -1,0 +1,60 @@
+"""Train an agent and keep the best that training passed.
+
+Reads   rl_zoo3's tuned hyperparameters for the algorithm and the environment.
+Writes  parameters sb3/..., SB3's metrics as curves, eval/..., the folder agent/ and the table candidates.json.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+import mlflow
+
+from steps.step import JsonObject, Step
+
+
+@click.command(cls=Step)
+@click.option("--env", "env_id", default="CartPole-v1", show_default=True, help="Gymnasium id, or module:EnvId.")
+@click.option("--algo", default="dqn", show_default=True, help="a2c, ddpg, dqn, ppo, sac or td3.")
+@click.option("--timesteps", default=50_000, show_default=True, type=click.IntRange(min=1), help="Environment steps to learn from.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of learning and of the choice of the agent.")
+@click.option("--hyperparams", default="{}", show_default=True, type=JsonObject(), help="JSON object; overrides single keys of the preset.")
+@click.option("--preset", default="zoo", show_default=True, type=click.Choice(["zoo", "none"]), help="rl_zoo3's, or SB3's defaults.")
+@click.option("--torch-threads", default=1, show_default=True, type=click.IntRange(min=1), help="Threads of PyTorch.")
+@click.pass_obj
+def train(
+    run_id: str, env_id: str, algo: str, timesteps: int, seed: int, hyperparams: dict[str, Any], preset: Any, torch_threads: int
+) -> None:
+    """Train an agent with Stable-Baselines3 and keep the best that training passed."""
+    from mlflow_sb3 import algorithm, environment, presets, training, training_run
+    from mlflow_sb3.tracking import MetricWriter
+
+    algorithm.find(algo)
+    tuned = presets.find(algo, env_id, source=preset)
+    hyperparams = tuned.hyperparams | hyperparams
+    algorithm.check_hyperparams(algo, hyperparams)
+    with environment.make(env_id) as env:
+        description = environment.describe(env.spec)
+    given = {"env": env_id, "algo": algo, "timesteps": timesteps, "seed": seed, "preset": tuned.origin, "torch_threads": torch_threads}
+    mlflow.log_params({f"sb3/{key}": value for key, value in (given | algorithm.resolve(algo, hyperparams)).items()})
+    with MetricWriter(run_id) as writer:
+        trained = training.train(
+            description,
+            algo,
+            timesteps=timesteps,
+            seed=seed,
+            hyperparams=hyperparams,
+            writers=[writer],
+            progress=True,
+            torch_threads=torch_threads,
+        )
+    training_run.log(trained, description)
+    click.echo(
+        f"Kept the agent of step {trained.kept.step} of {len(trained.candidates)} candidates: mean return "
+        f"{trained.kept.score:.2f} over {len(trained.kept.returns)} fresh episodes"
+    )
+
+
+if __name__ == "__main__":
+    train()

@@ -1,0 +1,1 @@
+# tests need nothing but what is imported here
