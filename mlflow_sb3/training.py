@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
@@ -45,6 +45,7 @@ def train(
     timesteps: int,
     seed: int = 0,
     hyperparams: dict[str, Any] | None = None,
+    callbacks: Sequence[BaseCallback] = (),
     writers: Sequence[KVWriter] = (),
     progress: bool = False,
     torch_threads: int = 1,
@@ -57,6 +58,7 @@ def train(
         timesteps: Environment steps.
         seed: Gives independent streams to learning and to the choice of the agent.
         hyperparams: See ``algorithm.build``.
+        callbacks: SB3's, called besides ours.
         writers: Receive SB3's training metrics.
         progress: Show progress bars on standard error.
         torch_threads: Threads of PyTorch while training; small networks gain nothing from more, and other counts give
@@ -70,7 +72,8 @@ def train(
         model = algorithm.build(algo, description, hyperparams or {}, seed=learning_seed)
         model.set_logger(Logger(folder=None, output_formats=list(writers)))
         checkpoints = Checkpoints(description, seed=seed, every=max(1, timesteps // candidates.CHECKPOINTS))
-        model.learn(timesteps, callback=[checkpoints, _Progress(timesteps, disable=not progress)])
+        with tqdm(total=timesteps, desc="training", unit="step", disable=not progress, mininterval=1) as bar:
+            model.learn(timesteps, callback=[checkpoints, _Progress(bar), *callbacks])
         total = candidates.count_episodes(len(checkpoints.kept))
         with tqdm(total=total, desc="choosing", unit="episode", disable=not progress, mininterval=1) as bar:
             kept = candidates.choose(model, checkpoints.kept, description, seed=seed, on_episode=bar.update)
@@ -78,16 +81,13 @@ def train(
 
 
 class _Progress(BaseCallback):
-    def __init__(self, timesteps: int, *, disable: bool) -> None:
+    def __init__(self, bar: tqdm[NoReturn]) -> None:
         super().__init__()
-        self._bar = tqdm(total=timesteps, desc="training", unit="step", disable=disable, mininterval=1)
+        self._bar = bar
 
     def _on_step(self) -> bool:
         self._bar.update(self.training_env.num_envs)
         return True
-
-    def _on_training_end(self) -> None:
-        self._bar.close()
 
 
 @contextmanager
