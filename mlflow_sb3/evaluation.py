@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any, Protocol
@@ -96,18 +97,17 @@ def play(
     returns = np.zeros(len(seeds))
     lengths = np.zeros(len(seeds), dtype=np.int64)
     waiting = iter(enumerate(seeds))
-    envs = [make_env() for _ in range(min(n_envs, len(seeds)))]
-    games = [_begin(env, *episode) for env, episode in zip(envs, waiting, strict=False)]
-    while games:
-        actions, _ = policy.predict(np.array([game.observation for game in games]))
-        over = [game for game, action in zip(games, actions, strict=True) if game.step(action)]
-        for game in over:
-            returns[game.episode], lengths[game.episode] = game.total, game.length
-            on_episode()
-            games.remove(game)
-            games.extend(_begin(game.env, *episode) for episode in islice(waiting, 1))
-    for env in envs:
-        env.close()
+    with ExitStack() as stack:
+        envs = [stack.enter_context(make_env()) for _ in range(min(n_envs, len(seeds)))]
+        games = [_begin(env, *episode) for env, episode in zip(envs, waiting, strict=False)]
+        while games:
+            actions, _ = policy.predict(np.array([game.observation for game in games]))
+            over = [game for game, action in zip(games, actions, strict=True) if game.step(action)]
+            for game in over:
+                returns[game.episode], lengths[game.episode] = game.total, game.length
+                on_episode()
+                games.remove(game)
+                games.extend(_begin(game.env, *episode) for episode in islice(waiting, 1))
     return Episodes(np.array(seeds, dtype=np.int64), returns, lengths)
 
 

@@ -81,9 +81,16 @@ def log_model(
     sb3_model: BaseAlgorithm,
     artifact_path: str | None = None,
     *,
-    name: str | None = None,
+    conda_env: dict[str, Any] | str | None = None,
+    code_paths: list[str] | None = None,
     registered_model_name: str | None = None,
+    signature: ModelSignature | Literal[False] | None = None,
+    input_example: Any = None,
     await_registration_for: int | None = 300,
+    pip_requirements: list[str] | str | None = None,
+    extra_pip_requirements: list[str] | str | None = None,
+    metadata: dict[str, Any] | None = None,
+    name: str | None = None,
     params: dict[str, Any] | None = None,
     tags: dict[str, Any] | None = None,
     model_type: str | None = None,
@@ -91,41 +98,51 @@ def log_model(
     model_id: str | None = None,
     run_id: str | None = None,
     environment: str | None = None,
-    **saving: Any,
 ) -> ModelInfo:
     """Log an agent as an MLflow model that acts without PyTorch.
 
     Args:
         sb3_model: A trained algorithm; it is not changed.
         artifact_path: Deprecated by MLflow; use ``name``.
-        name: Of the LoggedModel.
+        conda_env: As in MLflow's flavors.
+        code_paths: As in ``save_model``.
         registered_model_name: Register a version of that model, with its digest as a tag.
+        signature: As in ``save_model``.
+        input_example: As in ``save_model``.
         await_registration_for: Seconds to wait for the version to become ready.
+        pip_requirements: As in ``save_model``.
+        extra_pip_requirements: As in ``save_model``.
+        metadata: As in MLflow's flavors.
+        name: Of the LoggedModel.
         params: Of the LoggedModel, besides those of the run.
         tags: Of the LoggedModel.
         model_type: Of the LoggedModel.
         step: Training step that the model belongs to.
         model_id: An existing LoggedModel to save into.
         run_id: Run to log into; the active one by default.
-        environment: ``EnvSpec`` JSON; taken from the environment of ``sb3_model`` by default.
-        saving: ``conda_env``, ``code_paths``, ``signature``, ``input_example``, ``pip_requirements``,
-            ``extra_pip_requirements`` and ``metadata``, as in ``save_model``.
+        environment: As in ``save_model``.
 
     Raises:
         MlflowException: As ``save_model``; nothing is logged then.
     """
     info: ModelInfo = Model.log(
         artifact_path=artifact_path,
-        name=name,
         flavor=agent.prepare(sb3_model, environment),
         flavor_name=FLAVOR_NAME,
+        name=name,
         params=params,
         tags=tags,
         model_type=model_type,
         step=step,
         model_id=model_id,
         run_id=run_id,
-        **saving,
+        conda_env=conda_env,
+        code_paths=code_paths,
+        signature=signature,
+        input_example=input_example,
+        pip_requirements=pip_requirements,
+        extra_pip_requirements=extra_pip_requirements,
+        metadata=metadata,
     )
     if registered_model_name is not None:
         version = registry.register(info.model_id, registered_model_name, await_registration_for=await_registration_for)

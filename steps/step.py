@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -101,3 +101,20 @@ class VersionNumber(click.ParamType[int | None]):
         if number < 1:
             self.fail(f"{value!r} is not the number of a model version; give 1, 2, ..., or an alias instead.", param, ctx)
         return number
+
+
+def recipe(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say how to train."""
+    options = [
+        click.option("--env", "env_id", default="CartPole-v1", show_default=True, help="Gymnasium id, or module:EnvId."),
+        click.option("--algo", default="dqn", show_default=True, help="a2c, ddpg, dqn, ppo, sac or td3."),
+        click.option("--timesteps", default=50_000, show_default=True, type=click.IntRange(min=1), help="Environment steps."),
+        click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of learning and of choosing the agent."),
+        click.option("--hyperparams", default="{}", show_default=True, type=JsonObject(), help="JSON; overrides the preset's keys."),
+        click.option(
+            "--preset", default="zoo", show_default=True, type=click.Choice(["zoo", "none"]), help="rl_zoo3's, or SB3's defaults."
+        ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command

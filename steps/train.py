@@ -11,16 +11,11 @@ from typing import Any
 import click
 import mlflow
 
-from steps.step import JsonObject, Step
+from steps.step import Step, recipe
 
 
 @click.command(cls=Step)
-@click.option("--env", "env_id", default="CartPole-v1", show_default=True, help="Gymnasium id, or module:EnvId.")
-@click.option("--algo", default="dqn", show_default=True, help="a2c, ddpg, dqn, ppo, sac or td3.")
-@click.option("--timesteps", default=50_000, show_default=True, type=click.IntRange(min=1), help="Environment steps to learn from.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of learning and of the choice of the agent.")
-@click.option("--hyperparams", default="{}", show_default=True, type=JsonObject(), help="JSON object; overrides single keys of the preset.")
-@click.option("--preset", default="zoo", show_default=True, type=click.Choice(["zoo", "none"]), help="rl_zoo3's, or SB3's defaults.")
+@recipe
 @click.option("--torch-threads", default=1, show_default=True, type=click.IntRange(min=1), help="Threads of PyTorch.")
 @click.pass_obj
 def train(

@@ -1,0 +1,104 @@
+"""Whole projects: a store and a working folder of their own, `mlflow` as a process, nothing shared with this one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Place:
+    """A working folder with a tracking store in it, as a user has one."""
+
+    folder: Path
+    variables: dict[str, str] = field(default_factory=dict)
+    """Environment variables besides MLFLOW_TRACKING_URI."""
+
+    @property
+    def store(self) -> str:
+        return f"sqlite:///{self.folder}/mlflow.db"
+
+    @property
+    def client(self) -> MlflowClient:
+        return MlflowClient(self.store)
+
+    def environment(self) -> dict[str, str]:
+        own = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+        path = f"{Path(sys.executable).parent}{os.pathsep}{own['PATH']}"
+        return own | {"PATH": path, "MLFLOW_TRACKING_URI": self.store} | self.variables
+
+    def mlflow_run(self, entry_point: str, *parameters: str, uri: str = str(ROOT)) -> subprocess.CompletedProcess[str]:
+        given = [part for parameter in parameters for part in ("-P", parameter)]
+        return self.run(["mlflow", "run", uri, "-e", entry_point, "--env-manager", "local", *given])
+
+    def run(self, command: Sequence[str], timeout: int = 900) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command, cwd=self.folder, env=self.environment(), capture_output=True, text=True, timeout=timeout, check=False
+        )
+
+    def runs(self, filter_string: str = "") -> list[Run]:
+        """Runs of the Default experiment, the newest first."""
+        return list(self.client.search_runs(["0"], filter_string))
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+    return port
+
+
+@contextmanager
+def serving(place: Place, command: Sequence[str], ready: str) -> Iterator[None]:
+    """A server as a process, from the moment that it answers at the URL `ready`; ended with all its children."""
+    log = place.folder / "server.log"
+    with log.open("w") as output:
+        process = subprocess.Popen(command, cwd=place.folder, env=place.environment(), stdout=output, stderr=output, start_new_session=True)
+        try:
+            deadline = time.monotonic() + 300
+            while not answers(ready):
+                assert process.poll() is None, log.read_text()
+                assert time.monotonic() < deadline, log.read_text()
+                time.sleep(0.5)
+            yield
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5):
+            return True
+    except (urllib.error.URLError, ConnectionError, TimeoutError):
+        return False
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def trained_place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """A place in which `main` ran once, for a short while."""
+    place = Place(tmp_path_factory.mktemp("trained"))
+    done = place.mlflow_run("main", "timesteps=2000", "episodes=5")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return place

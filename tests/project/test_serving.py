@@ -1,0 +1,91 @@
+"""A logged model where neither PyTorch nor Stable-Baselines3 is installed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import mlflow
+import pytest
+
+from tests.project.conftest import ROOT, Place, free_port, serving
+
+pytestmark = pytest.mark.slow
+
+URI = "models:/cartpole-v1-dqn@champion"
+SCRIPT = """
+import importlib.util
+import sys
+
+import gymnasium
+import mlflow.pyfunc
+import numpy as np
+import pandas as pd
+
+assert not importlib.util.find_spec("torch") and not importlib.util.find_spec("stable_baselines3")
+model = mlflow.pyfunc.load_model("models:/cartpole-v1-dqn@champion")
+batch = np.array([[0., 0., 0., 0.]])
+env = gymnasium.make("CartPole-v1")
+env.reset(seed=0)
+for actions in (model.predict(batch), model.predict(pd.DataFrame(batch))):
+    env.step(actions[0])
+
+import mlflow_sb3
+
+policy = mlflow_sb3.load_policy("models:/cartpole-v1-dqn@champion")
+for observation in (batch, batch.astype(np.float32)):
+    env.step(policy.predict(observation)[0][0])
+env.step(policy.predict(np.zeros(4, dtype=np.float32))[0])
+print("acted", mlflow_sb3.__file__)
+"""
+
+
+@pytest.fixture(scope="module")
+def bare_python(trained_place: Place, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A virtual environment with the requirements of the model, and gymnasium to act in."""
+    folder = tmp_path_factory.mktemp("bare")
+    mlflow.set_tracking_uri(trained_place.store)
+    requirements = mlflow.artifacts.download_artifacts(artifact_uri=f"{URI}/requirements.txt", dst_path=str(folder))
+    python = folder / "venv" / "bin" / "python"
+    subprocess.run([sys.executable, "-m", "uv", "venv", "--quiet", "--python", sys.executable, str(folder / "venv")], check=True)
+    install = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", str(python)]
+    subprocess.run([*install, "-r", requirements, "gymnasium"], check=True)
+    return python
+
+
+def test_a_model_acts_without_torch_and_sb3(trained_place: Place, bare_python: Path) -> None:
+    done = trained_place.run([str(bare_python), "-c", SCRIPT])
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("acted ")
+    assert str(ROOT) not in done.stdout
+
+
+def test_a_model_serves_over_http_without_torch_and_sb3(trained_place: Place, bare_python: Path) -> None:
+    port = free_port()
+    command = [str(bare_python), "-m", "mlflow", "models", "serve", "-m", URI, "--env-manager", "local", "-p", str(port)]
+    url = f"http://127.0.0.1:{port}"
+    with serving(trained_place, command, f"{url}/ping"):
+        answer = invoke(url, {"inputs": [[0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.2, 1.0]]})
+        wrong = refused(url, {"inputs": [[0.0, 0.0, 0.0]]})
+
+    assert len(answer["predictions"]) == 2
+    assert set(answer["predictions"]) <= {0, 1}
+    assert wrong == 400
+
+
+def invoke(url: str, body: dict[str, object]) -> dict[str, list[int]]:
+    request = urllib.request.Request(f"{url}/invocations", json.dumps(body).encode(), {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=30) as response:
+        answer: dict[str, list[int]] = json.load(response)
+    return answer
+
+
+def refused(url: str, body: dict[str, object]) -> int:
+    with pytest.raises(urllib.error.HTTPError, match=r"BAD REQUEST|Bad Request") as caught:
+        invoke(url, body)
+    return caught.value.code

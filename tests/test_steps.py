@@ -1,0 +1,217 @@
+"""The steps in this process: what they leave behind, and how they refuse bad input."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+import mlflow
+import pytest
+from click.testing import CliRunner, Result
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from mlflow_sb3 import registry
+from steps.evaluate import evaluate
+from steps.log_model import log_model
+from steps.promote import promote
+from steps.train import train
+
+TINY = ["--algo", "ppo", "--timesteps", "64", "--preset", "none", "--hyperparams", '{"n_steps": 64}']
+
+
+def invoke(command: click.Command, *arguments: str) -> Result:
+    return CliRunner().invoke(command, list(arguments))
+
+
+def succeed(command: click.Command, *arguments: str) -> Run:
+    """Run a step that has to end well, and return its run."""
+    result = invoke(command, *arguments)
+    assert result.exit_code == 0, result.output
+    return last_run()
+
+
+def last_run() -> Run:
+    run = mlflow.last_active_run()
+    assert run is not None
+    return mlflow.get_run(run.info.run_id)
+
+
+def artifacts(run: Run, folder: str | None = None) -> set[str]:
+    return {file.path for file in MlflowClient().list_artifacts(run.info.run_id, folder)}
+
+
+@pytest.fixture
+def champion(store: str) -> registry.Version:  # noqa: ARG001 a store to be champion in
+    """A tiny agent that went through train, log_model and promote."""
+    trained = succeed(train, *TINY)
+    succeed(log_model, "--run-id", trained.info.run_id)
+    succeed(promote, "--model-name", "cartpole-v1-ppo")
+    return registry.find("cartpole-v1-ppo", alias="champion")
+
+
+@pytest.mark.usefixtures("store")
+def test_training_leaves_parameters_curves_candidates_and_the_agent() -> None:
+    run = succeed(train, *TINY)
+
+    assert run.info.status == "FINISHED"
+    assert run.data.params["sb3/n_steps"] == "64"
+    assert run.data.params["sb3/learning_rate"] == "0.0003"
+    assert {"rollout/ep_rew_mean", "eval/mean_reward", "eval/kept_step"} <= set(run.data.metrics)
+    assert artifacts(run, "agent") == {"agent/agent.zip", "agent/environment.json"}
+    table = mlflow.load_table("candidates.json", run_ids=[run.info.run_id])
+    assert table["kept"].sum() == 1
+
+
+@pytest.mark.usefixtures("store")
+def test_a_preset_is_named_and_overridden_key_by_key() -> None:
+    run = succeed(train, "--timesteps", "300", "--hyperparams", '{"batch_size": 32}')
+
+    assert run.data.params["sb3/preset"] == "rl_zoo3/hyperparams/dqn.yml#CartPole-v1"
+    assert run.data.params["sb3/batch_size"] == "32"
+    assert run.data.params["sb3/target_update_interval"] == "10"
+
+
+def test_the_model_is_logged_into_the_training_run(champion: registry.Version) -> None:
+    logged = mlflow.get_logged_model(champion.model_id)
+
+    assert champion.run_id == logged.source_run_id
+    assert logged.params["sb3/algo"] == "ppo"
+    assert mlflow.get_run(str(champion.run_id)).data.params["sb3/env"] == "CartPole-v1"
+    assert registry.find("cartpole-v1-ppo", alias="challenger") == champion
+
+
+def test_the_first_version_becomes_champion(champion: registry.Version) -> None:
+    run = last_run()
+
+    assert champion.number == 1
+    assert run.data.tags["mlflow_sb3.verdict"] == "promote"
+    assert "promotion.json" in artifacts(run)
+    assert "promotion/challenger_mean_return" in run.data.metrics
+
+
+def test_an_equal_agent_does_not_become_champion(champion: registry.Version) -> None:
+    succeed(log_model, "--run-id", str(champion.run_id))
+
+    result = invoke(promote, "--model-name", "cartpole-v1-ppo")
+
+    assert result.exit_code == 0
+    assert "tie: cartpole-v1-ppo/2" in result.output
+    assert registry.find("cartpole-v1-ppo", alias="champion").number == 1
+
+
+def test_evaluation_prints_and_logs_the_episodes(champion: registry.Version) -> None:
+    result = invoke(evaluate, "--model-name", champion.name, "--version", "1", "--episodes", "3")
+
+    run = last_run()
+    returns = json.loads(result.stdout.partition("Episode returns: ")[2].partition("\n")[0])
+    assert f"Mean reward: {sum(returns) / 3:.2f} +/- " in result.stdout
+    assert run.data.metrics["evaluation/episodes"] == 3
+    assert mlflow.load_table("evaluation/episodes.json", run_ids=[run.info.run_id])["return"].tolist() == returns
+    assert artifacts(run, "evaluation") == {"evaluation/episodes.json", "evaluation/returns.png"}
+    on_model = {metric.key: metric.value for metric in mlflow.get_logged_model(champion.model_id).metrics or []}
+    assert on_model["evaluation/mean_return"] == run.data.metrics["evaluation/mean_return"]
+
+
+def test_evaluation_films_an_episode_when_asked(champion: registry.Version) -> None:
+    run = succeed(evaluate, "--model-name", champion.name, "--episodes", "1", "--video", "true")
+
+    assert "evaluation/episode.mp4" in artifacts(run, "evaluation")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["--env", "Nope-v1"], 1, "environment 'Nope-v1' cannot be made"),
+        (["--env", "nowhere:Nope-v1"], 1, "No module named 'nowhere'"),
+        (["--algo", "alphazero"], 1, "algorithm 'alphazero' is unknown; take one of a2c"),
+        (["--algo", "sac", "--preset", "none"], 1, "sac does not fit the action space Discrete(2)"),
+        (["--env", "Pendulum-v1"], 1, "dqn does not fit the action space Box"),
+        (["--env", "FrozenLake-v1"], 1, "observations of Discrete(16) are not supported yet"),
+        (["--timesteps", "0"], 2, "'--timesteps': 0 is not in the range"),
+        (["--hyperparams", "{bad"], 2, "'{bad' is no JSON"),
+        (["--hyperparams", "[1]"], 2, "'[1]' is no JSON object"),
+        (["--hyperparams", '{"lerning_rate": 1}'], 1, "dqn has no hyperparameter 'lerning_rate'"),
+        (["--hyperparams", '{"learning_rate": "fast"}'], 1, "dqn refuses these hyperparameters"),
+        (["--hyperparams", '{"policy": "CnnPolicy"}'], 1, "policy 'CnnPolicy' is not supported yet"),
+        (["--algo", "a2c", "--env", "Pendulum-v1"], 1, "uses normalize, which is not supported yet"),
+    ],
+)
+@pytest.mark.usefixtures("store")
+def test_training_refuses_bad_input_in_one_line(arguments: list[str], code: int, says: str) -> None:
+    assert_refused(invoke(train, *arguments), code, says)
+
+
+@pytest.mark.usefixtures("store")
+def test_a_run_that_trained_nothing_has_no_model_to_log() -> None:
+    with mlflow.start_run() as run:
+        pass
+
+    assert_refused(invoke(log_model, "--run-id", run.info.run_id), 1, "trained no agent")
+    assert MlflowClient().search_registered_models() == []
+    assert mlflow.search_logged_models(output_format="list") == []
+
+
+@pytest.mark.usefixtures("store")
+def test_an_unknown_run_is_refused() -> None:
+    assert_refused(invoke(log_model, "--run-id", "0" * 32), 1, "not found")
+
+
+@pytest.mark.parametrize("command", [promote, evaluate], ids=["promote", "evaluate"])
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["--model-name", "nobody"], 1, "registered model 'nobody' does not exist"),
+        (["--version", "77"], 1, "has no version 77; its aliases are challenger (version 1), champion (version 1)"),
+        (["--version", "two"], 2, "'two' is not the number of a model version"),
+        (["--version", "0"], 2, "'0' is not the number of a model version"),
+    ],
+)
+def test_unknown_versions_are_refused(
+    command: click.Command, arguments: list[str], code: int, says: str, champion: registry.Version
+) -> None:
+    named = arguments if "--model-name" in arguments else [*arguments, "--model-name", champion.name]
+
+    assert_refused(invoke(command, *named), code, says)
+
+
+def test_an_unknown_alias_is_refused(champion: registry.Version) -> None:
+    assert_refused(invoke(evaluate, "--model-name", champion.name, "--alias", "hero"), 1, "has no alias 'hero'; its aliases are")
+
+
+@pytest.mark.parametrize("command", [promote, evaluate], ids=["promote", "evaluate"])
+def test_a_changed_byte_of_the_graph_is_refused(command: click.Command, champion: registry.Version) -> None:
+    location = mlflow.get_logged_model(champion.model_id).artifact_location
+    graph = Path(location.removeprefix("file://"), "agent", "policy.onnx")
+    content = bytearray(graph.read_bytes())
+    content[-1] ^= 1
+    graph.write_bytes(content)
+
+    result = invoke(command, "--model-name", champion.name, "--version", "1", *(["--alias", "other"] if command is promote else []))
+
+    assert_refused(result, 1, "its files changed after registration")
+    assert MlflowClient().get_registered_model(champion.name).aliases == {"challenger": 1, "champion": 1}
+
+
+def test_an_unreachable_server_fails_in_seconds(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    mlflow.set_tracking_uri("http://127.0.0.1:9")
+
+    result = invoke(train, *TINY)
+
+    mlflow.set_tracking_uri(store)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: tracking server http://127.0.0.1:9 does not answer")
+    assert result.stderr.count("\n") == 1
+
+
+def assert_refused(result: Result, code: int, says: str) -> None:
+    """One line on standard error, the same in the tag of a FAILED run."""
+    lines = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    run = last_run()
+    assert result.exit_code == code
+    assert len(lines) == 1
+    assert says in lines[0]
+    assert run.info.status == "FAILED"
+    assert lines[0] == f"Error: {run.data.tags['error']}"
