@@ -1,0 +1,57 @@
+"""A real SQLite store per test, and tiny agents that were really trained."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import gymnasium
+import mlflow
+import pytest
+from mlflow import MlflowClient
+from stable_baselines3 import PPO
+
+from mlflow_sb3 import environment, registry
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store whose tables are made: that takes seconds, copying the file does not."""
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def store(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A tracking store and an experiment of this test alone; returns its URI."""
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    monkeypatch.setenv("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    before = mlflow.get_tracking_uri()
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_experiment(experiment_id=mlflow.create_experiment("test", artifact_location=(tmp_path / "artifacts").as_uri()))
+    yield uri
+    mlflow.set_tracking_uri(before)
+
+
+@pytest.fixture(scope="session")
+def cartpole() -> str:
+    """CartPole-v1 as EnvSpec JSON."""
+    return environment.describe(gymnasium.spec("CartPole-v1"))
+
+
+@pytest.fixture(scope="session")
+def ppo() -> PPO:
+    """PPO on CartPole-v1 after 64 steps."""
+    return PPO("MlpPolicy", "CartPole-v1", n_steps=64, seed=0, device="cpu").learn(64)
+
+
+@pytest.fixture
+def registered(store: str, ppo: PPO) -> registry.Version:  # noqa: ARG001 a store to register in
+    """Version 1 of the registered model `agent`."""
+    import mlflow_sb3
+
+    mlflow_sb3.log_model(ppo, name="agent", registered_model_name="agent")
+    return registry.find("agent", number=1)
