@@ -1,0 +1,33 @@
+"""What does the whole workflow cost against one plain script that trains, logs a wrapper, loads it and plays 100 episodes?"""
+
+from __future__ import annotations
+
+import sys
+from statistics import median
+
+import click
+
+from benchmarks import report
+
+
+@click.command()
+@click.option("--pairs", default=3, show_default=True)
+@click.option("--timesteps", default=50_000, show_default=True)
+def main(pairs: int, timesteps: int) -> None:
+    """Run both as processes in turn, each in a fresh store; print the times and the ratio."""
+    ours = ["mlflow", "run", str(report.FOLDER.parent), "-e", "main", "-P", f"timesteps={timesteps}", "--env-manager", "local"]
+    plain = [sys.executable, "-m", "benchmarks.naive", "--timesteps", str(timesteps), "--whole"]
+    measured = report.alternate(
+        pairs, {"mlflow run . -e main": lambda: report.process(ours), "plain script": lambda: report.process(plain)}
+    )
+    workflow, script = measured.values()
+    click.echo(f"{report.machine()}\nDQN, CartPole-v1, {timesteps} steps, whole processes, {pairs} pairs\n")
+    click.echo(report.header("what", "wall s", "CPU s"))
+    for name, runs in measured.items():
+        click.echo(report.row(name, f"{median([run.wall for run in runs]):.1f}", f"{median([run.cpu for run in runs]):.1f}"))
+    click.echo("\n" + report.header("ratio", "median (range over the pairs)", "target", "verdict"))
+    click.echo(report.row("wall time", *report.compare([run.wall for run in workflow], [run.wall for run in script], at_most=0.85)))
+
+
+if __name__ == "__main__":
+    main()
