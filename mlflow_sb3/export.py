@@ -67,11 +67,12 @@ def export(model: BaseAlgorithm, description: str | None) -> Exported:
         MlflowException: The model is not supported yet, or the graph does not agree with SB3.
     """
     check_supported(model)
-    graph = _graph(model)
-    policy = OnnxPolicy(graph, space(model.observation_space), space(model.action_space))
-    observations = np.concatenate([_visited(model, description), _sampled(model.observation_space)])
-    in_episodes = len(observations) - SAMPLED
-    return Exported(policy, graph, compare(model, policy, observations, in_episodes), observations[:1])
+    with torch.random.fork_rng(devices=[]):  # making a copy of the policy draws its first weights
+        graph = _graph(model)
+        policy = OnnxPolicy(graph, space(model.observation_space), space(model.action_space))
+        observations = np.concatenate([_visited(model, description), _sampled(model.observation_space)])
+        parity = compare(model, policy, observations, len(observations) - SAMPLED)
+    return Exported(policy, graph, parity, observations[:1])
 
 
 def described(model: BaseAlgorithm) -> str | None:

@@ -55,3 +55,13 @@ def registered(store: str, ppo: PPO) -> registry.Version:  # noqa: ARG001 a stor
 
     mlflow_sb3.log_model(ppo, name="agent", registered_model_name="agent")
     return registry.find("agent", number=1)
+
+
+@pytest.fixture(scope="session")
+def saved(ppo: PPO, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a saved model."""
+    import mlflow_sb3
+
+    folder = tmp_path_factory.mktemp("saved") / "model"
+    mlflow_sb3.save_model(ppo, folder)
+    return folder

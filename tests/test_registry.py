@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import mlflow
+import pytest
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from stable_baselines3 import PPO
+
+import mlflow_sb3
+from mlflow_sb3 import registry
+from mlflow_sb3.registry import Version
+
+
+def stored(version: Version) -> Path:
+    """Where a version's files lie."""
+    return Path(mlflow.get_logged_model(version.model_id).artifact_location.removeprefix("file://"))
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_version_bears_its_digest_and_knows_its_model_and_run(registered: Version) -> None:
+    assert registered.digest == registry.digest(stored(registered))
+    assert mlflow.get_logged_model(registered.model_id).source_run_id == registered.run_id
+    assert str(registered) == "agent/1"
+
+
+def test_a_version_is_found_by_alias_and_by_number(registered: Version) -> None:
+    registry.set_alias("agent", "hero", 1)
+
+    assert registry.find("agent", alias="hero") == registered
+    assert registry.find("agent", alias="nobody", number=1) == registered
+
+
+def test_there_is_no_champion_at_first(registered: Version) -> None:
+    assert registry.champion(registered.name, "champion") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "alias", "number", "says"),
+    [
+        ("nobody", "hero", None, "registered model 'nobody' does not exist"),
+        ("agent", "hero", None, "registered model agent has no alias 'hero'; its aliases are none yet"),
+        ("agent", None, 2, "registered model agent has no version 2"),
+    ],
+)
+@pytest.mark.usefixtures("registered")
+def test_what_does_not_exist_is_named(name: str, alias: str | None, number: int | None, says: str) -> None:
+    with pytest.raises(MlflowException, match=says):
+        registry.find(name, alias=alias, number=number)
+
+
+def test_every_byte_of_every_file_counts(registered: Version, tmp_path: Path) -> None:
+    files = [path.relative_to(stored(registered)) for path in stored(registered).rglob("*") if path.is_file() and path.stat().st_size]
+
+    for file in files:
+        copy = tmp_path / "copy"
+        shutil.copytree(stored(registered), copy)
+        flip(copy / file)
+        assert registry.digest(copy) != registered.digest, file
+        shutil.rmtree(copy)
+    assert {Path("MLmodel"), Path("agent/policy.onnx"), Path("code/mlflow_sb3/flavor.py")} <= set(files)
+
+
+def test_an_added_file_counts(registered: Version) -> None:
+    (stored(registered) / "code" / "more.py").write_text("")
+
+    assert registry.digest(stored(registered)) != registered.digest
+
+
+@pytest.mark.parametrize("file", ["MLmodel", "agent/policy.onnx", "code/mlflow_sb3/flavor.py"])
+def test_a_changed_file_is_refused_on_fetching(registered: Version, file: str) -> None:
+    flip(stored(registered) / file)
+
+    with pytest.raises(MlflowException, match="its files changed after registration"), registry.fetch(registered):
+        pass
+
+
+def test_a_changed_file_is_refused_by_load_policy(registered: Version) -> None:
+    flip(stored(registered) / "agent" / "policy.onnx")
+
+    with pytest.raises(MlflowException, match="its files changed after registration"):
+        mlflow_sb3.load_policy("models:/agent/1")
+
+
+def test_code_planted_in_a_cache_is_not_fetched(registered: Version) -> None:
+    cache = stored(registered) / "code" / "mlflow_sb3" / "__pycache__"
+    cache.mkdir()
+    (cache / "flavor.cpython-311.pyc").write_bytes(b"")
+    registered = registry.Version(registered.name, 1, registered.model_id, None, registry.digest(_without(cache, stored(registered))))
+
+    with registry.fetch(registered) as folder:
+        assert list(folder.rglob("__pycache__")) == []
+
+
+def _without(cache: Path, folder: Path) -> Path:
+    copy = cache.parents[3].with_name("copy")
+    shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    return copy
+
+
+@pytest.mark.slow
+def test_loading_with_mlflow_does_not_spoil_the_digest(registered: Version, store: str) -> None:
+    variables = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    load = "import mlflow, sys; mlflow.set_tracking_uri(sys.argv[1]); mlflow.pyfunc.load_model('models:/agent/1')"
+    folder = stored(registered).parent
+    subprocess.run([sys.executable, "-c", load, store], env=variables, cwd=folder, check=True)
+    assert (stored(registered) / "registered_model_meta").exists()
+    assert list(stored(registered).rglob("__pycache__"))
+
+    mlflow_sb3.load_policy("models:/agent/1")
+
+
+def test_a_version_without_a_digest_is_refused_by_fetch_and_loaded_by_load_policy(store: str, ppo: PPO) -> None:  # noqa: ARG001
+    info = mlflow_sb3.log_model(ppo, name="agent")
+    mlflow.register_model(info.model_uri, "unsigned")
+
+    assert mlflow_sb3.load_policy("models:/unsigned/1").action_space.dtype == "int64"
+    with (
+        pytest.raises(MlflowException, match=r"unsigned/1 has no tag mlflow_sb3\.digest"),
+        registry.fetch(registry.find("unsigned", number=1)),
+    ):
+        pass
+
+
+def test_registering_sets_the_alias(registered: Version) -> None:
+    second = registry.register(registered.model_id, "agent", alias="challenger")
+
+    assert second.number == 2
+    assert MlflowClient().get_registered_model("agent").aliases == {"challenger": 2}
+
+
+@pytest.mark.parametrize(
+    ("env_id", "name"), [("CartPole-v1", "cartpole-v1-dqn"), ("ALE/Pong-v5", "ale-pong-v5-dqn"), ("my.pkg:Env-v0", "my.pkg-env-v0-dqn")]
+)
+def test_models_are_named_by_environment_and_algorithm(env_id: str, name: str) -> None:
+    assert registry.model_name(env_id, "dqn") == name

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import mlflow
+import pytest
+from mlflow.exceptions import MlflowException
+
+from mlflow_sb3 import server
+
+
+@pytest.fixture
+def silent_server() -> Iterator[str]:
+    """A server that takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+
+
+@pytest.fixture
+def broken_server() -> Iterator[str]:
+    """A server that closes every connection."""
+    listening = socket.create_server(("127.0.0.1", 0))
+
+    def close_all() -> None:
+        while True:
+            try:
+                listening.accept()[0].close()
+            except OSError:
+                return
+
+    thread = threading.Thread(target=close_all, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    listening.shutdown(socket.SHUT_RDWR)
+    listening.close()
+    thread.join()
+
+
+@pytest.mark.usefixtures("store")
+def test_a_store_that_answers_passes() -> None:
+    server.check()
+
+
+def refusal(uri: str) -> tuple[float, str]:
+    """How long the check takes to refuse, and what it says."""
+    mlflow.set_tracking_uri(uri)
+    start = time.monotonic()
+    with pytest.raises(MlflowException, match="does not answer") as caught:
+        server.check()
+    return time.monotonic() - start, caught.value.message
+
+
+@pytest.mark.usefixtures("store")
+def test_a_server_that_is_away_is_refused_in_seconds_with_the_way_out() -> None:
+    variables = dict(os.environ)
+
+    seconds, message = refusal("http://127.0.0.1:9")
+
+    assert seconds < 15
+    assert message.startswith("tracking server http://127.0.0.1:9 does not answer: ")
+    assert message.endswith("Set MLFLOW_TRACKING_URI to one that does.")
+    assert dict(os.environ) == variables
+
+
+@pytest.mark.usefixtures("store")
+def test_a_server_that_hangs_up_is_refused_in_seconds(broken_server: str) -> None:
+    assert refusal(broken_server)[0] < 15
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("store")
+def test_a_server_that_never_answers_is_refused_in_half_a_minute(silent_server: str) -> None:
+    assert refusal(silent_server)[0] < 30

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+import torch
+from mlflow.exceptions import MlflowException
+from stable_baselines3 import DQN
+from stable_baselines3.common.callbacks import BaseCallback
+
+from mlflow_sb3 import algorithm, environment, presets, training
+from mlflow_sb3.candidates import Candidate
+from mlflow_sb3.training import Trained
+
+HYPERPARAMS = presets.find("dqn", "CartPole-v1").hyperparams | {"learning_starts": 100, "train_freq": 64, "gradient_steps": 16}
+
+
+@pytest.fixture(scope="module")
+def trained(cartpole: str) -> Trained:
+    return training.train(cartpole, "dqn", timesteps=640, seed=3, hyperparams=HYPERPARAMS)
+
+
+def weights(agent: bytes) -> dict[str, torch.Tensor]:
+    return dict(DQN.load(io.BytesIO(agent)).policy.state_dict())
+
+
+def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def last(result: Trained) -> Candidate:
+    return max(result.candidates, key=lambda candidate: candidate.step)
+
+
+def test_training_goes_the_same_way_as_bare_sb3(trained: Trained, cartpole: str) -> None:
+    seed = environment.seeds(3, "learning", 1)[0]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    bare = algorithm.build("dqn", cartpole, HYPERPARAMS, seed=seed).learn(640)
+    torch.set_num_threads(threads)
+
+    assert equal(weights(last(trained).agent), dict(bare.policy.state_dict()))
+
+
+def test_the_same_seed_keeps_the_same_agent(trained: Trained, cartpole: str) -> None:
+    again = training.train(cartpole, "dqn", timesteps=640, seed=3, hyperparams=HYPERPARAMS)
+
+    assert again.kept.step == trained.kept.step
+    assert equal(weights(again.kept.agent), weights(trained.kept.agent))
+
+
+def test_the_model_has_the_weights_of_the_kept_agent(trained: Trained) -> None:
+    assert equal(weights(trained.kept.agent), dict(trained.model.policy.state_dict()))
+
+
+def test_the_best_and_the_last_agent_are_candidates(trained: Trained) -> None:
+    assert len(trained.candidates) == 8
+    assert last(trained).step == 640
+    assert trained.kept.score == max(candidate.score for candidate in trained.candidates if len(candidate.returns) == 270)
+
+
+def test_the_table_has_the_candidates_in_the_order_of_training(trained: Trained) -> None:
+    table = trained.table()
+
+    assert table["step"] == sorted(table["step"])
+    assert table["kept"].count(True) == 1
+    assert table["step"][table["kept"].index(True)] == trained.kept.step
+    assert {len(column) for column in table.values()} == {8}
+
+
+@pytest.mark.parametrize(("wanted", "before"), [(1, 2), (2, 1)])
+def test_torch_threads_are_set_for_the_time_of_training(wanted: int, before: int, cartpole: str) -> None:
+    seen: list[int] = []
+    threads = torch.get_num_threads()
+    torch.set_num_threads(before)
+
+    training.train(cartpole, "ppo", timesteps=64, hyperparams={"n_steps": 64}, callbacks=[_Spy(seen)], torch_threads=wanted)
+
+    assert set(seen) == {wanted}
+    assert torch.get_num_threads() == before
+    torch.set_num_threads(threads)
+
+
+class _Spy(BaseCallback):
+    def __init__(self, seen: list[int]) -> None:
+        super().__init__()
+        self.seen = seen
+
+    def _on_step(self) -> bool:
+        self.seen.append(torch.get_num_threads())
+        return True
+
+
+@pytest.mark.parametrize(
+    ("algo", "hyperparams", "says"),
+    [("sac", {}, "sac does not fit the action space"), ("dqn", {"nonsense": 1}, "dqn has no hyperparameter 'nonsense'")],
+)
+def test_what_does_not_fit_is_refused_before_learning(algo: str, hyperparams: dict[str, Any], says: str, cartpole: str) -> None:
+    with pytest.raises(MlflowException, match=says):
+        training.train(cartpole, algo, timesteps=100, hyperparams=hyperparams)
