@@ -12,6 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import mlflow
+import yaml
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
@@ -113,29 +114,32 @@ def fetch(version: Version) -> Iterator[Path]:
             f"model version {version} has no tag {DIGEST}, so its files cannot be checked; register it with mlflow_sb3.log_model."
         )
     with _downloaded(version.uri) as folder:
-        if (found := digest(folder)) != version.digest:
-            raise MlflowException.invalid_parameter_value(
-                f"model version {version} has the digest {found}, but its tag says {version.digest}: "
-                "its files changed after registration; train and register it again."
-            )
+        _check(version, folder)
         yield folder
 
 
 @contextmanager
 def fetch_uri(model_uri: str) -> Iterator[Path]:
     """Download the files behind any model URI; those of a version with a digest are checked as ``fetch`` does."""
-    version = _named(model_uri)
-    with fetch(version) if version and version.digest else _downloaded(model_uri) as folder:
+    with _downloaded(model_uri) as folder:
+        version = _downloaded_version(folder) if model_uri.startswith("models:") else None
+        if version is not None and version.digest is not None:
+            _check(version, folder)
         yield folder
 
 
-def _named(model_uri: str) -> Version | None:
-    """The version that ``models:/name@alias`` or ``models:/name/3`` names."""
-    named = re.fullmatch(r"models:/+([^/@]+)(?:@([^/]+)|/(\d+))/?", model_uri)
-    if named is None:
-        return None
-    name, alias, number = named.groups()
-    return find(name, alias=alias, number=None if number is None else int(number))
+def _check(version: Version, folder: Path) -> None:
+    if (found := digest(folder)) != version.digest:
+        raise MlflowException.invalid_parameter_value(
+            f"model version {version} has the digest {found}, but its tag says {version.digest}: "
+            "its files changed after registration; train and register it again."
+        )
+
+
+def _downloaded_version(folder: Path) -> Version | None:
+    """The version that MLflow downloaded for an alias, a number or ``latest``, as it writes beside the files."""
+    named = yaml.safe_load((folder / _WRITTEN_BY_MLFLOW).read_text())
+    return find(named["model_name"], number=int(named["model_version"])) if named["model_name"] else None
 
 
 @contextmanager

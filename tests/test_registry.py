@@ -85,11 +85,17 @@ def test_a_changed_file_is_refused_on_fetching(registered: Version, file: str) -
         pass
 
 
-def test_a_changed_file_is_refused_by_load_policy(registered: Version) -> None:
+@pytest.mark.parametrize("name", ["agent/1", "agent/latest", "agent@hero"])
+def test_a_changed_file_is_refused_by_load_policy(registered: Version, name: str) -> None:
+    registry.set_alias("agent", "hero", 1)
     flip(stored(registered) / "agent" / "policy.onnx")
 
     with pytest.raises(MlflowException, match="its files changed after registration"):
-        mlflow_sb3.load_policy("models:/agent/1")
+        mlflow_sb3.load_policy(f"models:/{name}")
+
+
+def test_a_logged_model_that_is_not_registered_is_loaded(registered: Version) -> None:
+    assert mlflow_sb3.load_policy(f"models:/{registered.model_id}").observation_space.shape == (4,)
 
 
 def test_code_planted_in_a_cache_is_not_fetched(registered: Version) -> None:
