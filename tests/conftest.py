@@ -9,10 +9,17 @@ from pathlib import Path
 import gymnasium
 import mlflow
 import pytest
+import torch
 from mlflow import MlflowClient
 from stable_baselines3 import PPO
 
 from mlflow_sb3 import environment, registry
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_torch_thread() -> None:
+    """As training has it: on networks this small, more threads only wait for each other, and for those of other workers."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

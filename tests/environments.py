@@ -44,6 +44,7 @@ class Spaces(gymnasium.Env[Any, Any]):
         return self.observation_space.sample(), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        assert self.action_space.contains(action)
         self.steps += 1
         return self.observation_space.sample(), 0.0, self.steps == 3, False, {}
 

@@ -38,10 +38,11 @@ def learned(algo: str, description: str, callback: BaseCallback | None) -> BaseA
 
 def always(action: int) -> Candidate:
     """An agent that takes one action whatever it sees."""
-    model = PPO("MlpPolicy", "OneStep-v0", device="cpu", seed=0)
+    model = PPO("MlpPolicy", gymnasium.make("OneStep-v0"), device="cpu", seed=0)
     with torch.no_grad():
-        model.policy.action_net.weight.zero_()  # type: ignore[operator]  # a Linear layer
-        model.policy.action_net.bias.copy_(torch.tensor([20.0, 0.0]) if action == 0 else torch.tensor([0.0, 20.0]))  # type: ignore[operator, union-attr]
+        weights = dict(model.policy.named_parameters())
+        weights["action_net.weight"][:] = 0.0
+        weights["action_net.bias"][:] = torch.tensor([20.0, 0.0] if action == 0 else [0.0, 20.0])
     agent = io.BytesIO()
     model.save(agent)
     return Candidate(step=action, agent=agent.getvalue(), training_score=float(action))
@@ -64,9 +65,9 @@ def test_training_goes_the_same_way_with_checkpoints_and_without(algo: str, env_
 
 
 def test_checkpoints_play_the_agent_as_it_will_act() -> None:
-    undecided = PPO("MlpPolicy", "OneStep-v0", device="cpu", seed=0, n_steps=16, batch_size=16, learning_rate=1e-9)
+    undecided = PPO("MlpPolicy", gymnasium.make("OneStep-v0"), device="cpu", seed=0, n_steps=16, batch_size=16, learning_rate=1e-9)
     with torch.no_grad():
-        undecided.policy.action_net.bias.copy_(torch.tensor([0.0, 0.5]))  # type: ignore[operator, union-attr]
+        dict(undecided.policy.named_parameters())["action_net.bias"][:] = torch.tensor([0.0, 0.5])
     checkpoints = Checkpoints(ONE_STEP, seed=0, every=16)
 
     undecided.learn(64, callback=checkpoints)
@@ -88,7 +89,7 @@ def test_the_last_agent_is_a_candidate_and_the_best_few_are_kept() -> None:
 def test_an_agent_that_is_better_on_fresh_episodes_is_kept_over_a_luckier_one() -> None:
     better, lucky = always(1), always(0)
     better.training_score, lucky.training_score = 0.2, 500.0
-    model = PPO("MlpPolicy", "OneStep-v0", device="cpu", seed=1)
+    model = PPO("MlpPolicy", gymnasium.make("OneStep-v0"), device="cpu", seed=1)
 
     kept = candidates.choose(model, [better, lucky], ONE_STEP, seed=0)
 
@@ -100,7 +101,7 @@ def test_an_agent_that_is_better_on_fresh_episodes_is_kept_over_a_luckier_one() 
 def test_among_equals_the_longer_trained_agent_is_kept() -> None:
     early, late = always(1), always(1)
     early.step, late.step = 10, 20
-    model = PPO("MlpPolicy", "OneStep-v0", device="cpu", seed=1)
+    model = PPO("MlpPolicy", gymnasium.make("OneStep-v0"), device="cpu", seed=1)
 
     assert candidates.choose(model, [late, early], ONE_STEP, seed=0) is late
 
@@ -123,7 +124,7 @@ def test_the_choice_is_made_on_episodes_that_training_did_not_play() -> None:
 def test_every_round_has_fewer_candidates_and_more_episodes() -> None:
     entrants = [always(step % 2) for step in range(8)]
     told: list[None] = []
-    model = PPO("MlpPolicy", "OneStep-v0", device="cpu", seed=1)
+    model = PPO("MlpPolicy", gymnasium.make("OneStep-v0"), device="cpu", seed=1)
 
     candidates.choose(model, entrants, ONE_STEP, seed=0, on_episode=lambda: told.append(None))
 

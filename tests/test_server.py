@@ -56,7 +56,7 @@ def refusal(uri: str) -> tuple[float, str]:
 
 @pytest.mark.usefixtures("store")
 def test_a_server_that_is_away_is_refused_in_seconds_with_the_way_out() -> None:
-    variables = dict(os.environ)
+    variables = dict(os.environ) | {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
 
     seconds, message = refusal("http://127.0.0.1:9")
 

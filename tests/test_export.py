@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from mlflow.exceptions import MlflowException
+from numpy.typing import NDArray
+from sb3_contrib import TQC
+from stable_baselines3 import A2C, DDPG, DQN, PPO, SAC, TD3
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.vec_env import VecFrameStack
+
+from mlflow_sb3 import agent, environment, export
+from mlflow_sb3.policy import OnnxPolicy
+from tests.environments import Spaces
+
+BOX = spaces.Box(-1, 1, (3,))
+IMAGE = spaces.Box(0, 255, (36, 36, 3), np.uint8)
+
+
+def untrained(
+    observation_space: spaces.Space[Any], action_space: spaces.Space[Any], *, algo: type[BaseAlgorithm] = PPO, policy: str = "MlpPolicy"
+) -> BaseAlgorithm:
+    return algo(policy, Spaces(observation_space, action_space), device="cpu", seed=0)  # type: ignore[call-arg]
+
+
+CASES: list[tuple[type[BaseAlgorithm], spaces.Space[Any], spaces.Space[Any], set[str]]] = [
+    (PPO, BOX, spaces.Discrete(3, dtype=np.int32), {"logits"}),
+    (PPO, spaces.Box(-1, 1, (3, 2)), spaces.Discrete(3), {"logits"}),
+    (DQN, spaces.Box(-1, 1, (3,), np.float64), spaces.Discrete(3), {"q_values"}),
+    (DQN, spaces.Box(0, 9, (3,), np.int64), spaces.Discrete(3), {"q_values"}),
+    (A2C, spaces.Box(0, 255, (3,), np.uint8), spaces.Box(-3, 1, (2,), np.float64), {"mean", "log_std"}),
+    (PPO, BOX, spaces.Box(-3, 1, (2, 2)), {"mean", "log_std"}),
+    (SAC, BOX, spaces.Box(np.array([-1, 0]), np.array([1, 9]), dtype=np.float32), {"mean", "log_std"}),
+    (SAC, BOX, spaces.Box(-3, 1, (2,), np.float64), {"mean", "log_std"}),
+    (TD3, BOX, spaces.Box(-3, 1, (2, 2)), set()),
+    (DDPG, BOX, spaces.Box(-3, 1, (2,)), set()),
+]
+
+
+@dataclass(frozen=True)
+class Case:
+    model: BaseAlgorithm
+    policy: OnnxPolicy
+    parameters: set[str]
+    observations: NDArray[Any]
+
+
+@pytest.fixture(scope="module", params=CASES, ids=lambda case: f"{case[0].__name__} {case[1]} {case[2]}")
+def case(request: pytest.FixtureRequest) -> Case:
+    """An agent of spaces that classic control does not have."""
+    algo, observation_space, action_space, parameters = request.param
+    model = untrained(observation_space, action_space, algo=algo)
+    observation_space.seed(1)
+    observations = np.stack([observation_space.sample() for _ in range(256)])
+    return Case(model, export.export(model, None).policy, parameters, observations)
+
+
+def test_actions_lie_in_the_action_space_and_are_those_of_sb3(case: Case) -> None:
+    expected, _ = case.model.predict(case.observations, deterministic=True)
+
+    actions, _ = case.policy.predict(case.observations)
+
+    assert actions.dtype == case.model.action_space.dtype
+    assert actions.shape == expected.shape
+    assert actions == pytest.approx(expected, abs=1e-4)
+    assert all(case.model.action_space.contains(action) for action in actions)
+
+
+@pytest.mark.parametrize("batch", [1, 7, 64])
+def test_an_observation_gets_the_same_action_in_a_batch_of_any_size(case: Case, batch: int) -> None:
+    parts = [case.policy.predict(case.observations[start : start + batch])[0] for start in range(0, 256, batch)]
+
+    assert np.array_equal(np.concatenate(parts), case.policy.predict(case.observations)[0])
+
+
+def test_the_parameters_of_the_distribution_are_in_the_graph(case: Case) -> None:
+    outputs = case.policy.outputs(case.observations)
+
+    assert set(outputs) == {"action"} | case.parameters
+    assert {len(values) for values in outputs.values()} == {256}
+
+
+def test_one_changed_weight_is_found(case: Case) -> None:
+    weight = acting(case.model)
+    with torch.no_grad():
+        weight[0] += 0.01
+
+    with pytest.raises(MlflowException, match=r"differs from stable_baselines3 by .*\(allowed: 1e-05\).*nothing was saved"):
+        export.compare(case.model, case.policy, case.observations, 0)
+
+    with torch.no_grad():
+        weight[0] -= 0.01
+
+
+def acting(model: BaseAlgorithm) -> torch.nn.Parameter:
+    """The bias of the layer that decides."""
+    names = ("action_net.bias", "actor.mu.bias", "actor.mu.4.bias", "q_net.q_net.4.bias")
+    return next(weight for name, weight in model.policy.named_parameters() if name in names)
+
+
+def test_weights_that_are_not_numbers_are_refused() -> None:
+    model = untrained(BOX, spaces.Discrete(2), algo=DQN)
+    with torch.no_grad():
+        acting(model)[:] = torch.nan
+
+    with pytest.raises(MlflowException, match="differs from stable_baselines3 by nan"):
+        export.export(model, None)
+
+
+def test_equal_values_may_choose_either_action() -> None:
+    model, other = untrained(BOX, spaces.Discrete(2)), untrained(BOX, spaces.Discrete(2))
+    for undecided, bias in ((model, 0.0), (other, 1e-6)):
+        with torch.no_grad():
+            torch.nn.init.zeros_(dict(undecided.policy.named_parameters())["action_net.weight"])
+            acting(undecided)[:] = torch.tensor([0.0, bias])
+    policy = export.export(other, None).policy
+
+    parity = export.compare(model, policy, np.zeros((256, 3), np.float32), 0)
+
+    assert parity.ties == 256
+    assert parity.max_difference <= 1e-6
+
+
+@pytest.mark.parametrize(
+    ("model", "says"),
+    [
+        (lambda: TQC("MlpPolicy", "Pendulum-v1", device="cpu"), r"sb3_contrib\.tqc\.tqc\.TQC is not supported yet; this version takes a2c"),
+        (
+            lambda: untrained(spaces.Dict(a=BOX), spaces.Discrete(2), policy="MultiInputPolicy"),
+            "observations of Dict.* are not supported yet",
+        ),
+        (lambda: untrained(IMAGE, spaces.Discrete(2), policy="CnnPolicy"), "observations of Box.* are not supported yet"),
+        (lambda: untrained(BOX, spaces.MultiDiscrete([2, 2])), "ppo does not fit the action space MultiDiscrete"),
+        (lambda: untrained(BOX, spaces.Discrete(2, start=1)), "takes Discrete actions that start at 0"),
+        (lambda: PPO("MlpPolicy", VecFrameStack(make_vec_env("CartPole-v1"), 2), device="cpu"), "not supported yet"),
+        (lambda: "agent.zip", "str is not supported yet"),
+        (lambda: untrained(BOX, spaces.Discrete(2)).policy, "ActorCriticPolicy is not supported yet"),
+    ],
+    ids=["TQC", "dict", "image", "MultiDiscrete", "start at 1", "frame stack", "a path", "a policy"],
+)
+def test_what_cannot_be_exported_yet_is_refused_in_a_sentence(model: Any, says: str) -> None:
+    with pytest.raises(MlflowException, match=says):
+        agent.prepare(model(), None)
+
+
+@pytest.mark.parametrize("description", ["{}", "no JSON"])
+def test_an_environment_that_is_no_env_spec_is_refused(description: str) -> None:
+    with pytest.raises(MlflowException, match="EnvSpec"):
+        agent.prepare(PPO("MlpPolicy", "CartPole-v1", device="cpu"), description)
+
+
+def test_an_environment_with_other_spaces_is_refused() -> None:
+    pendulum = environment.describe(gymnasium.spec("Pendulum-v1"))
+
+    with pytest.raises(MlflowException, match="environment"):
+        agent.prepare(PPO("MlpPolicy", "CartPole-v1", device="cpu"), pendulum)
+
+
+def test_a_model_of_a_script_and_one_of_a_step_name_the_same_environment(cartpole: str) -> None:
+    described = export.described(PPO("MlpPolicy", "CartPole-v1", device="cpu"))
+
+    assert described is not None
+    assert json.loads(described) == json.loads(cartpole)

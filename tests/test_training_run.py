@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import mlflow
+import pytest
+import torch
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+
+from mlflow_sb3 import environment, registry, training, training_run
+from mlflow_sb3.training import Trained
+
+ONE_STEP = environment.describe(environment.make("tests.environments:OneStep-v0").spec)
+
+
+@pytest.fixture(scope="module")
+def trained() -> Trained:
+    return training.train(ONE_STEP, "ppo", timesteps=128, hyperparams={"n_steps": 64})
+
+
+@pytest.fixture
+def run_id(store: str, trained: Trained) -> str:  # noqa: ARG001 a store to have a run in
+    """A finished run that trained an agent."""
+    with mlflow.start_run() as run:
+        mlflow.log_params({"sb3/env": "OneStep-v0", "sb3/algo": "ppo"})
+        training_run.log(trained, ONE_STEP)
+    return str(run.info.run_id)
+
+
+def test_a_run_gives_back_the_agent_that_was_kept(run_id: str, trained: Trained) -> None:
+    loaded = training_run.load(run_id)
+
+    kept = trained.model.policy.state_dict()
+    assert all(torch.equal(value, kept[name]) for name, value in loaded.model.policy.state_dict().items())
+    assert (loaded.env_id, loaded.algo, loaded.step) == ("OneStep-v0", "ppo", trained.kept.step)
+    assert loaded.description == ONE_STEP
+
+
+def test_a_run_holds_the_candidates_and_the_score_of_the_kept_one(run_id: str, trained: Trained) -> None:
+    table = mlflow.load_table("candidates.json", run_ids=[run_id])
+    metrics = mlflow.get_run(run_id).data.metrics
+
+    assert table["step"].tolist() == trained.table()["step"]
+    assert metrics["eval/kept_step"] == trained.kept.step
+    assert metrics["eval/kept_mean_reward"] == trained.kept.score
+
+
+def test_the_model_belongs_to_the_run_and_to_the_step_of_the_agent(run_id: str, trained: Trained) -> None:
+    version = training_run.load(run_id).log_model("mine", alias="challenger")
+
+    logged = mlflow.get_logged_model(version.model_id)
+    assert (version.name, version.number, version.run_id) == ("mine", 1, run_id)
+    assert logged.source_run_id == run_id
+    assert logged.name == "onestep-v0-ppo"
+    assert registry.find("mine", alias="challenger") == version
+    outputs = mlflow.get_run(run_id).outputs
+    assert outputs is not None
+    assert [(output.model_id, output.step) for output in outputs.model_outputs] == [(version.model_id, trained.kept.step)]
+    with registry.fetch(version) as folder:
+        assert (folder / "agent" / "policy.onnx").exists()
+
+
+def test_an_agent_is_not_unpickled_where_that_is_forbidden(run_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+
+    with pytest.raises(MlflowException, match=f"reading the agent of run {run_id} would unpickle"):
+        training_run.load(run_id)
+
+
+@pytest.mark.usefixtures("store")
+@pytest.mark.parametrize("with_files", [False, True])
+def test_a_run_that_kept_no_agent_is_refused(with_files: bool, tmp_path: Path) -> None:
+    (tmp_path / "agent.zip").write_bytes(b"")
+    with mlflow.start_run() as run:
+        if with_files:
+            mlflow.log_artifact(str(tmp_path / "agent.zip"), "agent")
+
+    with pytest.raises(MlflowException, match=f"run {run.info.run_id} trained no agent; give the id of a finished run"):
+        training_run.load(run.info.run_id)
+    assert MlflowClient().search_registered_models() == []
+
+
+@pytest.mark.usefixtures("store")
+def test_a_run_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(MlflowException, match="not found"):
+        training_run.load("0" * 32)
