@@ -54,3 +54,29 @@ def test_what_cannot_be_delivered_is_raised_on_leaving(store: str) -> None:
             writer.write({"a": 1}, {}, 0)
     finally:
         mlflow.set_tracking_uri(store)
+
+
+def test_a_training_that_fails_says_why_it_failed_and_not_what_was_not_delivered(store: str) -> None:
+    mlflow.set_tracking_uri(AWAY)
+    with (
+        settings.during({"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}),
+        pytest.raises(RuntimeError, match="the training itself"),
+        MetricWriter("0" * 32) as writer,
+    ):
+        writer.write({"a": 1}, {}, 0)
+        raise RuntimeError("the training itself")
+    mlflow.set_tracking_uri(store)
+
+
+@pytest.mark.usefixtures("store")
+def test_a_name_that_the_store_refuses_fails_on_leaving() -> None:
+    with mlflow.start_run() as run, pytest.raises(MlflowException, match="Invalid value"), MetricWriter(run.info.run_id) as writer:
+        writer.write({"no * name": 1.0}, {}, 1)
+
+
+@pytest.mark.usefixtures("store")
+def test_numbers_that_are_not_finite_arrive() -> None:
+    with mlflow.start_run() as run, MetricWriter(run.info.run_id) as writer:
+        writer.write({"a": np.nan, "b": np.inf, "c": 1.0}, {}, 1)
+
+    assert set(mlflow.get_run(run.info.run_id).data.metrics) == {"a", "b", "c"}
