@@ -49,6 +49,7 @@ def prepare(model: BaseAlgorithm, environment: str | None) -> Agent:
     """
     from mlflow_sb3 import export
 
+    export.check_supported(model)
     environment = environment or export.described(model)
     exported = export.export(model, environment)
     archive = io.BytesIO()

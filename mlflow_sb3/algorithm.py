@@ -63,6 +63,10 @@ def check_spaces(algo: str, observation_space: Space[Any], action_space: Space[A
             f"{algo} does not fit the action space {action_space}: it takes {_names(ACTIONS[algo])}; "
             + (f"use {', '.join(fitting)}." if fitting else "no algorithm of this version takes these actions yet.")
         )
+    if isinstance(action_space, spaces.Box) and action_space.dtype.kind != "f":
+        raise MlflowException.invalid_parameter_value(
+            f"actions of {action_space} are not supported yet; this version takes Box actions of floats."
+        )
     if isinstance(action_space, spaces.Discrete) and action_space.start != 0:
         raise MlflowException.invalid_parameter_value(
             f"actions of {action_space} are not supported yet; this version takes Discrete actions that start at 0."

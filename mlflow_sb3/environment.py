@@ -36,7 +36,7 @@ def make(env_id: str) -> Env:
 def describe(spec: EnvSpec | None) -> str:
     """Write down, as ``EnvSpec`` JSON, how to make an environment again.
 
-    SB3's ``Monitor`` is left out: it watches, and changes nothing.
+    SB3's ``Monitor`` and the render mode are left out: they watch, and change nothing.
 
     Args:
         spec: ``env.spec`` of an environment made by ``gymnasium.make``.
@@ -55,8 +55,9 @@ def describe(spec: EnvSpec | None) -> str:
             f"wrapper {unrecorded[0]} does not record its arguments, so the environment cannot be made again elsewhere; "
             "let it inherit from gymnasium.utils.RecordConstructorArgs."
         )
+    kwargs = {key: value for key, value in spec.kwargs.items() if key != "render_mode"}
     try:
-        return replace(spec, additional_wrappers=wrappers).to_json()
+        return replace(spec, additional_wrappers=wrappers, kwargs=kwargs).to_json()
     except (TypeError, ValueError) as error:
         raise MlflowException.invalid_parameter_value(
             f"environment {spec.id} cannot be written down: {error} "
@@ -76,7 +77,12 @@ def remake(description: str, *, render_mode: str | None = None) -> Env:
     Raises:
         MlflowException: The package of the environment is missing here, or has changed.
     """
-    spec = EnvSpec.from_json(description)
+    try:
+        spec = EnvSpec.from_json(description)
+    except (ValueError, KeyError, TypeError) as error:
+        raise MlflowException.invalid_parameter_value(
+            f"{description!r} is no EnvSpec JSON; give what env.spec.to_json() returns."
+        ) from error
     modes: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
     try:
         return gymnasium.make(spec, disable_env_checker=True, **modes)

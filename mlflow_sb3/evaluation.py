@@ -18,9 +18,9 @@ N_ENVS = 64
 
 
 class Policy(Protocol):
-    """What plays: an ``OnnxPolicy``, or the policy of an SB3 algorithm."""
+    """What plays: an ``OnnxPolicy``, or the policy of an SB3 algorithm, whose own default is to sample actions."""
 
-    def predict(self, observation: Any) -> tuple[Any, Any]:
+    def predict(self, observation: Any, *, deterministic: bool) -> tuple[Any, Any]:
         """Observations of shape ``(n, *observation_shape)`` in, actions of shape ``(n, *action_shape)`` and a state out."""
 
 
@@ -101,7 +101,7 @@ def play(
         envs = [stack.enter_context(make_env()) for _ in range(min(n_envs, len(seeds)))]
         games = [_begin(env, *episode) for env, episode in zip(envs, waiting, strict=False)]
         while games:
-            actions, _ = policy.predict(np.array([game.observation for game in games]))
+            actions, _ = policy.predict(np.array([game.observation for game in games]), deterministic=True)
             over = [game for game, action in zip(games, actions, strict=True) if game.step(action)]
             for game in over:
                 returns[game.episode], lengths[game.episode] = game.total, game.length

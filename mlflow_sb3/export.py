@@ -80,6 +80,10 @@ def described(model: BaseAlgorithm) -> str | None:
     vec_env = model.get_env()
     if vec_env is None:
         return None
+    if vec_env.get_attr("observation_space", [0])[0] != model.observation_space:
+        raise MlflowException.invalid_parameter_value(
+            "the agent saw observations that its environment does not give, as with VecFrameStack, which is not supported yet."
+        )
     try:
         return environment.describe(vec_env.get_attr("spec", [0])[0])
     except MlflowException:
@@ -125,7 +129,8 @@ def compare(model: BaseAlgorithm, policy: OnnxPolicy, observations: NDArray[Any]
     batches = np.split(observations, np.cumsum(BATCHES))
     actual = np.concatenate([policy.predict(batch)[0] for batch in batches])
     if isinstance(model.action_space, spaces.Box):
-        differences, wrong, ties = np.abs(actual - expected) / (model.action_space.high - model.action_space.low), 0, 0
+        extent = model.action_space.high - model.action_space.low
+        differences, wrong, ties = np.abs(actual - expected) / np.where(extent > 0, extent, 1), 0, 0
     else:
         differences, wrong, ties = _discrete(model, policy, observations, expected, actual)
     parity = Parity(len(observations), in_episodes, float(differences.max()), ties)
@@ -169,6 +174,8 @@ def _visited(model: BaseAlgorithm, description: str | None) -> NDArray[Any]:
         return seen
     observations: list[NDArray[Any]] = []
     with environment.remake(description) as env:
+        if (env.observation_space, env.action_space) != (model.observation_space, model.action_space):
+            raise MlflowException.invalid_parameter_value("environment has other spaces than the agent; give the one it was trained in.")
         observation, _ = env.reset(seed=0)
         while len(observations) < VISITED:
             observations.append(observation)
@@ -214,6 +221,8 @@ class _Exported(torch.nn.Module):
 
     def forward(self, observation: torch.Tensor) -> tuple[torch.Tensor, ...]:
         action = self.policy._predict(observation, deterministic=True)
+        if self.bounded:
+            action = action.reshape(-1, *self.low.shape)
         if self.bounded and self.policy.squash_output:
             action = self.low + (0.5 * (action + 1.0) * (self.high - self.low))
         elif self.bounded:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import importlib
 import io
-import json
 import os
 import shutil
 from pathlib import Path
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 
 from mlflow_sb3 import agent, registry
 from mlflow_sb3.agent import AGENT, ARCHIVE, FLAVOR_NAME
-from mlflow_sb3.policy import CARD, OnnxPolicy
+from mlflow_sb3.policy import OnnxPolicy
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
@@ -169,7 +168,7 @@ def open_policy(folder: Path) -> OnnxPolicy:
     """
     try:
         return OnnxPolicy.load(folder / AGENT)
-    except (OSError, ValueError) as error:
+    except (KeyError, OSError, ValueError) as error:
         raise MlflowException.invalid_parameter_value(f"the model holds no agent that can be loaded: {error}") from error
 
 
@@ -188,10 +187,10 @@ def load_model(model_uri: str, dst_path: str | None = None, **kwargs: Any) -> Ba
     with registry.fetch_uri(model_uri) as folder:
         if dst_path is not None:
             shutil.copytree(folder, dst_path, dirs_exist_ok=True)
-        card = json.loads((folder / AGENT / CARD).read_text())
+        card = open_policy(folder).card
         archive = (folder / AGENT / ARCHIVE).read_bytes()
-        if hashlib.sha256(archive).hexdigest() != card["digests"][ARCHIVE]:
-            raise MlflowException.invalid_parameter_value(f"{ARCHIVE} of {model_uri} has changed since it was saved; log it again.")
+    if hashlib.sha256(archive).hexdigest() != card["digests"][ARCHIVE]:
+        raise MlflowException.invalid_parameter_value(f"{ARCHIVE} of {model_uri} has changed since it was saved; log it again.")
     module, _, name = card["algorithm"].rpartition(".")
     algorithm: type[BaseAlgorithm] = getattr(importlib.import_module(module), name)
     return algorithm.load(io.BytesIO(archive), **kwargs)

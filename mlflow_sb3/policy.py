@@ -47,6 +47,7 @@ class OnnxPolicy:
         self.card: dict[str, Any] = {}
         self._shape = observation_space.shape
         self._input_dtype = np.dtype(np.float32)
+        self._output_dtype = np.dtype(action_space.dtype)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -95,7 +96,10 @@ class OnnxPolicy:
         """
         if not deterministic:
             raise ValueError("sampled actions are not supported yet; call predict with deterministic=True.")
-        batch = np.asarray(observation)
+        try:
+            batch = np.asarray(observation)
+        except ValueError as error:
+            raise ValueError(f"observation is no array ({error}); expected {self._expected()}.") from error
         single = batch.shape == self._shape
         if not single and (batch.ndim == 0 or batch.shape[1:] != self._shape):
             raise ValueError(f"observation has the shape {batch.shape}; expected {self._expected()}.")
@@ -105,6 +109,7 @@ class OnnxPolicy:
             raise ValueError(f"observation contains NaN; expected {self._expected()} without NaN.")
         batch = batch.astype(self._input_dtype, copy=False)
         actions = self._session.run(["action"], {"observation": batch[np.newaxis] if single else batch})[0]
+        actions = actions.astype(self._output_dtype, copy=False)
         return (actions.squeeze(axis=0) if single else actions), state
 
     def outputs(self, observation: NDArray[Any]) -> dict[str, NDArray[Any]]:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import mlflow
 import yaml
@@ -138,7 +139,8 @@ def _check(version: Version, folder: Path) -> None:
 
 def _downloaded_version(folder: Path) -> Version | None:
     """The version that MLflow downloaded for an alias, a number or ``latest``, as it writes beside the files."""
-    named = yaml.safe_load((folder / _WRITTEN_BY_MLFLOW).read_text())
+    path = folder / _WRITTEN_BY_MLFLOW
+    named: dict[str, Any] = yaml.safe_load(path.read_text()) if path.exists() else {"model_name": None}
     return find(named["model_name"], number=int(named["model_version"])) if named["model_name"] else None
 
 

@@ -10,7 +10,6 @@ from typing import Any, Self
 import numpy as np
 from mlflow import MlflowClient
 from mlflow.entities import Metric
-from mlflow.exceptions import MlflowException
 from stable_baselines3.common.logger import KVWriter
 
 INTERVAL = 2.0
@@ -65,7 +64,7 @@ class MetricWriter(KVWriter):
             while not self._closing.wait(INTERVAL):
                 self._drain()
             self._drain()
-        except MlflowException as error:
+        except Exception as error:  # noqa: BLE001 a thread has nobody else to tell
             self._failure = error
 
     def _drain(self) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import torch
+from mlflow.exceptions import MlflowException
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import KVWriter, Logger
@@ -73,11 +74,22 @@ def train(
         model.set_logger(Logger(folder=None, output_formats=list(writers)))
         checkpoints = Checkpoints(description, seed=seed, every=max(1, timesteps // candidates.CHECKPOINTS))
         with tqdm(total=timesteps, desc="training", unit="step", disable=not progress, mininterval=1) as bar:
-            model.learn(timesteps, callback=[checkpoints, _Progress(bar), *callbacks])
+            _learn(model, timesteps, [checkpoints, _Progress(bar), *callbacks])
         total = candidates.count_episodes(len(checkpoints.kept))
         with tqdm(total=total, desc="choosing", unit="episode", disable=not progress, mininterval=1) as bar:
             kept = candidates.choose(model, checkpoints.kept, description, seed=seed, on_episode=bar.update)
     return Trained(model, kept, checkpoints.kept)
+
+
+def _learn(model: BaseAlgorithm, timesteps: int, callbacks: list[BaseCallback]) -> None:
+    """Learn; SB3 notices some wrong hyperparameters only here."""
+    try:
+        model.learn(timesteps, callback=callbacks)
+    except (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        name, kind = type(model).__name__, type(error).__name__
+        raise MlflowException.invalid_parameter_value(
+            f"{name} stopped at step {model.num_timesteps}: {kind}: {error}; check the hyperparameters and the environment."
+        ) from error
 
 
 class _Progress(BaseCallback):

@@ -57,14 +57,14 @@ def test_what_cannot_be_delivered_is_raised_on_leaving(store: str) -> None:
 
 
 def test_a_training_that_fails_says_why_it_failed_and_not_what_was_not_delivered(store: str) -> None:
+    def fail() -> None:
+        with MetricWriter("0" * 32) as writer:
+            writer.write({"a": 1}, {}, 0)
+            raise RuntimeError("the training itself")
+
     mlflow.set_tracking_uri(AWAY)
-    with (
-        settings.during({"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}),
-        pytest.raises(RuntimeError, match="the training itself"),
-        MetricWriter("0" * 32) as writer,
-    ):
-        writer.write({"a": 1}, {}, 0)
-        raise RuntimeError("the training itself")
+    with settings.during({"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}), pytest.raises(RuntimeError, match="the training itself"):
+        fail()
     mlflow.set_tracking_uri(store)
 
 

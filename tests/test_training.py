@@ -82,6 +82,20 @@ def test_torch_threads_are_set_for_the_time_of_training(wanted: int, before: int
     torch.set_num_threads(threads)
 
 
+def test_torch_gets_its_threads_back_from_a_training_that_fails(cartpole: str) -> None:
+    before = torch.get_num_threads()
+
+    with pytest.raises(MlflowException, match=r"PPO stopped at step .*: RuntimeError: in the middle"):
+        training.train(cartpole, "ppo", timesteps=64, hyperparams={"n_steps": 64}, callbacks=[_Failing()], torch_threads=before + 1)
+
+    assert torch.get_num_threads() == before
+
+
+class _Failing(BaseCallback):
+    def _on_step(self) -> bool:
+        raise RuntimeError("in the middle")
+
+
 class _Spy(BaseCallback):
     def __init__(self, seen: list[int]) -> None:
         super().__init__()
