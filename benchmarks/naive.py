@@ -16,7 +16,7 @@ from stable_baselines3.common.callbacks import EvalCallback
 from stable_baselines3.common.monitor import Monitor
 
 
-def train(folder: Path, timesteps: int) -> Path:
+def train(folder: Path, timesteps: int, seed: int) -> Path:
     """Train, and keep the agent that was first best in ten episodes."""
     model = DQN(
         "MlpPolicy",
@@ -32,7 +32,7 @@ def train(folder: Path, timesteps: int) -> Path:
         exploration_fraction=0.16,
         exploration_final_eps=0.04,
         policy_kwargs={"net_arch": [256, 256]},
-        seed=0,
+        seed=seed,
     )
     watcher = EvalCallback(
         Monitor(gymnasium.make("CartPole-v1")), eval_freq=2500, n_eval_episodes=10, best_model_save_path=str(folder), verbose=0
@@ -60,7 +60,8 @@ def log_and_play(agent: Path, timesteps: int, episodes: int = 100) -> None:
             registered_model_name="plain",
             code_paths=[str(Path(__file__).parent)],
         )
-        model = mlflow.pyfunc.load_model("models:/plain/1")
+        mlflow.MlflowClient().set_registered_model_alias("plain", "champion", "1")
+        model = mlflow.pyfunc.load_model("models:/plain@champion")
         env = gymnasium.make("CartPole-v1")
         returns = []
         for episode in range(episodes):
@@ -77,12 +78,13 @@ def log_and_play(agent: Path, timesteps: int, episodes: int = 100) -> None:
 
 
 @click.command()
-@click.option("--timesteps", default=50_000, show_default=True)
+@click.option("--timesteps", default=50_000, show_default=True, type=click.IntRange(min=2500), help="At least one evaluation.")
+@click.option("--seed", default=0, show_default=True)
 @click.option("--whole", is_flag=True, help="Not only train.")
-def main(timesteps: int, whole: bool) -> None:
+def main(timesteps: int, seed: int, whole: bool) -> None:
     """Run the program."""
     with tempfile.TemporaryDirectory() as folder:
-        agent = train(Path(folder), timesteps)
+        agent = train(Path(folder), timesteps, seed)
         if whole:
             log_and_play(agent, timesteps)
 

@@ -12,13 +12,13 @@ from benchmarks import report
 
 @click.command()
 @click.option("--pairs", default=3, show_default=True)
-@click.option("--timesteps", default=50_000, show_default=True)
+@click.option("--timesteps", default=50_000, show_default=True, type=click.IntRange(min=2500), help="At least one evaluation.")
 def main(pairs: int, timesteps: int) -> None:
     """Run both as processes in turn, each in a fresh store; print the times and the ratio."""
     ours = ["mlflow", "run", str(report.FOLDER.parent), "-e", "main", "-P", f"timesteps={timesteps}", "--env-manager", "local"]
-    plain = [sys.executable, "-m", "benchmarks.naive", "--timesteps", str(timesteps), "--whole"]
-    measured = report.alternate(
-        pairs, {"mlflow run . -e main": lambda: report.process(ours), "plain script": lambda: report.process(plain)}
+    plain = [sys.executable, "-m", "benchmarks.naive", "--timesteps", str(timesteps), "--whole", "--seed"]
+    measured = report.processes(
+        pairs, {"mlflow run . -e main": lambda seed: [*ours, "-P", f"seed={seed}"], "plain script": lambda seed: [*plain, str(seed)]}
     )
     workflow, script = measured.values()
     click.echo(f"{report.machine()}\nDQN, CartPole-v1, {timesteps} steps, whole processes, {pairs} pairs\n")

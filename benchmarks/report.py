@@ -18,16 +18,19 @@ from pathlib import Path
 from statistics import median
 from typing import TypeVar
 
+import click
+
 FOLDER = Path(__file__).parent
 PACKAGES = ("mlflow", "stable-baselines3", "torch", "onnxruntime", "gymnasium", "numpy")
 
 
 def machine() -> str:
-    """Processor, cores and versions in one line."""
+    """Processor, cores, load and versions in one line: PyTorch's threads wait busily, so a loaded machine slows SB3 more than us."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     model = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.processor())
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
-    return f"{model}, {os.cpu_count()} cores, Python {platform.python_version()}, {versions}\n"
+    load = f"load {os.getloadavg()[0]:.1f}"
+    return f"{model}, {os.cpu_count()} cores, {load}, Python {platform.python_version()}, {versions}\n"
 
 
 Measured = TypeVar("Measured")
@@ -46,12 +49,28 @@ def process(command: Sequence[str]) -> Process:
     with tempfile.TemporaryDirectory() as folder:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         own = {"PATH": path, "PYTHONPATH": str(FOLDER.parent), "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
+        theirs = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         start = time.perf_counter()
-        subprocess.run(command, cwd=folder, env=os.environ | own, capture_output=True, check=True)
+        done = subprocess.run(command, cwd=folder, env=theirs | own, capture_output=True, check=False, text=True)
         wall = time.perf_counter() - start
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    if done.returncode != 0:
+        raise click.ClickException(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr[-2000:]}")
     return Process(wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+
+
+def processes(pairs: int, commands: dict[str, Callable[[int], Sequence[str]]]) -> dict[str, list[Process]]:
+    """Run every command in turn with the number of the pair as its seed, and print each time as it is known.
+
+    One seed would not do: a better agent plays longer evaluation episodes, so that the time of a training hangs on its seed.
+    """
+    results: dict[str, list[Process]] = {name: [] for name in commands}
+    for seed in range(pairs):
+        for name, command in commands.items():
+            results[name].append(process(command(seed)))
+            click.echo(f"seed {seed}, {name}: {results[name][-1].wall:.1f} s wall, {results[name][-1].cpu:.1f} s CPU")
+    return results
 
 
 def alternate(repeats: int, measured: dict[str, Callable[[], Measured]]) -> dict[str, list[Measured]]:

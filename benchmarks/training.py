@@ -12,12 +12,12 @@ from benchmarks import report
 
 @click.command()
 @click.option("--pairs", default=3, show_default=True)
-@click.option("--timesteps", default=50_000, show_default=True)
+@click.option("--timesteps", default=50_000, show_default=True, type=click.IntRange(min=2500), help="At least one evaluation.")
 def main(pairs: int, timesteps: int) -> None:
     """Run both as processes in turn; print wall and CPU time, and the ratios."""
-    ours = [sys.executable, "-m", "steps.train", "--timesteps", str(timesteps)]
-    bare = [sys.executable, "-m", "benchmarks.naive", "--timesteps", str(timesteps)]
-    measured = report.alternate(pairs, {"train step": lambda: report.process(ours), "bare DQN.learn": lambda: report.process(bare)})
+    ours = [sys.executable, "-m", "steps.train", "--timesteps", str(timesteps), "--seed"]
+    bare = [sys.executable, "-m", "benchmarks.naive", "--timesteps", str(timesteps), "--seed"]
+    measured = report.processes(pairs, {"train step": lambda seed: [*ours, str(seed)], "bare DQN.learn": lambda seed: [*bare, str(seed)]})
     step, learn = measured.values()
     click.echo(f"{report.machine()}\nDQN, CartPole-v1, {timesteps} steps, whole processes, {pairs} pairs\n")
     click.echo(report.header("what", "wall s", "CPU s"))
