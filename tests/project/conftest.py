@@ -86,8 +86,11 @@ def answers(url: str) -> bool:
     try:
         with urllib.request.urlopen(url, timeout=5):
             return True
+    except urllib.error.HTTPError as error:
+        error.close()
     except (urllib.error.URLError, ConnectionError, TimeoutError):
-        return False
+        pass
+    return False
 
 
 @pytest.fixture

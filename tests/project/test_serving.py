@@ -88,4 +88,5 @@ def invoke(url: str, body: dict[str, object]) -> dict[str, list[int]]:
 def refused(url: str, body: dict[str, object]) -> int:
     with pytest.raises(urllib.error.HTTPError, match=r"BAD REQUEST|Bad Request") as caught:
         invoke(url, body)
-    return caught.value.code
+    with caught.value as error:
+        return error.code
