@@ -94,7 +94,7 @@ def build(algo: str, description: str, hyperparams: dict[str, Any], *, seed: int
     try:
         vec_env = make_vec_env(make_env, n_envs=hyperparams.get("n_envs", 1))
         return cls(env=vec_env, seed=seed, **_arguments(hyperparams, vec_env.action_space))
-    except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError) as error:
         raise MlflowException.invalid_parameter_value(f"{algo} refuses these hyperparameters: {error}") from error
 
 

@@ -93,7 +93,12 @@ def play(
         seeds: One for each episode.
         n_envs: Environments stepped together.
         on_episode: Called after every finished episode, for a progress bar.
+
+    Raises:
+        ValueError: There is no environment to play in.
     """
+    if n_envs < 1:
+        raise ValueError(f"n_envs={n_envs}: at least one environment has to play.")
     returns = np.zeros(len(seeds))
     lengths = np.zeros(len(seeds), dtype=np.int64)
     waiting = iter(enumerate(seeds))

@@ -56,6 +56,7 @@ def test_spaces_that_do_not_fit_are_refused(algo: str, observations: spaces.Spac
         ({"policy": "CnnPolicy"}, "policy 'CnnPolicy' is not supported yet"),
         ({"learning_rate": "fast"}, "ppo refuses these hyperparameters: could not convert"),
         ({"n_steps": "many"}, "ppo refuses these hyperparameters"),
+        ({"n_steps": 10**15, "batch_size": 10**15}, "ppo refuses these hyperparameters: Unable to allocate"),
         ({"policy_kwargs": {"nonsense": 1}}, "ppo refuses these hyperparameters.*nonsense"),
         ({"policy_kwargs": {"activation_fn": "nn.Nothing"}}, "ppo refuses these hyperparameters"),
     ],

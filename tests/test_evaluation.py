@@ -80,3 +80,8 @@ def test_the_table_has_a_row_for_every_episode() -> None:
     table = Episodes(np.array([11, 12]), np.array([1.0, 3.0]), np.array([4, 8])).table()
 
     assert table == {"episode": [0, 1], "seed": [11, 12], "return": [1.0, 3.0], "length": [4, 8]}
+
+
+def test_no_environment_plays_nothing(swinging: OnnxPolicy, cartpole: str) -> None:
+    with pytest.raises(ValueError, match="n_envs=0"):
+        play(swinging, cartpole, 0)
