@@ -21,6 +21,8 @@ from typing import TypeVar
 import click
 
 FOLDER = Path(__file__).parent
+PAUSE = 0.5
+"""Seconds between two measurements."""
 PACKAGES = ("mlflow", "stable-baselines3", "torch", "onnxruntime", "gymnasium", "numpy")
 
 
@@ -74,10 +76,14 @@ def processes(pairs: int, commands: dict[str, Callable[[int], Sequence[str]]]) -
 
 
 def alternate(repeats: int, measured: dict[str, Callable[[], Measured]]) -> dict[str, list[Measured]]:
-    """Measure A, B, A, B, ...: a machine whose speed drifts slows all of them alike."""
+    """Measure A, B, A, B, ...: a machine whose speed drifts slows all of them alike.
+
+    A pause comes before each: PyTorch's threads wait busily for a while after the last call, which is not to slow what comes next.
+    """
     results: dict[str, list[Measured]] = {name: [] for name in measured}
     for _ in range(repeats):
         for name, measure in measured.items():
+            time.sleep(PAUSE)
             results[name].append(measure())
     return results
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, NoReturn
 
 import torch
@@ -12,6 +13,7 @@ from mlflow.exceptions import MlflowException
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import KVWriter, Logger
+from torch.optim import Adam
 from tqdm import tqdm
 
 from mlflow_sb3 import algorithm, candidates, environment
@@ -71,6 +73,7 @@ def train(
     with _torch_threads(torch_threads):
         learning_seed = environment.seeds(seed, "learning", 1)[0]
         model = algorithm.build(algo, description, hyperparams or {}, seed=learning_seed)
+        _fuse_adam(model)
         model.set_logger(Logger(folder=None, output_formats=list(writers)))
         checkpoints = Checkpoints(description, seed=seed, every=max(1, timesteps // candidates.CHECKPOINTS))
         with tqdm(total=timesteps, desc="training", unit="step", disable=not progress, mininterval=1) as bar:
@@ -90,6 +93,20 @@ def _learn(model: BaseAlgorithm, timesteps: int, callbacks: list[BaseCallback]) 
         raise MlflowException.invalid_parameter_value(
             f"{name} stopped at step {model.num_timesteps}: {kind}: {error}; check the hyperparameters and the environment."
         ) from error
+
+
+def _fuse_adam(model: BaseAlgorithm) -> None:
+    """Let Adam update all weights of a network in one operation, unless the hyperparameters say how it is to work.
+
+    The same algorithm but for rounding; PyTorch's own choice on a CPU is a dozen small operations for every tensor, a
+    seventh of the time of DQN.
+    """
+    for name in model.get_parameters():
+        optimizer = attrgetter(name)(model)
+        if isinstance(optimizer, Adam):
+            for group in optimizer.param_groups:
+                if group["fused"] is None and group["foreach"] is None:
+                    group["fused"] = True
 
 
 class _Progress(BaseCallback):

@@ -33,14 +33,26 @@ def last(result: Trained) -> Candidate:
     return max(result.candidates, key=lambda candidate: candidate.step)
 
 
-def test_training_goes_the_same_way_as_bare_sb3(trained: Trained, cartpole: str) -> None:
+def test_training_goes_the_same_way_as_bare_sb3_with_fused_adam(trained: Trained, cartpole: str) -> None:
+    fused = HYPERPARAMS | {"policy_kwargs": HYPERPARAMS["policy_kwargs"] | {"optimizer_kwargs": {"fused": True}}}
     seed = environment.seeds(3, "learning", 1)[0]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    bare = algorithm.build("dqn", cartpole, HYPERPARAMS, seed=seed).learn(640)
+    bare = algorithm.build("dqn", cartpole, fused, seed=seed).learn(640)
     torch.set_num_threads(threads)
 
     assert equal(weights(last(trained).agent), dict(bare.policy.state_dict()))
+
+
+@pytest.mark.parametrize("given", [{"fused": False}, {"foreach": True}])
+def test_who_says_how_adam_works_has_it_so(given: dict[str, bool], cartpole: str) -> None:
+    asked = {"n_steps": 64, "policy_kwargs": {"optimizer_kwargs": given}}
+
+    by_itself = training.train(cartpole, "ppo", timesteps=64, hyperparams={"n_steps": 64})
+    as_asked = training.train(cartpole, "ppo", timesteps=64, hyperparams=asked)
+
+    assert by_itself.model.policy.optimizer.param_groups[0]["fused"]
+    assert not as_asked.model.policy.optimizer.param_groups[0]["fused"]
 
 
 def test_the_same_seed_keeps_the_same_agent(trained: Trained, cartpole: str) -> None:

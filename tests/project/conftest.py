@@ -16,8 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Run
+
+from tests.project.readme import command
 
 ROOT = Path(__file__).parents[2]
 
@@ -47,6 +50,9 @@ class Place:
         given = [part for parameter in parameters for part in ("-P", parameter)]
         return self.run(["mlflow", "run", uri, "-e", entry_point, "--env-manager", "local", *given])
 
+    def shell(self, line: str) -> subprocess.CompletedProcess[str]:
+        return self.run(["bash", "-c", line])
+
     def run(self, command: Sequence[str], timeout: int = 900) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             command, cwd=self.folder, env=self.environment(), capture_output=True, text=True, timeout=timeout, check=False
@@ -67,7 +73,7 @@ def free_port() -> int:
 @contextmanager
 def serving(place: Place, command: Sequence[str], ready: str) -> Iterator[None]:
     """A server as a process, from the moment that it answers at the URL `ready`; ended with all its children."""
-    log = place.folder / "server.log"
+    log = place.folder / f"server-{os.getpid()}.log"
     with log.open("w") as output:
         process = subprocess.Popen(command, cwd=place.folder, env=place.environment(), stdout=output, stderr=output, start_new_session=True)
         try:
@@ -98,10 +104,21 @@ def place(tmp_path: Path) -> Place:
     return Place(tmp_path)
 
 
-@pytest.fixture(scope="session")
-def trained_place(tmp_path_factory: pytest.TempPathFactory) -> Place:
-    """A place in which `main` ran once, for a short while."""
-    place = Place(tmp_path_factory.mktemp("trained"))
-    done = place.mlflow_run("main", "timesteps=2000", "episodes=5")
-    assert done.returncode == 0, done.stdout + done.stderr
+def cloned(parent: Path) -> Place:
+    """A new clone of the project to work in, with its store where MLflow has it by default."""
+    place = Place(parent / "mlflow-sb3")
+    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(place.folder)], check=True)
     return place
+
+
+@pytest.fixture(scope="session")
+def trained_place(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Place:
+    """A clone in which the README's first command ran for a short while: one for all workers, who add to it and change nothing."""
+    base = tmp_path_factory.getbasetemp()
+    parent = (base if worker_id == "master" else base.parent) / "trained"
+    with FileLock(f"{parent}.lock"):
+        if not parent.exists():
+            done = cloned(parent).shell(command("pip install -r requirements.txt").replace("timesteps=50000", "timesteps=2000"))
+            assert done.returncode == 0, done.stdout + done.stderr
+            assert "Mean reward: " in done.stdout
+    return Place(parent / "mlflow-sb3")

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
-from pathlib import Path
-
 import pytest
 
-from tests.project.conftest import ROOT, Place
+from tests.project.conftest import Place
 
 pytestmark = pytest.mark.slow
 
@@ -57,12 +54,3 @@ def test_wrong_usage_fails_the_run(place: Place) -> None:
     assert done.returncode == 1
     assert "Error: Invalid value for '--timesteps': 0 is not in the range x>=1." in done.stderr
     assert place.runs()[0].info.status == "FAILED"
-
-
-def test_a_cloned_project_evaluates_the_champion_of_the_same_store(trained_place: Place, tmp_path: Path) -> None:
-    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(tmp_path / "clone")], check=True)
-
-    done = trained_place.mlflow_run("evaluate", "alias=champion", "episodes=3", uri=f"file://{tmp_path}/clone")
-
-    assert done.returncode == 0, done.stderr
-    assert "Mean reward: " in done.stdout

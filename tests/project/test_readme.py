@@ -13,37 +13,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.project.conftest import ROOT, Place, free_port, serving
+from tests.project.conftest import ROOT, Place, cloned, free_port, serving
+from tests.project.readme import PYTHON, README, SHELL, TABLE, command
 
 pytestmark = pytest.mark.slow
-
-README = (ROOT / "README.md").read_text()
-SHELL = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
-PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-TABLE = re.findall(r"^\| [a-z ]+ \| `([^`]+)` \|", README, re.MULTILINE)
-
-
-def command(begins: str) -> str:
-    """The one command of the README that begins so."""
-    found = {line.strip() for line in [*SHELL, *TABLE] if line.startswith(begins)}
-    assert len(found) == 1, f"{begins!r} begins {sorted(found)}"
-    return str(found.pop())
-
-
-@pytest.fixture(scope="module")
-def clone(tmp_path_factory: pytest.TempPathFactory) -> Place:
-    """A clone to work in, with its store where MLflow has it by default; the README's first command ran in it."""
-    folder = tmp_path_factory.mktemp("readme") / "mlflow-sb3"
-    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder)], check=True)
-    place = Place(folder)
-    done = shell(place, command("pip install -r requirements.txt").replace("timesteps=50000", "timesteps=2000"))
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "Mean reward: " in done.stdout
-    return place
-
-
-def shell(place: Place, line: str) -> subprocess.CompletedProcess[str]:
-    return place.run(["bash", "-c", line])
 
 
 def find_links() -> str:
@@ -75,37 +48,37 @@ def test_ci_runs_the_test_command_of_the_readme() -> None:
     assert "<!-- tests -->" in (ROOT / ".ci" / "run").read_text()
 
 
-def test_the_ui_shows_what_a_run_left(clone: Place) -> None:
+def test_the_ui_shows_what_a_run_left(trained_place: Place) -> None:
     port = free_port()
 
-    with serving(clone, command("mlflow ui").replace("5000", str(port)).split(), f"http://127.0.0.1:{port}/health"):
+    with serving(trained_place, command("mlflow ui").replace("5000", str(port)).split(), f"http://127.0.0.1:{port}/health"):
         pass
 
 
 @pytest.mark.skipif(shutil.which("pyenv") is None, reason="MLflow's virtualenv manager needs pyenv on PATH")
-def test_the_plain_command_makes_an_environment_with_virtualenv(clone: Place, tmp_path: Path) -> None:
-    fresh = replace(clone, variables={"MLFLOW_ENV_ROOT": str(tmp_path)})
+def test_the_plain_command_makes_an_environment_with_virtualenv(tmp_path: Path) -> None:
+    place = replace(cloned(tmp_path), variables={"MLFLOW_ENV_ROOT": str(tmp_path)})
     line = next(line for line in TABLE if line.startswith("mlflow run .") and "--env-manager" not in line)
 
-    done = shell(fresh, line.replace("timesteps=50000", "timesteps=300"))
+    done = place.shell(line.replace("timesteps=50000", "timesteps=300"))
 
     assert done.returncode == 0, done.stderr
     assert "Mean reward: " in done.stdout
 
 
-def test_uv_makes_an_environment(clone: Place, tmp_path: Path) -> None:
-    fresh = replace(clone, variables={"MLFLOW_ENV_ROOT": str(tmp_path), "UV_FIND_LINKS": find_links()})
+def test_uv_makes_an_environment(tmp_path: Path) -> None:
+    place = replace(cloned(tmp_path), variables={"MLFLOW_ENV_ROOT": str(tmp_path), "UV_FIND_LINKS": find_links()})
     line = next(line for line in TABLE if line.endswith("--env-manager uv"))
 
-    done = shell(fresh, line.replace("timesteps=50000", "timesteps=300"))
+    done = place.shell(line.replace("timesteps=50000", "timesteps=300"))
 
     assert done.returncode == 0, done.stderr
     assert "Mean reward: " in done.stdout
 
 
 @pytest.mark.skipif(shutil.which("conda") is None, reason="conda is not installed")
-def test_conda_makes_an_environment(clone: Place) -> None:
-    done = shell(clone, command("conda env create").replace("timesteps=50000", "timesteps=300"))
+def test_conda_makes_an_environment(tmp_path: Path) -> None:
+    done = cloned(tmp_path).shell(command("conda env create").replace("timesteps=50000", "timesteps=300"))
 
     assert done.returncode == 0, done.stderr
 
@@ -116,26 +89,26 @@ def test_conda_users_get_the_same_requirements() -> None:
     assert pip == {"pip": ["-r requirements.txt"]}
 
 
-def test_a_git_uri_evaluates_the_champion(clone: Place) -> None:
-    line = re.sub(r"https://\S+", f"file://{clone.folder}", command("mlflow run https"))
+def test_a_git_uri_evaluates_the_champion(trained_place: Place) -> None:
+    line = re.sub(r"https://\S+", f"file://{trained_place.folder}", command("mlflow run https"))
 
-    done = shell(clone, line)
+    done = trained_place.shell(line)
 
     assert done.returncode == 0, done.stderr
     assert "Mean reward: " in done.stdout
 
 
 @pytest.mark.parametrize("script", PYTHON, ids=range(len(PYTHON)))
-def test_the_scripts_of_the_readme_run(script: str, clone: Place) -> None:
-    done = clone.run([sys.executable, "-c", script])
+def test_the_scripts_of_the_readme_run(script: str, trained_place: Place) -> None:
+    done = trained_place.run([sys.executable, "-c", script])
 
     assert done.returncode == 0, done.stderr
 
 
-def test_the_served_champion_answers_curl(clone: Place) -> None:
+def test_the_served_champion_answers_curl(trained_place: Place) -> None:
     port = str(free_port())
 
-    with serving(clone, command("mlflow models serve").replace("5001", port).split(), f"http://127.0.0.1:{port}/ping"):
-        answer = shell(clone, command("curl").replace("5001", port))
+    with serving(trained_place, command("mlflow models serve").replace("5001", port).split(), f"http://127.0.0.1:{port}/ping"):
+        answer = trained_place.shell(command("curl").replace("5001", port))
 
     assert re.fullmatch(r'\{"predictions": \[[01]\]\}', answer.stdout), answer.stdout + answer.stderr
