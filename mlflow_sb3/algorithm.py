@@ -7,6 +7,7 @@ import json
 from functools import partial
 from typing import Any
 
+import gymnasium
 import numpy as np
 import stable_baselines3
 import torch
@@ -31,6 +32,20 @@ ACTIONS: dict[str, tuple[type[Space[Any]], ...]] = {
 }
 """The algorithms, and the action spaces that each of them takes."""
 
+REFUSALS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    gymnasium.error.Error,
+)
+"""What SB3, PyTorch and environments raise when hyperparameters do not fit, be it when they are built or while they learn."""
+NOISE_STD = 0.1
+"""Of action noise that is asked for by its type alone."""
 _SCHEDULES = ("learning_rate", "clip_range", "clip_range_vf")
 _NOISES: dict[str, type[NormalActionNoise | OrnsteinUhlenbeckActionNoise]] = {
     "normal": NormalActionNoise,
@@ -94,7 +109,7 @@ def build(algo: str, description: str, hyperparams: dict[str, Any], *, seed: int
     try:
         vec_env = make_vec_env(make_env, n_envs=hyperparams.get("n_envs", 1))
         return cls(env=vec_env, seed=seed, **_arguments(hyperparams, vec_env.action_space))
-    except (ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError) as error:
+    except REFUSALS as error:
         raise MlflowException.invalid_parameter_value(f"{algo} refuses these hyperparameters: {error}") from error
 
 
@@ -112,6 +127,8 @@ def check_hyperparams(algo: str, hyperparams: dict[str, Any]) -> None:
 def resolve(algo: str, hyperparams: dict[str, Any]) -> dict[str, str]:
     """Every hyperparameter that training uses, given or SB3's default, as text for MLflow's parameters."""
     defaults = {key: default for key, default in _known(find(algo)).items() if default is not None}
+    if hyperparams.get("noise_type") is not None:
+        defaults["noise_std"] = NOISE_STD
     return {key: value if isinstance(value, str) else _text(value) for key, value in sorted((defaults | hyperparams).items())}
 
 
@@ -127,7 +144,7 @@ def _arguments(hyperparams: dict[str, Any], action_space: Space[Any]) -> dict[st
     """JSON values as SB3's arguments; the caller's are left as they are."""
     arguments = {"policy": "MlpPolicy"} | {key: _argument(key, value) for key, value in hyperparams.items()}
     arguments.pop("n_envs", None)
-    noise_type, noise_std = arguments.pop("noise_type", None), arguments.pop("noise_std", 0.1)
+    noise_type, noise_std = arguments.pop("noise_type", None), arguments.pop("noise_std", NOISE_STD)
     if noise_type is not None:
         arguments["action_noise"] = _noise(noise_type, noise_std, action_space)
     return arguments
@@ -135,6 +152,8 @@ def _arguments(hyperparams: dict[str, Any], action_space: Space[Any]) -> dict[st
 
 def _argument(key: str, value: Any) -> Any:
     if key in _SCHEDULES and isinstance(value, str):
+        if not value.startswith("lin_"):
+            raise ValueError(f"{key} is {value!r}; give a number, or 'lin_0.001' for one that falls linearly to 0")
         return LinearSchedule(start=float(value.removeprefix("lin_")), end=0.0, end_fraction=1.0)
     if key == "train_freq" and isinstance(value, list):
         return tuple(value)

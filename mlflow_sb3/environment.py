@@ -12,6 +12,8 @@ from mlflow.exceptions import MlflowException
 
 Env = gymnasium.Env[Any, Any]
 Stream = Literal["learning", "choice", "gate", "evaluation"]
+_UNMAKEABLE = (gymnasium.error.Error, ImportError, AssertionError, AttributeError, LookupError, TypeError, ValueError)
+"""What the constructors of environments raise."""
 _MONITOR = "stable_baselines3.common.monitor:"
 
 
@@ -26,7 +28,7 @@ def make(env_id: str) -> Env:
     """
     try:
         return gymnasium.make(env_id)
-    except (gymnasium.error.Error, ImportError) as error:
+    except _UNMAKEABLE as error:
         raise MlflowException.invalid_parameter_value(
             f"environment {env_id!r} cannot be made: {error} "
             "Give the id of a registered environment, or module:EnvId for one that a module registers."
@@ -86,7 +88,7 @@ def remake(description: str, *, render_mode: str | None = None) -> Env:
     modes: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
     try:
         return gymnasium.make(spec, disable_env_checker=True, **modes)
-    except (gymnasium.error.Error, ImportError, AttributeError, TypeError) as error:
+    except _UNMAKEABLE as error:
         raise MlflowException.invalid_parameter_value(
             f"environment {spec.id} ({spec.entry_point}) cannot be made here: {error}. "
             "Install the package that defines it, in the version that the agent was trained with."
@@ -96,7 +98,7 @@ def remake(description: str, *, render_mode: str | None = None) -> Env:
 def seeds(seed: int, stream: Stream, count: int, *, start: int = 0) -> list[int]:
     """Seeds of the episodes ``start`` to ``start + count`` of a stream.
 
-    One seed gives four streams that have nothing in common, so that no episode that chose an agent judges it.
+    One seed gives four independent streams, so that no episode that chose an agent judges it.
     Streams are the children of ``numpy.random.SeedSequence(seed)``. A longer list begins with the shorter one.
 
     Returns:

@@ -178,7 +178,7 @@ def _visited(model: BaseAlgorithm, description: str | None) -> NDArray[Any]:
             raise MlflowException.invalid_parameter_value("environment has other spaces than the agent; give the one it was trained in.")
         observation, _ = env.reset(seed=0)
         while len(observations) < VISITED:
-            observations.append(observation)
+            observations.append(np.array(observation))
             action, _ = model.predict(observation, deterministic=True)
             observation, _, terminated, truncated, _ = env.step(action)
             if terminated or truncated:
@@ -191,15 +191,21 @@ def _graph(model: BaseAlgorithm) -> bytes:
     example = torch.zeros(2, *(model.observation_space.shape or ()))
     buffer = io.BytesIO()
     with _quiet(), _unvalidated_distributions():
-        program = torch.onnx.export(
-            exported,
-            (example,),
-            dynamo=True,
-            verbose=False,
-            input_names=["observation"],
-            output_names=exported.names,
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
-        )
+        try:
+            program = torch.onnx.export(
+                exported,
+                (example,),
+                dynamo=True,
+                verbose=False,
+                input_names=["observation"],
+                output_names=exported.names,
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+            )
+        except torch.onnx.OnnxExporterError as error:
+            reason = " ".join(str(error.__cause__ or error).split())
+            raise MlflowException.invalid_parameter_value(
+                f"the policy cannot be exported to ONNX: {reason[:300]}; take other policy_kwargs."
+            ) from error
     if program is None:
         raise RuntimeError("torch.onnx.export returned no program, though dynamo=True promises one.")
     program.save(buffer, external_data=False)  # type: ignore[arg-type]  # takes files too

@@ -14,7 +14,6 @@ from mlflow_sb3.comparison import Verdict
 from mlflow_sb3.contender import Contender
 from mlflow_sb3.registry import Version
 
-CHALLENGER = "challenger"
 PREVIOUS = "previous-{alias}"
 
 
@@ -29,15 +28,22 @@ class Promotion:
     record: dict[str, Any]
 
     def apply(self, alias: str) -> None:
-        """Write the verdict on the challenger's version, and move the alias if the challenger won."""
-        client = MlflowClient()
+        """Move the alias if the challenger won, and write the verdict on the challenger's version.
+
+        Raises:
+            MlflowException: The alias has moved since the games began.
+        """
+        name = self.challenger.name
+        if (now := registry.champion(name, alias)) != self.champion:
+            raise MlflowException.invalid_parameter_value(
+                f"{alias} of {name} is {now} now, and was {self.champion} when the games began; promote again."
+            )
+        if self.verdict.promoted:
+            registry.set_alias(name, alias, self.challenger.number)
+            if self.champion is not None:
+                registry.set_alias(name, PREVIOUS.format(alias=alias), self.champion.number)
         for key, value in {"verdict": self.verdict.verdict, "reason": self.verdict.reason}.items():
-            client.set_model_version_tag(self.challenger.name, str(self.challenger.number), f"mlflow_sb3.{key}", value)
-        if not self.verdict.promoted:
-            return
-        if self.champion is not None:
-            registry.set_alias(self.challenger.name, PREVIOUS.format(alias=alias), self.champion.number)
-        registry.set_alias(self.challenger.name, alias, self.challenger.number)
+            MlflowClient().set_model_version_tag(name, str(self.challenger.number), f"mlflow_sb3.{key}", value)
 
 
 def hold(challenger: Version, champion: Version | None, *, episodes: int = 100, progress: bool = False) -> Promotion:

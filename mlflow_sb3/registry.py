@@ -18,6 +18,8 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
+CHALLENGER = "challenger"
+"""Alias of the version that was registered last."""
 DIGEST = "mlflow_sb3.digest"
 """Tag of a model version: SHA-256 over a manifest of its files."""
 
@@ -49,6 +51,22 @@ def model_name(env_id: str, algo: str) -> str:
     return re.sub(r"[^a-z0-9._]+", "-", f"{env_id}-{algo}".lower())
 
 
+def check_name(name: str) -> None:
+    """Refuse what MLflow refuses as the name of a registered model, before the work for it is done."""
+    if not name.strip() or re.search("[/:]", name) or name in (".", ".."):
+        raise MlflowException.invalid_parameter_value(
+            f"no registered model can be named {name!r}; leave out / and :, as in 'cartpole-v1-dqn'."
+        )
+
+
+def check_alias(alias: str) -> None:
+    """Refuse what MLflow refuses as an alias, before the work for it is done."""
+    if not re.fullmatch(r"[\w-]{1,255}", alias) or re.fullmatch(r"latest|v\d+", alias.lower()):
+        raise MlflowException.invalid_parameter_value(
+            f"alias {alias!r} cannot be set; give letters, digits, _ and -, and neither 'latest' nor 'v1', which MLflow keeps for itself."
+        )
+
+
 def find(name: str, *, alias: str | None = None, number: int | None = None) -> Version:
     """Find a version by its number, or else by its alias.
 
@@ -78,7 +96,7 @@ def register(model_id: str, name: str, *, alias: str | None = None, await_regist
     Args:
         model_id: Of an MLflow LoggedModel, ``m-…``.
         name: Created if there is no such registered model.
-        alias: To set on the new version.
+        alias: To set on the new version; there is no version when it cannot be set.
         await_registration_for: Seconds to wait for the version to become ready.
     """
     uri = f"models:/{model_id}"
@@ -86,7 +104,11 @@ def register(model_id: str, name: str, *, alias: str | None = None, await_regist
         tags = {DIGEST: digest(folder)}
     registered = mlflow.register_model(uri, name, tags=tags, await_registration_for=await_registration_for)
     if alias is not None:
-        set_alias(name, alias, int(registered.version))
+        try:
+            set_alias(name, alias, int(registered.version))
+        except MlflowException:
+            MlflowClient().delete_model_version(name, str(registered.version))
+            raise
     return find(name, number=int(registered.version))
 
 
@@ -168,7 +190,9 @@ def _version(found: ModelVersion) -> Version:
 def _missing(client: MlflowClient, name: str, alias: str | None, number: int | None) -> str:
     try:
         model = client.get_registered_model(name)
-    except MlflowException:
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
         return f"registered model {name!r} does not exist on {mlflow.get_registry_uri()}; train and log an agent of that name first."
     if number is not None:
         return f"registered model {name} has no version {number}; its aliases are {_aliases(model.aliases)}."

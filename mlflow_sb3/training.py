@@ -88,7 +88,7 @@ def _learn(model: BaseAlgorithm, timesteps: int, callbacks: list[BaseCallback]) 
     """Learn; SB3 notices some wrong hyperparameters only here."""
     try:
         model.learn(timesteps, callback=callbacks)
-    except (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError) as error:
+    except algorithm.REFUSALS as error:
         name, kind = type(model).__name__, type(error).__name__
         raise MlflowException.invalid_parameter_value(
             f"{name} stopped at step {model.num_timesteps}: {kind}: {error}; check the hyperparameters and the environment."

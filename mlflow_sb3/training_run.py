@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -51,19 +52,20 @@ def log(trained: Trained, description: str) -> None:
         Path(folder, _AGENT).write_bytes(trained.kept.agent)
         Path(folder, _ENVIRONMENT).write_text(description)
         mlflow.log_artifacts(folder, _FOLDER)
+    mlflow.set_tag(registry.DIGEST, hashlib.sha256(trained.kept.agent).hexdigest())
     mlflow.log_table(trained.table(), "candidates.json")
     mlflow.log_metrics({_STEP: trained.kept.step, _SCORE: trained.kept.score})
 
 
 def load(run_id: str) -> TrainingRun:
-    """Read back what ``log`` put into a run. SB3's file is unpickled: it is one that this project wrote.
+    """Read back what ``log`` put into a run. SB3's file is unpickled: the run's digest says that it is the one which ``log`` wrote.
 
     Raises:
-        MlflowException: The run does not exist, or holds no agent.
+        MlflowException: The run does not exist, or holds no agent, or another one than it trained.
     """
     client = MlflowClient()
     data = client.get_run(run_id).data
-    if not client.list_artifacts(run_id, _FOLDER) or _STEP not in data.metrics:
+    if not client.list_artifacts(run_id, _FOLDER) or _STEP not in data.metrics or registry.DIGEST not in data.tags:
         raise MlflowException.invalid_parameter_value(
             f"run {run_id} trained no agent; give the id of a finished run of the entry point train."
         )
@@ -71,6 +73,12 @@ def load(run_id: str) -> TrainingRun:
     algo = data.params["sb3/algo"]
     with TemporaryDirectory() as folder:
         path = Path(mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=_FOLDER, dst_path=folder))
+        found, trained = hashlib.sha256((path / _AGENT).read_bytes()).hexdigest(), data.tags[registry.DIGEST]
+        if found != trained:
+            raise MlflowException.invalid_parameter_value(
+                f"{_FOLDER}/{_AGENT} of run {run_id} has the digest {found}, but the run's tag says {trained}: "
+                "the file has changed; train again."
+            )
         model = algorithm.find(algo).load(path / _AGENT)
         description = (path / _ENVIRONMENT).read_text()
     return TrainingRun(run_id, data.params["sb3/env"], algo, int(data.metrics[_STEP]), description, model)

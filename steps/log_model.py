@@ -19,8 +19,10 @@ def log_model(run_id: str, model_name: str) -> None:
     """Log the agent of a training run as a model that acts without PyTorch, and register it as the challenger."""
     from mlflow_sb3 import registry, training_run
 
+    if model_name:
+        registry.check_name(model_name)
     trained = training_run.load(run_id)
-    version = trained.log_model(model_name or registry.model_name(trained.env_id, trained.algo), alias="challenger")
+    version = trained.log_model(model_name or registry.model_name(trained.env_id, trained.algo), alias=registry.CHALLENGER)
     mlflow.set_tag("mlflow_sb3.version", str(version))
     click.echo(f"Registered {version} as the challenger, digest {version.digest}")
 

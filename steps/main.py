@@ -15,7 +15,7 @@ import mlflow
 from mlflow.entities import Run
 from mlflow.exceptions import ExecutionException
 
-from mlflow_sb3 import registry
+from mlflow_sb3 import flavor, registry
 from steps.step import Step, recipe
 
 PROJECT = Path(__file__).parent.parent
@@ -30,6 +30,8 @@ def main(
 ) -> None:
     """Train an agent, log and register it, make it the champion if it is better, and play with the champion."""
     name = model_name or registry.model_name(env_id, algo)
+    registry.check_name(name)
+    flavor.check_unpickling_allowed("log_model, which reads the agent that train wrote")
     recipe = {"env": env_id, "algo": algo, "timesteps": timesteps, "seed": seed, "hyperparams": json.dumps(hyperparams), "preset": preset}
     trained = _step("train", recipe)
     logged = _step("log_model", {"run_id": trained.info.run_id, "model_name": name})

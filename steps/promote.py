@@ -20,7 +20,8 @@ def promote(model_name: str, number: int | None, alias: str) -> None:
     """Play challenger and champion on the same seeds; the alias moves to the challenger if it is better."""
     from mlflow_sb3 import promotion, registry
 
-    challenger = registry.find(model_name, alias="challenger", number=number)
+    registry.check_alias(alias)
+    challenger = registry.find(model_name, alias=registry.CHALLENGER, number=number)
     outcome = promotion.hold(challenger, registry.champion(model_name, alias), progress=True)
     mlflow.log_metrics(outcome.metrics, model_id=challenger.model_id)
     mlflow.log_dict(outcome.record, "promotion.json")

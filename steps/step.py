@@ -6,7 +6,7 @@ import json
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import click
@@ -42,6 +42,9 @@ class Step(click.Command):
         except click.ClickException as error:
             click.echo(f"Error: {_line(error)}", err=True)
             sys.exit(error.exit_code)
+        except click.Abort:
+            click.echo("Error: interrupted.", err=True)
+            sys.exit(1)
 
 
 @contextmanager
@@ -50,22 +53,33 @@ def _run() -> Iterator[str]:
         server.check()
         with mlflow.start_run() as run, _recorded_failure():
             yield run.info.run_id
-    except (MlflowException, OSError, ValueError) as error:
-        raise click.ClickException(str(error)) from error
+    except (click.ClickException, click.exceptions.Exit):
+        raise
+    except Exception as error:
+        raise click.ClickException(_line(error)) from error
 
 
 @contextmanager
 def _recorded_failure() -> Iterator[None]:
     try:
         yield
-    except (click.ClickException, MlflowException, OSError, ValueError) as error:
-        mlflow.set_tag("error", _line(error))
-        mlflow.log_text(traceback.format_exc(), "error.txt")
+    except click.exceptions.Exit:
+        raise
+    except Exception as error:
+        with suppress(MlflowException, OSError):  # a server that went away is not to hide what failed
+            mlflow.set_tag("error", _line(error))
+            mlflow.log_text(traceback.format_exc(), "error.txt")
         raise
 
 
 def _line(error: Exception) -> str:
-    message = error.format_message() if isinstance(error, click.ClickException) else str(error)
+    """The message in one line; the kind stands before it where no message was written for a user."""
+    if isinstance(error, click.ClickException):
+        message = error.format_message()
+    elif isinstance(error, (MlflowException, OSError, ValueError)):
+        message = str(error)
+    else:
+        message = f"{type(error).__name__}: {error}"
     return " ".join(message.split())
 
 

@@ -44,7 +44,7 @@ def train(
             progress=True,
             torch_threads=torch_threads,
         )
-    training_run.log(trained, description)
+        training_run.log(trained, description)
     click.echo(
         f"Kept the agent of step {trained.kept.step} of {len(trained.candidates)} candidates: mean return "
         f"{trained.kept.score:.2f} over {len(trained.kept.returns)} fresh episodes"

@@ -54,7 +54,8 @@ def test_spaces_that_do_not_fit_are_refused(algo: str, observations: spaces.Spac
         ({"lerning_rate": 1}, "ppo has no hyperparameter 'lerning_rate'; it has batch_size, clip_range"),
         ({"noise_std": 0.1}, "ppo has no hyperparameter 'noise_std'"),
         ({"policy": "CnnPolicy"}, "policy 'CnnPolicy' is not supported yet"),
-        ({"learning_rate": "fast"}, "ppo refuses these hyperparameters: could not convert"),
+        ({"learning_rate": "lin_fast"}, "ppo refuses these hyperparameters: could not convert"),
+        ({"learning_rate": "0.001"}, "learning_rate is '0.001'; give a number, or 'lin_0.001' for one that falls"),
         ({"n_steps": "many"}, "ppo refuses these hyperparameters"),
         ({"n_steps": 10**15, "batch_size": 10**15}, "ppo refuses these hyperparameters: Unable to allocate"),
         ({"policy_kwargs": {"nonsense": 1}}, "ppo refuses these hyperparameters.*nonsense"),
@@ -93,3 +94,5 @@ def test_what_training_uses_is_resolved_with_the_defaults_of_sb3() -> None:
     assert resolved["gamma"] == "0.99"
     assert resolved["policy_kwargs"] == '{"net_arch": [8]}'
     assert "seed" not in resolved
+    assert "noise_std" not in algorithm.resolve("ddpg", {})
+    assert algorithm.resolve("ddpg", {"noise_type": "normal"})["noise_std"] == "0.1"

@@ -17,6 +17,20 @@ class Unrecorded(gymnasium.Wrapper[Any, Any, Any, Any]):
     """A wrapper that Gymnasium cannot make again."""
 
 
+class Demanding(gymnasium.Env[Any, Any]):
+    """An environment that asks for more than its id."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        assert "size" in kwargs, "size is missing"
+
+
+def test_an_environment_that_cannot_be_made_by_its_id_alone_is_refused() -> None:
+    gymnasium.register("Demanding-v0", Demanding)
+
+    with pytest.raises(MlflowException, match="environment 'Demanding-v0' cannot be made: size is missing"):
+        environment.make("Demanding-v0")
+
+
 def test_an_environment_is_made_again_with_its_arguments() -> None:
     description = environment.describe(gymnasium.make("Pendulum-v1", g=3.5, max_episode_steps=7).spec)
 

@@ -85,6 +85,18 @@ def test_both_play_the_seeds_of_their_pair(register: Register) -> None:
     assert held.record["episodes"]["seed"] == environment.seeds(seed, "gate", 20)
 
 
+def test_a_champion_that_came_meanwhile_is_not_overwritten(register: Register) -> None:
+    first, second = register(10.0), register(10.0)
+    held = promotion.hold(second, None, episodes=2)
+    registry.set_alias("agent", "champion", first.number)
+
+    with pytest.raises(MlflowException, match="champion of agent is agent/1 now, and was None when the games began; promote again"):
+        held.apply("champion")
+
+    assert aliases() == {"champion": first.number}
+    assert "mlflow_sb3.verdict" not in MlflowClient().get_model_version("agent", str(second.number)).tags
+
+
 def test_the_champion_cannot_challenge_itself(register: Register) -> None:
     version = register(10.0)
     hold(version)

@@ -150,3 +150,33 @@ def test_registering_sets_the_alias(registered: Version) -> None:
 )
 def test_models_are_named_by_environment_and_algorithm(env_id: str, name: str) -> None:
     assert registry.model_name(env_id, "dqn") == name
+
+
+def test_a_version_whose_alias_cannot_be_set_is_not_registered(registered: Version) -> None:
+    with pytest.raises(MlflowException, match="reserved"):
+        registry.register(registered.model_id, "agent", alias="latest")
+
+    assert [int(version.version) for version in MlflowClient().search_model_versions("name='agent'")] == [1]
+
+
+@pytest.mark.parametrize("name", ["team/agent", "a:b", " ", "", ".", ".."])
+def test_names_that_mlflow_would_refuse_are_refused(name: str) -> None:
+    with pytest.raises(MlflowException, match="no registered model can be named"):
+        registry.check_name(name)
+
+
+@pytest.mark.parametrize("alias", ["latest", "Latest", "v3", "V12", "", "a b", "a/b", "x" * 256])
+def test_aliases_that_mlflow_would_refuse_are_refused(alias: str) -> None:
+    with pytest.raises(MlflowException, match="cannot be set"):
+        registry.check_alias(alias)
+
+
+@pytest.mark.usefixtures("store")
+def test_names_and_aliases_that_pass_are_those_that_mlflow_takes() -> None:
+    for name in ("my agent", "cartpole-v1-dqn", "my.pkg"):
+        registry.check_name(name)
+        MlflowClient().create_registered_model(name)
+        MlflowClient().create_model_version(name, "file:///nowhere")
+        for alias in ("champion", "v", "version1", "x" * 255):
+            registry.check_alias(alias)
+            registry.set_alias(name, alias, 1)

@@ -5,6 +5,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import mlflow
 import pytest
@@ -75,3 +76,14 @@ def test_a_server_that_hangs_up_is_refused_in_seconds(broken_server: str) -> Non
 @pytest.mark.usefixtures("store")
 def test_a_server_that_never_answers_is_refused_in_half_a_minute(silent_server: str) -> None:
     assert refusal(silent_server)[0] < 30
+
+
+def test_a_database_that_is_away_is_refused_in_seconds(tmp_path: Path, store: str) -> None:
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/nowhere/mlflow.db")
+    start = time.monotonic()
+
+    with pytest.raises(MlflowException, match=r"tracking store .* does not answer: .*unable to open database file"):
+        server.check()
+
+    mlflow.set_tracking_uri(store)
+    assert time.monotonic() - start < 5

@@ -15,7 +15,9 @@ from mlflow.entities import Run
 from mlflow_sb3 import registry
 from steps.evaluate import evaluate
 from steps.log_model import log_model
+from steps.main import main
 from steps.promote import promote
+from steps.step import Step
 from steps.train import train
 
 TINY = ["--algo", "ppo", "--timesteps", "64", "--preset", "none", "--hyperparams", '{"n_steps": 64}']
@@ -151,6 +153,35 @@ def test_a_run_that_trained_nothing_has_no_model_to_log() -> None:
     assert_refused(invoke(log_model, "--run-id", run.info.run_id), 1, "trained no agent")
     assert MlflowClient().search_registered_models() == []
     assert mlflow.search_logged_models(output_format="list") == []
+
+
+@pytest.mark.usefixtures("store")
+def test_a_name_that_cannot_be_registered_is_refused_before_any_work() -> None:
+    assert_refused(invoke(main, "--model-name", "team/agent"), 1, "no registered model can be named 'team/agent'")
+    assert_refused(invoke(log_model, "--run-id", "0" * 32, "--model-name", "a:b"), 1, "no registered model can be named 'a:b'")
+    assert mlflow.search_runs(filter_string="tags.mlflow.parentRunId != ''", output_format="list") == []
+
+
+@pytest.mark.usefixtures("store")
+def test_main_does_not_train_what_it_may_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+
+    assert_refused(invoke(main), 1, "log_model, which reads the agent that train wrote")
+
+
+@pytest.mark.usefixtures("store")
+def test_an_alias_that_cannot_be_set_is_refused_before_the_games() -> None:
+    assert_refused(invoke(promote, "--alias", "latest"), 1, "alias 'latest' cannot be set")
+
+
+@pytest.mark.usefixtures("store")
+def test_what_nobody_foresaw_is_one_line_too() -> None:
+    @click.command(cls=Step)
+    def broken() -> None:
+        raise KeyError("missing")
+
+    assert_refused(invoke(broken), 1, "KeyError: 'missing'")
+    assert "Traceback" in mlflow.artifacts.load_text(f"{last_run().info.artifact_uri}/error.txt")
 
 
 @pytest.mark.usefixtures("store")

@@ -68,6 +68,14 @@ def test_an_agent_is_not_unpickled_where_that_is_forbidden(run_id: str, monkeypa
         training_run.load(run_id)
 
 
+def test_an_agent_that_was_changed_is_not_unpickled(run_id: str, tmp_path: Path) -> None:
+    (tmp_path / "agent.zip").write_bytes(b"another")
+    MlflowClient().log_artifact(run_id, str(tmp_path / "agent.zip"), "agent")
+
+    with pytest.raises(MlflowException, match=f"agent.zip of run {run_id} has the digest .* the file has changed"):
+        training_run.load(run_id)
+
+
 @pytest.mark.usefixtures("store")
 @pytest.mark.parametrize("with_files", [False, True])
 def test_a_run_that_kept_no_agent_is_refused(with_files: bool, tmp_path: Path) -> None:
