@@ -30,7 +30,7 @@ SAMPLED = 256
 VISITED = 256
 BATCHES = (1, 7, 64)
 TOLERANCE = 1e-5
-"""Largest difference allowed, as a part of the range of the action, or of the size of a value that decides between actions."""
+"""Largest difference allowed, as a part of the range of the action, or of the largest value that decides between actions."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Parity:
     observations: int
     observations_from_episodes: int
     max_difference: float
-    """Of continuous actions, as a part of their range; of the values behind discrete actions, as a part of their size."""
+    """Of continuous actions, as a part of their range; of the values behind discrete actions, as a part of the largest."""
     ties: int
     """Discrete actions that differ because SB3's own values for the two are equal within ``TOLERANCE``."""
 
@@ -153,7 +153,7 @@ def _discrete(
     exported = _Exported(model)
     with torch.no_grad():
         values = exported(torch.as_tensor(observations, dtype=torch.float32))[1].numpy()
-    scale = np.maximum(1.0, np.abs(values).max(axis=1))
+    scale = max(1.0, float(np.abs(values).max()))  # of all: where large terms cancel out, a small value has their rounding
     differences = np.abs(policy.outputs(observations)[exported.names[1]] - values).max(axis=1) / scale
     rows = np.arange(len(values))
     gaps = np.abs(values[rows, expected] - values[rows, actual]) / scale

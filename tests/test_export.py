@@ -115,6 +115,17 @@ def test_weights_that_are_not_numbers_are_refused() -> None:
         export.export(model, None)
 
 
+def test_values_near_zero_are_judged_by_the_size_that_values_have() -> None:
+    """Large terms leave their rounding behind where they cancel out."""
+    model = untrained(BOX, spaces.Discrete(2), algo=DQN)
+    weight, bias = list(model.policy.get_submodule("q_net.q_net").parameters())[-2:]
+    with torch.no_grad():
+        weight[:] = weight[0] * 1e5
+        bias[:] = 0
+
+    assert export.export(model, None).parity.max_difference < 1e-6
+
+
 def test_equal_values_may_choose_either_action() -> None:
     model, other = untrained(BOX, spaces.Discrete(2)), untrained(BOX, spaces.Discrete(2))
     for undecided, bias in ((model, 0.0), (other, 1e-6)):
