@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import mlflow
 import yaml
@@ -162,7 +161,9 @@ def _check(version: Version, folder: Path) -> None:
 def _downloaded_version(folder: Path) -> Version | None:
     """The version that MLflow downloaded for an alias, a number or ``latest``, as it writes beside the files."""
     path = folder / _WRITTEN_BY_MLFLOW
-    named: dict[str, Any] = yaml.safe_load(path.read_text()) if path.exists() else {"model_name": None}
+    if not path.exists():
+        return None
+    named = yaml.safe_load(path.read_text())
     return find(named["model_name"], number=int(named["model_version"])) if named["model_name"] else None
 
 

@@ -53,7 +53,7 @@ def _run() -> Iterator[str]:
         server.check()
         with mlflow.start_run() as run, _recorded_failure():
             yield run.info.run_id
-    except (click.ClickException, click.exceptions.Exit):
+    except click.ClickException:
         raise
     except Exception as error:
         raise click.ClickException(_line(error)) from error
@@ -63,8 +63,6 @@ def _run() -> Iterator[str]:
 def _recorded_failure() -> Iterator[None]:
     try:
         yield
-    except click.exceptions.Exit:
-        raise
     except Exception as error:
         with suppress(MlflowException, OSError):  # a server that went away is not to hide what failed
             mlflow.set_tag("error", _line(error))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.project.conftest import ROOT, Place
+from tests.project.conftest import Place, cloned
 
 pytestmark = pytest.mark.slow
 
@@ -27,9 +27,8 @@ print(mlflow_sb3.__file__, action.shape, "steps" in sys.modules)
 
 
 def test_the_installed_package_saves_and_loads(tmp_path: Path) -> None:
-    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(tmp_path / "clone")], check=True)
     site = tmp_path / "site"
-    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(site), str(tmp_path / "clone")]
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(site), str(cloned(tmp_path).folder)]
     subprocess.run(install, check=True)
 
     done = Place(tmp_path, {"PYTHONPATH": str(site)}).run([sys.executable, "-c", SCRIPT])
