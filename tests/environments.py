@@ -50,3 +50,71 @@ class Spaces(gymnasium.Env[Any, Any]):
 
 
 gymnasium.register("OneStep-v0", entry_point="tests.environments:OneStep")
+
+
+class Shifted(Spaces):
+    """Spaces that do not count from 0."""
+
+    def __init__(self) -> None:
+        observations = {
+            "die": spaces.Discrete(6, start=1),
+            "pair": spaces.MultiDiscrete([2, 3], start=[4, -1]),
+            "box": spaces.Box(-1, 1, (2,)),
+        }
+        super().__init__(spaces.Dict(observations), spaces.Discrete(3, start=-1))
+
+
+class Valid(Spaces):
+    """Two of three actions are valid, and the others are refused; the method that says so is not called as SB3 wants it."""
+
+    def __init__(self) -> None:
+        super().__init__(spaces.Box(-1, 1, (2,)), spaces.Discrete(3))
+
+    def valid_actions(self) -> NDArray[np.bool_]:
+        return np.array([True, False, True])
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        assert self.valid_actions()[action]
+        return super().step(action)
+
+
+class Masked(Valid):
+    """The same, with the method that SB3 calls."""
+
+    def action_masks(self) -> NDArray[np.bool_]:
+        return self.valid_actions()
+
+
+class Hidden(gymnasium.ObservationWrapper[Any, Any, Any]):
+    """Observations times a factor: a wrapper that does not record its argument."""
+
+    def __init__(self, env: gymnasium.Env[Any, Any], factor: float = 0.0) -> None:
+        super().__init__(env)
+        self.factor = factor
+
+    def observation(self, observation: Any) -> Any:
+        return (observation * self.factor).astype(np.float32)
+
+
+class Game(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """A wrapper that calls its environment something else."""
+
+    def __init__(self, game: gymnasium.Env[Any, Any]) -> None:
+        super().__init__(game)
+
+
+def wrapped_cartpole() -> gymnasium.Env[Any, Any]:
+    """An entry point that puts on a wrapper by itself."""
+    return Hidden(gymnasium.make("CartPole-v1").unwrapped, factor=2.0)
+
+
+def no_environment(env: gymnasium.Env[Any, Any]) -> None:
+    """A wrapper that forgets to return what it made."""
+    env.reset()
+
+
+gymnasium.register("BitFlipping-v0", entry_point="stable_baselines3.common.envs:BitFlippingEnv", kwargs={"n_bits": 4})
+gymnasium.register("Masked-v0", entry_point="tests.environments:Masked")
+gymnasium.register("Shifted-v0", entry_point="tests.environments:Shifted")
+gymnasium.register("Valid-v0", entry_point="tests.environments:Valid")
+gymnasium.register("WrappedCartPole-v0", entry_point="tests.environments:wrapped_cartpole", max_episode_steps=500)
