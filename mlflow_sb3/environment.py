@@ -2,37 +2,156 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import importlib
+import inspect
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import gymnasium
 import numpy as np
-from gymnasium.envs.registration import EnvSpec
+from gymnasium.envs.registration import EnvSpec, WrapperSpec
 from mlflow.exceptions import MlflowException
 
 Env = gymnasium.Env[Any, Any]
 Stream = Literal["learning", "choice", "gate", "evaluation"]
-_UNMAKEABLE = (gymnasium.error.Error, ImportError, AssertionError, AttributeError, LookupError, TypeError, ValueError)
-"""What the constructors of environments raise."""
+Wrapper = str | dict[str, dict[str, Any]]
+"""``"module:Class"``, or ``{"module:Class": {"kwarg": 1}}``; rl_zoo3's ``module.Class`` too."""
+_UNMAKEABLE = (
+    gymnasium.error.Error,
+    ImportError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What the constructors of environments and wrappers raise."""
 _MONITOR = "stable_baselines3.common.monitor:"
 
 
-def make(env_id: str) -> Env:
+def make(env_id: str, kwargs: dict[str, Any] | None = None) -> Env:
     """Make the environment that Gymnasium registers under an id.
 
     Args:
         env_id: ``"CartPole-v1"``, or ``"module:EnvId-v0"`` to import ``module`` first.
+        kwargs: For its constructor, and ``max_episode_steps`` for Gymnasium; -1 takes the limit away.
 
     Raises:
-        MlflowException: Nothing of that id is registered, or it cannot be made.
+        MlflowException: Nothing of that id is registered, or it cannot be made, or does not take these arguments.
     """
     try:
-        return gymnasium.make(env_id)
+        return gymnasium.make(env_id, **(kwargs or {}))
+    except _UNMAKEABLE as error:
+        given = f" with {json.dumps(kwargs, default=str)}" if kwargs else ""
+        raise MlflowException.invalid_parameter_value(
+            f"environment {env_id!r} cannot be made{given}: {error} "
+            "Give the id of a registered environment, or module:EnvId for one that a module registers"
+            + (", and env_kwargs that its constructor takes." if kwargs else ".")
+        ) from error
+
+
+def compose(env_id: str, *, kwargs: dict[str, Any] | None = None, wrappers: Sequence[Wrapper] = ()) -> str:
+    """Write down, as ``EnvSpec`` JSON, an environment with arguments and wrappers, after making it once.
+
+    A wrapper need not record its own arguments, since they are given here.
+
+    Args:
+        env_id: As ``make`` takes it.
+        kwargs: As ``make`` takes them.
+        wrappers: The innermost first. Their modules are installed, or lie in the working folder.
+
+    Raises:
+        MlflowException: The environment cannot be made, a wrapper cannot wrap it, or Gymnasium cannot record them.
+    """
+    with make(env_id, kwargs) as bare:
+        env, added = bare, []
+        for wrapper in wrappers:
+            found = _find_wrapper(wrapper)
+            env = found.wrap(env)
+            added.append(WrapperSpec(found.entry_point.partition(":")[2], found.entry_point, found.kwargs))
+        spec = bare.spec
+        if spec is not None:
+            spec = replace(spec, additional_wrappers=(*_registered_wrappers(spec), *added))
+    description = _write(spec)
+    remake(description).close()
+    return description
+
+
+def _registered_wrappers(spec: EnvSpec) -> tuple[WrapperSpec, ...]:
+    """The wrappers of a registration, with the arguments that a made environment may not have recorded.
+
+    They begin with those that the entry point puts on by itself, if it puts on any, for so Gymnasium wants them.
+    """
+    registered = gymnasium.spec(spec.id).additional_wrappers
+    return max(registered, spec.additional_wrappers, key=len)
+
+
+@dataclass(frozen=True)
+class _Wrapping:
+    """What wraps an environment, and the arguments for it."""
+
+    entry_point: str
+    create: Callable[..., Any]
+    kwargs: dict[str, Any]
+
+    def wrap(self, env: Env) -> Env:
+        """Wrap an environment as Gymnasium does: by ``create(env=env, **kwargs)``."""
+        self._check_arguments(env)
+        try:
+            wrapped = self.create(env=env, **self.kwargs)
+        except _UNMAKEABLE as error:
+            raise self._refusal(f"cannot wrap {env}: {str(error).rstrip('.')}; give it an environment and arguments that fit.") from error
+        if not isinstance(wrapped, gymnasium.Env):
+            raise self._refusal(f"makes {type(wrapped).__name__}, which is no gymnasium.Env; give a gymnasium.Wrapper.")
+        return wrapped
+
+    def _check_arguments(self, env: Env) -> None:
+        signature = inspect.signature(self.create)
+        parameters = list(signature.parameters.values())
+        if "env" not in signature.parameters and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+            first = repr(parameters[0].name) if parameters else "nothing"
+            raise self._refusal(f"takes {first} first, but Gymnasium hands the environment over as 'env'; call its first parameter env.")
+        try:
+            signature.bind(env=env, **self.kwargs)
+        except TypeError as error:
+            taken = ", ".join(parameter.name for parameter in parameters if parameter.name != "env") or "no arguments"
+            raise self._refusal(f"does not take {json.dumps(self.kwargs, default=str)}: {error}; it takes {taken}.") from error
+
+    def _refusal(self, reason: str) -> MlflowException:
+        refusal: MlflowException = MlflowException.invalid_parameter_value(f"wrapper {self.entry_point} {reason}")
+        return refusal
+
+
+def _find_wrapper(wrapper: Wrapper) -> _Wrapping:
+    """Import what a wrapper's notation names."""
+    name, kwargs = _read_wrapper(wrapper)
+    try:
+        created = getattr(importlib.import_module(name.partition(":")[0]), name.partition(":")[2])
     except _UNMAKEABLE as error:
         raise MlflowException.invalid_parameter_value(
-            f"environment {env_id!r} cannot be made: {error} "
-            "Give the id of a registered environment, or module:EnvId for one that a module registers."
+            f"wrapper {name} cannot be imported: {error}; give 'module:Class' of a class that is installed or in the working folder."
         ) from error
+    if not callable(created) or (isinstance(created, type) and not issubclass(created, gymnasium.Wrapper)):
+        raise MlflowException.invalid_parameter_value(
+            f"wrapper {name} is no gymnasium.Wrapper, nor a function that makes one; let it inherit from gymnasium.Wrapper."
+        )
+    return _Wrapping(name, created, kwargs)
+
+
+def _read_wrapper(wrapper: Wrapper) -> tuple[str, dict[str, Any]]:
+    """Name, as ``module:Class``, and arguments."""
+    notation = {wrapper: {}} if isinstance(wrapper, str) else wrapper
+    name, kwargs = next(iter(notation.items())) if isinstance(notation, dict) and len(notation) == 1 else ("", {})
+    module, _, created = name.rpartition(":" if ":" in name else ".")
+    if not (module.replace(".", "_").isidentifier() and created.isidentifier() and isinstance(kwargs, dict)):
+        raise MlflowException.invalid_parameter_value(
+            f"{json.dumps(wrapper, default=str)} names no wrapper; write 'module:Class' or {{'module:Class': {{'argument': 1}}}}, as JSON."
+        )
+    return f"{module}:{created}", kwargs
 
 
 def describe(spec: EnvSpec | None) -> str:
@@ -57,9 +176,18 @@ def describe(spec: EnvSpec | None) -> str:
             f"wrapper {unrecorded[0]} does not record its arguments, so the environment cannot be made again elsewhere; "
             "let it inherit from gymnasium.utils.RecordConstructorArgs."
         )
+    return _write(replace(spec, additional_wrappers=wrappers))
+
+
+def _write(spec: EnvSpec | None) -> str:
+    """The JSON of a spec, without the render mode."""
+    if spec is None:
+        raise MlflowException.invalid_parameter_value(
+            "the environment has no EnvSpec, so it cannot be made again elsewhere; register it and use gymnasium.make."
+        )
     kwargs = {key: value for key, value in spec.kwargs.items() if key != "render_mode"}
     try:
-        return replace(spec, additional_wrappers=wrappers, kwargs=kwargs).to_json()
+        return replace(spec, kwargs=kwargs).to_json()
     except (TypeError, ValueError) as error:
         raise MlflowException.invalid_parameter_value(
             f"environment {spec.id} cannot be written down: {error} "
@@ -91,7 +219,7 @@ def remake(description: str, *, render_mode: str | None = None) -> Env:
     except _UNMAKEABLE as error:
         raise MlflowException.invalid_parameter_value(
             f"environment {spec.id} ({spec.entry_point}) cannot be made here: {error}. "
-            "Install the package that defines it, in the version that the agent was trained with."
+            "Install the packages that define it and its wrappers, in the versions that the agent was trained with."
         ) from error
 
 

@@ -4,13 +4,15 @@ import json
 from typing import Any, get_args
 
 import gymnasium
+import numpy as np
 import pytest
-from gymnasium.envs.registration import EnvSpec
+from gymnasium.envs.registration import EnvSpec, WrapperSpec
 from gymnasium.wrappers import TimeAwareObservation
 from mlflow.exceptions import MlflowException
 from stable_baselines3.common.monitor import Monitor
 
 from mlflow_sb3 import environment
+from tests.environments import Hidden
 
 
 class Unrecorded(gymnasium.Wrapper[Any, Any, Any, Any]):
@@ -79,6 +81,91 @@ def test_an_environment_whose_package_is_missing_is_refused(cartpole: str) -> No
 
     with pytest.raises(MlflowException, match=r"CartPole-v1 \(nowhere:Nothing\) cannot be made here.*Install the package"):
         environment.remake(missing)
+
+
+def test_arguments_and_wrappers_are_recorded_and_made_again() -> None:
+    wrappers: list[environment.Wrapper] = ["gymnasium.wrappers:TimeAwareObservation", {"tests.environments:Hidden": {"factor": 0.5}}]
+
+    description = environment.compose("Pendulum-v1", kwargs={"g": 3.5, "max_episode_steps": 7}, wrappers=wrappers)
+
+    recorded = json.loads(description)
+    assert (recorded["kwargs"], recorded["max_episode_steps"]) == ({"g": 3.5}, 7)
+    assert [wrapper["kwargs"] for wrapper in recorded["additional_wrappers"]] == [{}, {"factor": 0.5}]
+    with environment.remake(description) as env:
+        assert isinstance(env, Hidden)
+        assert env.factor == 0.5
+        assert env.unwrapped.g == 3.5  # type: ignore[attr-defined]
+        assert env.observation_space.shape == (4,)
+
+
+def test_nothing_more_is_an_environment_by_its_id(cartpole: str) -> None:
+    assert environment.compose("CartPole-v1") == cartpole
+
+
+def test_a_limit_of_steps_can_be_taken_away() -> None:
+    assert json.loads(environment.compose("Pendulum-v1", kwargs={"max_episode_steps": -1}))["max_episode_steps"] is None
+
+
+def test_rl_zoo3_names_wrappers_with_a_dot() -> None:
+    description = environment.compose("CartPole-v1", wrappers=["gymnasium.wrappers.TimeAwareObservation"])
+
+    assert json.loads(description)["additional_wrappers"][0]["entry_point"] == "gymnasium.wrappers:TimeAwareObservation"
+
+
+def test_the_wrappers_of_a_registration_keep_their_arguments() -> None:
+    registered = WrapperSpec("Hidden", "tests.environments:Hidden", {"factor": 3.0})
+    gymnasium.register(
+        "Registered-v0", "gymnasium.envs.classic_control.cartpole:CartPoleEnv", max_episode_steps=500, additional_wrappers=(registered,)
+    )
+
+    description = environment.compose("Registered-v0", wrappers=["gymnasium.wrappers:TimeAwareObservation"])
+
+    with environment.remake(description) as env:
+        assert env.observation_space.shape == (5,)
+        assert env.env.factor == 3.0  # type: ignore[attr-defined]
+
+
+def test_an_entry_point_may_put_on_wrappers_of_its_own() -> None:
+    description = environment.compose("tests.environments:WrappedCartPole-v0", wrappers=[{"tests.environments:Hidden": {"factor": 0.5}}])
+
+    with environment.remake(description) as env, gymnasium.make("CartPole-v1") as bare:
+        np.testing.assert_allclose(env.reset(seed=1)[0], bare.reset(seed=1)[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("wrapper", "says"),
+    [
+        ("nowhere:Nothing", "wrapper nowhere:Nothing cannot be imported: No module named 'nowhere'; give 'module:Class' of a class"),
+        ("tests.environments:Nothing", "wrapper tests.environments:Nothing cannot be imported: module .* has no attribute 'Nothing'"),
+        ("Nothing", "\"Nothing\" names no wrapper; write 'module:Class'"),
+        (7, "7 names no wrapper; write 'module:Class'"),
+        ({"tests.environments:Hidden": 2}, "names no wrapper; write 'module:Class' or"),
+        ({"a:A": {}, "b:B": {}}, "names no wrapper"),
+        ("tests.environments:OneStep", "tests.environments:OneStep is no gymnasium.Wrapper, nor a function that makes one"),
+        ("math:pi", "math:pi is no gymnasium.Wrapper"),
+        ("copy:deepcopy", "copy:deepcopy takes 'x' first, but Gymnasium hands the environment over as 'env'"),
+        ("tests.environments:Game", "tests.environments:Game takes 'game' first, .*; call its first parameter env"),
+        ({"tests.environments:Hidden": {"factr": 2}}, "Hidden does not take {\"factr\": 2}: got an unexpected .* 'factr'; it takes factor"),
+        ("gymnasium.wrappers:ResizeObservation", "ResizeObservation does not take {}: missing a required argument: 'shape'"),
+        ("gymnasium.wrappers:GrayscaleObservation", "wrapper gymnasium.wrappers:GrayscaleObservation cannot wrap .*CartPole-v1"),
+        ("tests.environments:no_environment", "makes NoneType, which is no gymnasium.Env"),
+    ],
+)
+def test_a_wrapper_that_cannot_be_recorded_is_refused_with_the_way_to_fix_it(wrapper: Any, says: str) -> None:
+    with pytest.raises(MlflowException, match=says):
+        environment.compose("CartPole-v1", wrappers=[wrapper])
+
+
+def test_arguments_that_an_environment_does_not_take_are_refused() -> None:
+    with pytest.raises(
+        MlflowException, match=r'\'Pendulum-v1\' cannot be made with {"gravity": 1}: .*unexpected keyword argument \'gravity\''
+    ):
+        environment.compose("Pendulum-v1", kwargs={"gravity": 1})
+
+
+def test_arguments_that_json_cannot_hold_are_refused() -> None:
+    with pytest.raises(MlflowException, match=r"environment Pendulum-v1 cannot be written down: .* not JSON serializable"):
+        environment.compose("Pendulum-v1", kwargs={"g": np.float32(3)})
 
 
 def test_a_longer_list_of_seeds_begins_with_the_shorter_one() -> None:
