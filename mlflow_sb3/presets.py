@@ -4,52 +4,81 @@ from __future__ import annotations
 
 import ast
 import importlib.util
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import gymnasium
 import yaml
 from mlflow.exceptions import MlflowException
 
+from mlflow_sb3.environment import Wrapper
+
 Source = Literal["zoo", "none"]
-_NOT_YET = ("normalize", "env_wrapper", "frame_stack", "replay_buffer_class", "vec_env_wrapper", "callback")
+TIMESTEPS = 50_000
+"""Environment steps to learn from, where nobody says how many."""
+_MOVED = {"gymnasium.wrappers.time_limit.TimeLimit": "gymnasium.wrappers:TimeLimit"}
+"""Names in the data files of rl_zoo3 2.9 that Gymnasium 1.0 dropped."""
 
 
 @dataclass(frozen=True)
 class Preset:
-    """Hyperparameters as JSON values; ``origin`` says where they come from."""
+    """What to train with, as JSON values: ``hyperparams`` for ``algorithm.build``, the rest for the environment and the length."""
 
     origin: str
-    hyperparams: dict[str, Any]
+    hyperparams: dict[str, Any] = field(default_factory=dict)
+    timesteps: int | None = None
+    env_wrappers: tuple[Wrapper, ...] = ()
+    frame_stack: int | None = None
+
+    def override(self, hyperparams: dict[str, Any]) -> Preset:
+        """Replace single keys, in the notation of rl_zoo3's files; the keys that are no hyperparameters find their place here.
+
+        ``env_wrapper`` (one or a list) and ``frame_stack`` belong to the environment, ``n_timesteps`` to the training.
+        Text that is Python's ``dict(...)`` or a literal becomes JSON, with ``"nn.ReLU"`` for a class.
+
+        Raises:
+            MlflowException: A value cannot be read.
+        """
+        read = {key: _parse(key, value) for key, value in hyperparams.items()}
+        changes: dict[str, Any] = {}
+        if "env_wrapper" in read:
+            changes["env_wrappers"] = _wrappers(read.pop("env_wrapper"))
+        if "frame_stack" in read:
+            changes["frame_stack"] = read.pop("frame_stack")
+        if "n_timesteps" in read:
+            changes["timesteps"] = _steps(read.pop("n_timesteps"))
+        return replace(self, hyperparams=self.hyperparams | read, **changes)
+
+    def wrappers(self, more: list[Wrapper]) -> list[Wrapper]:
+        """All wrappers of the environment, the innermost first: the preset's, the caller's, and the frames stacked in the end."""
+        stack: list[Wrapper] = [{"mlflow_sb3.wrappers:FrameStack": {"n_stack": self.frame_stack}}] if self.frame_stack else []
+        return [*self.env_wrappers, *more, *stack]
 
 
 def find(algo: str, env_id: str, *, source: Source = "zoo") -> Preset:
     """Look up what rl_zoo3 has tuned for an algorithm on an environment.
 
-    Its schedules stay strings (``"lin_0.001"`` falls linearly from 0.001 to 0); its ``policy_kwargs``, Python in the
-    file, become JSON values, with ``"nn.ReLU"`` for a class of ``torch.nn``. The tuned number of steps is left out.
+    As in rl_zoo3, the section ``atari`` serves all Atari games, and ``default`` what nobody tuned; its number of steps and its
+    MlpPolicy fit no environment in particular, and are left out.
 
     Args:
-        algo: Lower case, such as ``"dqn"``.
-        env_id: The id as Gymnasium registers it.
+        algo: Lower case, such as ``"dqn"``. (her.yml is none of them: rl_zoo3 itself no longer reads that file.)
+        env_id: The id as Gymnasium registers it; a module in front of it is left away.
         source: ``"none"`` leaves SB3's defaults alone.
 
     Returns:
-        The preset, or an empty one where none is tuned.
-
-    Raises:
-        MlflowException: The preset uses what this version cannot do yet.
+        The preset, or an empty one where there is none.
     """
-    tuned = _read(algo).get(env_id) if source == "zoo" else None
-    if tuned is None:
-        return Preset("stable-baselines3 defaults", {})
-    hyperparams = {key: _parse(value) for key, value in tuned.items() if key != "n_timesteps"}
-    if unsupported := [key for key in _NOT_YET if hyperparams.pop(key, False)]:
-        raise MlflowException.invalid_parameter_value(
-            f"the rl_zoo3 preset of {algo} for {env_id} uses {', '.join(unsupported)}, which is not supported yet; "
-            "train with preset=none and hyperparams of your own."
-        )
-    return Preset(f"rl_zoo3/hyperparams/{algo}.yml#{env_id}", hyperparams)
+    sections = _read(algo) if source == "zoo" else {}
+    name = env_id.rpartition(":")[2]
+    section = name if name in sections else "atari" if _is_atari(name) else "default"
+    if section not in sections:
+        return Preset("stable-baselines3 defaults")
+    tuned = sections[section]
+    if section == "default":
+        tuned = {key: value for key, value in tuned.items() if key != "n_timesteps" and value != "MlpPolicy"}
+    return Preset(f"rl_zoo3/hyperparams/{algo}.yml#{section}").override(tuned)
 
 
 def _read(algo: str) -> dict[str, dict[str, Any]]:
@@ -64,17 +93,49 @@ def _read(algo: str) -> dict[str, dict[str, Any]]:
     return tuned
 
 
-def _parse(value: Any) -> Any:
+def _is_atari(env_id: str) -> bool:
+    spec = gymnasium.registry.get(env_id)
+    return spec is not None and "AtariEnv" in str(spec.entry_point)
+
+
+def _wrappers(value: Any) -> tuple[Wrapper, ...]:
+    """``env_wrapper`` as a tuple: none, one, or a list of them."""
+    listed = [] if value is None else value if isinstance(value, list) else [value]
+    return tuple(_moved(entry) for entry in listed)
+
+
+def _moved(entry: Any) -> Any:
+    """A wrapper under the name that it has today."""
+    if isinstance(entry, dict):
+        return {_MOVED.get(name, name): kwargs for name, kwargs in entry.items()}
+    return _MOVED.get(entry, entry) if isinstance(entry, str) else entry
+
+
+def _steps(value: Any) -> int:
+    try:
+        return int(float(value))
+    except (TypeError, ValueError) as error:
+        raise MlflowException.invalid_parameter_value(f"n_timesteps is {value!r}; give a number of environment steps.") from error
+
+
+def _parse(key: str, value: Any) -> Any:
     """A value of the file as JSON; text that is a ``dict(...)`` or a literal is read, never run."""
-    if not isinstance(value, str) or not value.lstrip().startswith(("dict(", "{")):
+    if not isinstance(value, str) or not value.lstrip().startswith(("dict(", "{", "[")):
         return value
-    return _evaluate(ast.parse(value.strip(), mode="eval").body)
+    try:
+        return _evaluate(ast.parse(value.strip(), mode="eval").body)
+    except (SyntaxError, TypeError, ValueError) as error:
+        raise MlflowException.invalid_parameter_value(f"{key} is {value!r}, which cannot be read: {error}; write it as JSON.") from error
 
 
 def _evaluate(node: ast.expr) -> Any:
     match node:
         case ast.Call(func=ast.Name(id="dict"), args=[], keywords=keywords):
             return {str(keyword.arg): _evaluate(keyword.value) for keyword in keywords}
+        case ast.Dict(keys=keys, values=values):
+            return {ast.literal_eval(key or node): _evaluate(value) for key, value in zip(keys, values, strict=True)}
+        case ast.List(elts=items) | ast.Tuple(elts=items):
+            return [_evaluate(item) for item in items]
         case ast.Attribute() | ast.Name():
             return ast.unparse(node)
         case _:

@@ -26,13 +26,31 @@ PROJECT = Path(__file__).parent.parent
 @click.option("--model-name", default="", help="Registered model.  [default: made from env and algo, as cartpole-v1-dqn]")
 @click.option("--episodes", default=100, show_default=True, type=click.IntRange(min=1), help="Episodes that the champion plays.")
 def main(
-    env_id: str, algo: str, timesteps: int, seed: int, hyperparams: dict[str, Any], preset: str, model_name: str, episodes: int
+    env_id: str,
+    algo: str,
+    timesteps: int | None,
+    seed: int,
+    hyperparams: dict[str, Any],
+    preset: str,
+    env_kwargs: dict[str, Any],
+    wrappers: list[Any],
+    model_name: str,
+    episodes: int,
 ) -> None:
     """Train an agent, log and register it, make it the champion if it is better, and play with the champion."""
     name = model_name or registry.model_name(env_id, algo)
     registry.check_name(name)
     flavor.check_unpickling_allowed("log_model, which reads the agent that train wrote")
-    recipe = {"env": env_id, "algo": algo, "timesteps": timesteps, "seed": seed, "hyperparams": json.dumps(hyperparams), "preset": preset}
+    recipe = {
+        "env": env_id,
+        "algo": algo,
+        "timesteps": timesteps or "",
+        "seed": seed,
+        "hyperparams": json.dumps(hyperparams),
+        "preset": preset,
+        "env_kwargs": json.dumps(env_kwargs),
+        "wrappers": json.dumps(wrappers),
+    }
     trained = _step("train", recipe)
     logged = _step("log_model", {"run_id": trained.info.run_id, "model_name": name})
     version = logged.data.tags["mlflow_sb3.version"]

@@ -15,6 +15,11 @@ from mlflow.exceptions import MlflowException
 
 from mlflow_sb3 import server
 
+ALGORITHMS = "a2c, ars, crossq, ddpg, dqn, ppo, ppo_lstm, ppo_mask, qrdqn, sac, td3, tqc or trpo."
+_HYPERPARAMS = '{"learning_rate": 1e-3}'
+_ENV_KWARGS = '{"g": 9.81}'
+_WRAPPERS = '["module:Class", {"module:Class": {"argument": 1}}]'
+
 
 class Step(click.Command):
     """A command whose whole call is an MLflow run: the one of ``mlflow run``, or one of its own.
@@ -81,20 +86,36 @@ def _line(error: Exception) -> str:
     return " ".join(message.split())
 
 
-class JsonObject(click.ParamType[dict[str, Any]]):
-    """A JSON object, such as ``{"learning_rate": 1e-3}``."""
+class Json(click.ParamType[Any]):
+    """A JSON value of the same kind as an example of it, such as ``{"learning_rate": 1e-3}``."""
 
     name = "json"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> dict[str, Any]:
-        """Parse text; a dict is taken as it is."""
+    def __init__(self, example: str) -> None:
+        self._example = example
+        self._type = type(json.loads(example))
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Parse text; what is parsed already is taken as it is."""
         try:
             parsed = json.loads(value) if isinstance(value, str) else value
         except json.JSONDecodeError as error:
-            self.fail(f"{value!r} is no JSON ({error}); write '{{\"learning_rate\": 1e-3}}'.", param, ctx)
-        if not isinstance(parsed, dict):
-            self.fail(f"{value!r} is no JSON object; write '{{\"learning_rate\": 1e-3}}'.", param, ctx)
+            self.fail(f"{value!r} is no JSON ({error}); write '{self._example}'.", param, ctx)
+        if not isinstance(parsed, self._type):
+            kind = "object" if self._type is dict else "list"
+            self.fail(f"{value!r} is no JSON {kind}; write '{self._example}'.", param, ctx)
         return parsed
+
+
+class Timesteps(click.IntRange):
+    """A number of environment steps, or nothing: MLproject cannot leave a parameter out."""
+
+    def __init__(self) -> None:
+        super().__init__(min=1)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Parse a positive number; empty text is None."""
+        return None if value == "" else super().convert(value, param, ctx)
 
 
 class VersionNumber(click.ParamType[int | None]):
@@ -119,13 +140,15 @@ def recipe(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that say how to train."""
     options = [
         click.option("--env", "env_id", default="CartPole-v1", show_default=True, help="Gymnasium id, or module:EnvId."),
-        click.option("--algo", default="dqn", show_default=True, help="a2c, ddpg, dqn, ppo, sac or td3."),
-        click.option("--timesteps", default=50_000, show_default=True, type=click.IntRange(min=1), help="Environment steps."),
+        click.option("--algo", default="dqn", show_default=True, help=ALGORITHMS),
+        click.option("--timesteps", default="", type=Timesteps(), help="Environment steps.  [default: the preset's, or 50000]"),
         click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of learning and of choosing the agent."),
-        click.option("--hyperparams", default="{}", show_default=True, type=JsonObject(), help="JSON; overrides the preset's keys."),
+        click.option("--hyperparams", default="{}", show_default=True, type=Json(_HYPERPARAMS), help="JSON; overrides the preset's keys."),
         click.option(
             "--preset", default="zoo", show_default=True, type=click.Choice(["zoo", "none"]), help="rl_zoo3's, or SB3's defaults."
         ),
+        click.option("--env-kwargs", default="{}", show_default=True, type=Json(_ENV_KWARGS), help="JSON; for the environment."),
+        click.option("--wrappers", default="[]", show_default=True, type=Json(_WRAPPERS), help="JSON; put around the preset's wrappers."),
     ]
     for option in reversed(options):
         command = option(command)

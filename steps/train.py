@@ -6,6 +6,7 @@ Writes  parameters sb3/..., SB3's metrics as curves, eval/..., the folder agent/
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import click
@@ -19,27 +20,49 @@ from steps.step import Step, recipe
 @click.option("--torch-threads", default=1, show_default=True, type=click.IntRange(min=1), help="Threads of PyTorch.")
 @click.pass_obj
 def train(
-    run_id: str, env_id: str, algo: str, timesteps: int, seed: int, hyperparams: dict[str, Any], preset: Any, torch_threads: int
+    run_id: str,
+    env_id: str,
+    algo: str,
+    timesteps: int | None,
+    seed: int,
+    hyperparams: dict[str, Any],
+    preset: Any,
+    env_kwargs: dict[str, Any],
+    wrappers: list[Any],
+    torch_threads: int,
 ) -> None:
     """Train an agent with Stable-Baselines3 and keep the best that training passed."""
     from mlflow_sb3 import algorithm, environment, presets, training, training_run
     from mlflow_sb3.tracking import MetricWriter
 
     algorithm.find(algo)
-    tuned = presets.find(algo, env_id, source=preset)
-    hyperparams = tuned.hyperparams | hyperparams
-    algorithm.check_hyperparams(algo, hyperparams)
-    with environment.make(env_id) as env:
-        description = environment.describe(env.spec)
-    given = {"env": env_id, "algo": algo, "timesteps": timesteps, "seed": seed, "preset": tuned.origin, "torch_threads": torch_threads}
-    mlflow.log_params({f"sb3/{key}": value for key, value in (given | algorithm.resolve(algo, hyperparams)).items()})
+    environment.make(env_id, env_kwargs).close()  # imports the module in front of the id, which may register a game of Atari
+    tuned = presets.find(algo, env_id, source=preset).override(hyperparams)
+    algorithm.check_hyperparams(algo, tuned.hyperparams)
+    wrappers = tuned.wrappers(wrappers)
+    timesteps = timesteps or tuned.timesteps or presets.TIMESTEPS
+    description = environment.compose(env_id, kwargs=env_kwargs, wrappers=wrappers)
+    with environment.remake(description) as env:
+        algorithm.check(algo, tuned.hyperparams, env)
+        resolved = algorithm.resolve(algo, tuned.hyperparams, env.observation_space)
+    given = {
+        "env": env_id,
+        "env_kwargs": json.dumps(env_kwargs),
+        "wrappers": json.dumps(wrappers),
+        "algo": algo,
+        "timesteps": timesteps,
+        "seed": seed,
+        "preset": tuned.origin,
+        "torch_threads": torch_threads,
+    }
+    mlflow.log_params({f"sb3/{key}": value for key, value in (given | resolved).items()})
     with MetricWriter(run_id) as writer:
         trained = training.train(
             description,
             algo,
             timesteps=timesteps,
             seed=seed,
-            hyperparams=hyperparams,
+            hyperparams=tuned.hyperparams,
             writers=[writer],
             progress=True,
             torch_threads=torch_threads,

@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from mlflow_sb3 import registry
+from mlflow_sb3 import environment, registry
 from steps.evaluate import evaluate
 from steps.log_model import log_model
 from steps.main import main
@@ -75,6 +75,46 @@ def test_a_preset_is_named_and_overridden_key_by_key() -> None:
     assert run.data.params["sb3/target_update_interval"] == "10"
 
 
+@pytest.mark.usefixtures("store")
+def test_the_run_shows_the_environment_and_how_long_it_was_learned_in() -> None:
+    steps = '{"n_steps": 64, "n_timesteps": 64, "frame_stack": 2}'
+    wrappers = '["rl_zoo3.wrappers:MaskVelocityWrapper"]'
+
+    run = succeed(
+        train,
+        "--algo",
+        "ppo",
+        "--hyperparams",
+        steps,
+        "--env-kwargs",
+        '{"max_episode_steps": 20}',
+        "--wrappers",
+        wrappers,
+        "--preset",
+        "none",
+    )
+
+    assert run.data.params["sb3/timesteps"] == "64"
+    assert run.data.params["sb3/preset"] == "stable-baselines3 defaults"
+    assert run.data.params["sb3/env_kwargs"] == '{"max_episode_steps": 20}'
+    assert json.loads(run.data.params["sb3/wrappers"]) == [
+        "rl_zoo3.wrappers:MaskVelocityWrapper",
+        {"mlflow_sb3.wrappers:FrameStack": {"n_stack": 2}},
+    ]
+    description = mlflow.artifacts.load_text(f"{run.info.artifact_uri}/agent/environment.json")
+    with environment.remake(description) as env:
+        assert env.observation_space.shape == (8,)
+        assert env.spec is not None
+        assert env.spec.max_episode_steps == 20
+
+
+@pytest.mark.usefixtures("store")
+def test_timesteps_on_the_command_line_win() -> None:
+    run = succeed(train, *TINY[:-1], '{"n_steps": 64, "n_timesteps": 1000000}')
+
+    assert run.data.params["sb3/timesteps"] == "64"
+
+
 def test_the_model_is_logged_into_the_training_run(champion: registry.Version) -> None:
     logged = mlflow.get_logged_model(champion.model_id)
 
@@ -130,14 +170,26 @@ def test_evaluation_films_an_episode_when_asked(champion: registry.Version) -> N
         (["--algo", "alphazero"], 1, "algorithm 'alphazero' is unknown; take one of a2c"),
         (["--algo", "sac", "--preset", "none"], 1, "sac does not fit the action space Discrete(2)"),
         (["--env", "Pendulum-v1"], 1, "dqn does not fit the action space Box"),
-        (["--env", "FrozenLake-v1"], 1, "observations of Discrete(16) are not supported yet"),
+        (["--env", "Blackjack-v1"], 1, 'no Tuple in it; flatten them, with wrappers=["gymnasium.wrappers:FlattenObservation"]'),
         (["--timesteps", "0"], 2, "'--timesteps': 0 is not in the range"),
         (["--hyperparams", "{bad"], 2, "'{bad' is no JSON"),
         (["--hyperparams", "[1]"], 2, "'[1]' is no JSON object"),
         (["--hyperparams", '{"lerning_rate": 1}'], 1, "dqn has no hyperparameter 'lerning_rate'"),
         (["--hyperparams", '{"learning_rate": "fast"}'], 1, "dqn refuses these hyperparameters"),
-        (["--hyperparams", '{"policy": "CnnPolicy"}'], 1, "policy 'CnnPolicy' is not supported yet"),
-        (["--algo", "a2c", "--env", "Pendulum-v1"], 1, "uses normalize, which is not supported yet"),
+        (["--hyperparams", '{"policy": "LinearPolicy"}'], 1, "dqn has no policy 'LinearPolicy'; it has CnnPolicy, MlpPolicy"),
+        (["--hyperparams", '{"frame_stack": "four"}'], 1, "n_stack='four': give the number of observations to stack"),
+        (["--hyperparams", '{"env_wrapper": "nowhere.Nothing"}'], 1, "wrapper nowhere:Nothing cannot be imported"),
+        (["--hyperparams", '{"normalize": "yes"}'], 1, "normalize is 'yes'; give true, false"),
+        (["--hyperparams", '{"replay_buffer_class": "HerReplayBuffer"}'], 1, "HerReplayBuffer needs an environment with goals"),
+        (["--wrappers", '["nowhere:Nothing"]'], 1, "wrapper nowhere:Nothing cannot be imported: No module named 'nowhere'"),
+        (["--wrappers", '["tests.environments:Game"]'], 1, "call its first parameter env"),
+        (["--wrappers", '[{"tests.environments:Hidden": {"factr": 1}}]'], 1, "unexpected keyword argument 'factr'; it takes factor"),
+        (["--wrappers", "nowhere:Nothing"], 2, "'nowhere:Nothing' is no JSON"),
+        (["--wrappers", '{"a:B": {}}'], 2, 'is no JSON list; write \'["module:Class", {"module:Class": {"argument": 1}}]\''),
+        (["--env-kwargs", '{"gravity": 1}'], 1, 'cannot be made with {"gravity": 1}'),
+        (["--env-kwargs", "[]"], 2, "'[]' is no JSON object"),
+        (["--algo", "ppo_mask"], 1, "ppo_mask needs an environment with action_masks()"),
+        (["--algo", "ars", "--env", "tests.environments:BitFlipping-v0"], 1, "it has no MultiInputPolicy"),
     ],
 )
 @pytest.mark.usefixtures("store")
