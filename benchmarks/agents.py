@@ -51,5 +51,5 @@ def loaded() -> tuple[DQN, OnnxPolicy, PyFuncModel, PyFuncModel]:
             code_paths=[str(Path(__file__).parent)],
             pip_requirements=["mlflow", "stable-baselines3"],
         )
-        policy = mlflow_sb3.load_policy(str(folder / "ours"))
+        policy = OnnxPolicy.load(folder / "ours" / "agent")
         return model, policy, mlflow.pyfunc.load_model(str(folder / "ours")), mlflow.pyfunc.load_model(str(folder / "plain"))

@@ -37,6 +37,7 @@ def train(seed: int, timesteps: int) -> Kept:
     from stable_baselines3.common.env_util import make_vec_env
 
     from mlflow_sb3 import environment, evaluation, presets, training
+    from mlflow_sb3.native import NativePolicy
 
     torch.set_num_threads(1)
     description = environment.describe(environment.make("CartPole-v1").spec)
@@ -49,7 +50,8 @@ def train(seed: int, timesteps: int) -> Kept:
     last = max(trained.candidates, key=lambda candidate: candidate.step)
 
     def play(agent: bytes) -> str:
-        policy = DQN.load(io.BytesIO(agent)).policy
+        model = DQN.load(io.BytesIO(agent))
+        policy = NativePolicy.of(model, model.observation_space, model.action_space)
         seeds = environment.seeds(0, "evaluation", 100)
         return str(evaluation.summarize(evaluation.play(policy, partial(environment.remake, description), seeds)))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import io
 import json
 import os
 from dataclasses import asdict, dataclass
@@ -12,59 +11,77 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import mlflow.pyfunc
-import numpy as np
 from mlflow.environment_variables import MLFLOW_UV_AUTO_DETECT
 from mlflow.models import Model, ModelSignature
-from mlflow.types import Schema, TensorSpec
-from numpy.typing import NDArray
 
-from mlflow_sb3 import settings
-from mlflow_sb3.policy import CARD, GRAPH, OnnxPolicy, Space
+from mlflow_sb3 import serving, settings
+from mlflow_sb3.policy import ARCHIVE, CARD, GRAPH, STATISTICS
+from mlflow_sb3.serving import ImageInput
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
 
 FLAVOR_NAME = "stable_baselines3"
 AGENT = "agent"
-ARCHIVE = "agent.zip"
+INFERENCE = "mlflow_sb3.inference"
+"""Tag of a model: by what it acts."""
 
 _ACTS_WITH = ("mlflow", "numpy", "onnxruntime")
-_LEARNS_WITH = ("stable_baselines3", "torch", "gymnasium", "onnx")
+_LEARNS_WITH = ("stable_baselines3", "sb3_contrib", "torch", "gymnasium", "onnx")
+_ACTS_NATIVELY_WITH = ("mlflow", "numpy", "stable_baselines3", "sb3_contrib", "torch", "gymnasium")
+
+Inference = Literal["onnx", "native"]
 
 
-def get_default_pip_requirements() -> list[str]:
+def get_default_pip_requirements(inference: Inference = "onnx") -> list[str]:
     """What a saved agent needs to act, pinned to the installed versions."""
-    return [f"{name}=={importlib.metadata.version(name)}" for name in _ACTS_WITH]
+    names = _ACTS_WITH if inference == "onnx" else _ACTS_NATIVELY_WITH
+    return [f"{name.replace('_', '-')}=={importlib.metadata.version(name)}" for name in names]
 
 
-def prepare(model: BaseAlgorithm, environment: str | None) -> Agent:
+def prepare(model: BaseAlgorithm, environment: str | None, *, inference: Inference = "onnx", image_input: ImageInput = "tensor") -> Agent:
     """Export an algorithm and check it; nothing is written yet.
 
     Args:
         model: Is not changed.
         environment: ``EnvSpec`` JSON; taken from the model's environment when None.
+        inference: ``"native"`` exports nothing: what acts is SB3's own file, which has to be unpickled.
+        image_input: See ``serving.signature``.
 
     Raises:
-        MlflowException: The model is not supported yet, or its export does not agree with SB3.
+        MlflowException: It is no SB3 algorithm, its export fails or does not agree with SB3, or native inference is forbidden.
     """
-    from mlflow_sb3 import export
+    from mlflow_sb3 import export, native, normalization, origin, spaces
 
-    export.check_supported(model)
-    environment = environment or export.described(model)
-    exported = export.export(model, environment)
-    archive = io.BytesIO()
-    model.save(archive)
-    files = {GRAPH: exported.graph, ARCHIVE: archive.getvalue()}
+    origin.check(model)
+    source = origin.find(model, environment)
+    files = {ARCHIVE: native.archive(model)}
+    statistics = normalization.read(model)
+    if statistics is not None:
+        files[STATISTICS] = json.dumps(statistics).encode()
+    known: dict[str, Any] = {"inference": inference}
+    if inference == "onnx":
+        exported = export.export(model, source)
+        files[GRAPH] = exported.graph
+        known |= {"distribution": exported.policy.distribution, "parity": asdict(exported.parity)}
+        inputs, example = exported.policy.inputs, exported.example
+    else:
+        settings.check_unpickling_allowed("inference=native")
+        inputs, example = native.inputs(model, source.observation_space, source.action_space), export.sampled(source.observation_space, 1)
+    action_space = spaces.described(source.action_space)
     card = {
         "algorithm": f"{type(model).__module__}.{type(model).__name__}",
-        "observation_space": asdict(exported.policy.observation_space),
-        "action_space": asdict(exported.policy.action_space),
-        "environment": None if environment is None else json.loads(environment),
+        "observation_space": asdict(inputs.space),
+        "action_space": asdict(action_space),
+        "state_shape": inputs.state_shape,
+        "mask_size": inputs.mask_size,
+        "environment": None if source.description is None else json.loads(source.description),
         "versions": {name: importlib.metadata.version(name) for name in (*_ACTS_WITH, *_LEARNS_WITH)},
-        "parity": asdict(exported.parity),
         "digests": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
+        **known,
     }
-    return Agent(card, files, _signature(exported.policy), exported.example)
+    signature = serving.signature(inputs, action_space, image_input=image_input)
+    return Agent(card, files, signature, serving.example(inputs, example, image_input=image_input))
 
 
 @dataclass(frozen=True)
@@ -74,7 +91,8 @@ class Agent:
     card: dict[str, Any]
     files: dict[str, bytes]
     signature: ModelSignature
-    example: NDArray[Any]
+    example: Any
+    """One request."""
 
     def save_model(
         self,
@@ -92,9 +110,10 @@ class Agent:
         """Write the model's folder; the arguments are those of ``mlflow_sb3.save_model``."""
         folder = Path(path)
         mlflow_model = Model() if mlflow_model is None else mlflow_model
-        mlflow_model.add_flavor(FLAVOR_NAME, data=AGENT, code="code", algorithm=self.card["algorithm"], **self.card["versions"])
+        known = {name: self.card[name] for name in ("algorithm", "inference")} | self.card["versions"]
+        mlflow_model.add_flavor(FLAVOR_NAME, data=AGENT, code="code", **known)
         if conda_env is None and pip_requirements is None:
-            pip_requirements = [*get_default_pip_requirements(), *_listed(extra_pip_requirements)]
+            pip_requirements = [*get_default_pip_requirements(self.card["inference"]), *_listed(extra_pip_requirements)]
             extra_pip_requirements = None
         with settings.during(
             {MLFLOW_UV_AUTO_DETECT.name: "false"}
@@ -106,7 +125,7 @@ class Agent:
                 conda_env=conda_env,
                 mlflow_model=mlflow_model,
                 signature=self.signature if signature is None else signature,
-                input_example=self.example.astype(_input_dtype(self.example.dtype)) if input_example is None else input_example,
+                input_example=self.example if input_example is None else input_example,
                 pip_requirements=pip_requirements,
                 extra_pip_requirements=extra_pip_requirements,
                 metadata=metadata,
@@ -117,20 +136,6 @@ class Agent:
             (folder / AGENT / name).write_bytes(content)
         mlflow_model.model_size_bytes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
         mlflow_model.save(str(folder / "MLmodel"))
-
-
-def _signature(policy: OnnxPolicy) -> ModelSignature:
-    observation, action = policy.observation_space, policy.action_space
-    return ModelSignature(_schema(_input_dtype(np.dtype(observation.dtype)), observation), _schema(np.dtype(action.dtype), action))
-
-
-def _schema(dtype: np.dtype[Any], space: Space) -> Schema:
-    return Schema([TensorSpec(dtype, (-1, *space.shape))])
-
-
-def _input_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """MLflow takes one dtype: float64 for floats, which is what JSON, DataFrames and plain numpy arrays bring."""
-    return np.dtype(np.float64) if dtype.kind == "f" else dtype
 
 
 def _listed(requirements: list[str] | str | None) -> list[str]:

@@ -197,16 +197,17 @@ def build(algo: str, description: str, hyperparams: dict[str, Any], *, seed: int
         check(algo, hyperparams, env)
         chosen = hyperparams | {"policy": _policy(algo, hyperparams, env.observation_space)}
     try:
-        vec_env = _vec_env(description, hyperparams)
-        return find(algo)(env=vec_env, seed=seed, **arguments.of_algorithm(chosen, vec_env.action_space))
+        learning = vec_env(description, hyperparams)
+        return find(algo)(env=learning, seed=seed, **arguments.of_algorithm(chosen, learning.action_space))
     except REFUSALS as error:
         raise MlflowException.invalid_parameter_value(f"{algo} refuses these hyperparameters: {error}") from error
 
 
-def _vec_env(description: str, hyperparams: dict[str, Any]) -> VecEnv:
-    vec_env = make_vec_env(lambda: trainable(environment.remake(description)), n_envs=hyperparams.get("n_envs", 1))
+def vec_env(description: str, hyperparams: dict[str, Any]) -> VecEnv:
+    """Environments as an algorithm learns in them: ``n_envs`` at once, and normalized, if the hyperparameters say so."""
+    envs = make_vec_env(lambda: trainable(environment.remake(description)), n_envs=hyperparams.get("n_envs", 1))
     normalization = arguments.of_normalization(hyperparams)
-    return vec_env if normalization is None else VecNormalize(vec_env, **normalization)
+    return envs if normalization is None else VecNormalize(envs, **normalization)
 
 
 def check_hyperparams(algo: str, hyperparams: dict[str, Any]) -> None:

@@ -15,8 +15,10 @@ from typing import Any
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 
-from mlflow_sb3 import environment, evaluation
+from mlflow_sb3 import environment, evaluation, native, normalization
 from mlflow_sb3.evaluation import Episodes, Policy
+from mlflow_sb3.native import NativePolicy
+from mlflow_sb3.normalization import Statistics
 
 CHECKPOINTS = 50
 """How many times training stops to play the agent that it has."""
@@ -32,6 +34,8 @@ class Candidate:
     step: int
     agent: bytes = field(repr=False)
     training_score: float
+    statistics: Statistics | None = field(default=None, repr=False)
+    """What its VecNormalize had learned by then."""
     returns: list[float] = field(default_factory=list, repr=False)
 
     @property
@@ -56,6 +60,7 @@ class Checkpoints(BaseCallback):
         """Play the environment of the ``description`` once in ``every`` steps, on seeds from the stream ``choice``."""
         super().__init__()
         self.kept: list[Candidate] = []
+        self._description = description
         self._play = partial(_play, description, seed, start=0, count=CHECKPOINT_EPISODES)
         self._every = every
         self._due = every
@@ -74,13 +79,11 @@ class Checkpoints(BaseCallback):
 
     def _checkpoint(self) -> Candidate:
         step = self.model.num_timesteps
-        summary = evaluation.summarize(self._play(self.model.policy))
+        summary = evaluation.summarize(self._play(_policy(self.model, self._description)))
         self.logger.record("eval/mean_reward", summary.mean_return)
         self.logger.record("eval/mean_ep_length", summary.mean_length)
         self.logger.dump(step)
-        agent = io.BytesIO()
-        self.model.save(agent)
-        return Candidate(step, agent.getvalue(), summary.mean_return)
+        return Candidate(step, native.archive(self.model), summary.mean_return, normalization.read(self.model))
 
 
 def choose(
@@ -101,21 +104,36 @@ def choose(
         on_episode: Called after every episode, for a progress bar.
     """
     start = CHECKPOINT_EPISODES
+    policy = _policy(model, description)
     for entrants, episodes in ROUNDS:
         candidates = sorted(candidates, key=lambda candidate: candidate.rank)[-entrants:]
         for candidate in candidates:
-            model.set_parameters(io.BytesIO(candidate.agent), device=model.device)  # type: ignore[arg-type]  # takes files too
-            played = _play(description, seed, model.policy, start=start, count=episodes, on_episode=on_episode)
+            _become(model, candidate)
+            played = _play(description, seed, policy, start=start, count=episodes, on_episode=on_episode)
             candidate.returns += played.returns.tolist()
         start += episodes
     best = max(candidates, key=lambda candidate: candidate.rank)
-    model.set_parameters(io.BytesIO(best.agent), device=model.device)  # type: ignore[arg-type]  # takes files too
+    _become(model, best)
     return best
 
 
 def count_episodes(candidates: int) -> int:
     """How many episodes ``choose`` plays among so many candidates."""
     return sum(min(candidates, entrants) * episodes for entrants, episodes in ROUNDS)
+
+
+def _become(model: BaseAlgorithm, candidate: Candidate) -> None:
+    """Put a candidate's weights into a model, and what it had learned to normalize with into the model's environments."""
+    model.set_parameters(io.BytesIO(candidate.agent), device=model.device)  # type: ignore[arg-type]  # takes files too
+    vec_normalize = model.get_vec_normalize_env()
+    if vec_normalize is not None and candidate.statistics is not None:
+        normalization.put(vec_normalize, candidate.statistics)
+
+
+def _policy(model: BaseAlgorithm, description: str) -> NativePolicy:
+    with environment.remake(description) as env:
+        spaces = env.observation_space, env.action_space
+    return NativePolicy.of(model, *spaces)
 
 
 def _play(description: str, seed: int, policy: Policy, *, start: int, count: int, **progress: Any) -> Episodes:

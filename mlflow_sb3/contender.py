@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from mlflow.exceptions import MlflowException
 
@@ -13,13 +14,16 @@ from mlflow_sb3.evaluation import Episodes
 from mlflow_sb3.policy import OnnxPolicy
 from mlflow_sb3.registry import Version
 
+if TYPE_CHECKING:
+    from mlflow_sb3.native import NativeAgent
+
 
 @dataclass(frozen=True)
 class Contender:
     """A version's policy, and its environment as ``EnvSpec`` JSON."""
 
     version: Version
-    policy: OnnxPolicy
+    policy: OnnxPolicy | NativeAgent
     environment: str
 
     def make_env(self) -> Env:

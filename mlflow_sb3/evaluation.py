@@ -11,17 +11,33 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from mlflow_sb3 import observations
 from mlflow_sb3.environment import Env
+from mlflow_sb3.inputs import State
 
 N_ENVS = 64
 """Environments stepped together: more than 64 gain little and cost memory."""
 
 
 class Policy(Protocol):
-    """What plays: an ``OnnxPolicy``, or the policy of an SB3 algorithm, whose own default is to sample actions."""
+    """What plays: an ``OnnxPolicy``, or SB3's own policy as a ``NativePolicy``."""
 
-    def predict(self, observation: Any, *, deterministic: bool) -> tuple[Any, Any]:
-        """Observations of shape ``(n, *observation_shape)`` in, actions of shape ``(n, *action_shape)`` and a state out."""
+    @property
+    def takes_masks(self) -> bool:
+        """Whether ``predict`` needs ``action_masks``."""
+        raise NotImplementedError
+
+    def predict(
+        self,
+        observation: Any,
+        state: State | None = None,
+        episode_start: NDArray[Any] | None = None,
+        deterministic: bool = True,
+        *,
+        action_masks: Any = None,
+    ) -> tuple[NDArray[Any], State | None]:
+        """A batch of observations and the state of the last call in, actions of shape ``(n, *action_shape)`` and the next state out."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -102,18 +118,31 @@ def play(
     returns = np.zeros(len(seeds))
     lengths = np.zeros(len(seeds), dtype=np.int64)
     waiting = iter(enumerate(seeds))
+    state: State | None = None
     with ExitStack() as stack:
         envs = [stack.enter_context(make_env()) for _ in range(min(n_envs, len(seeds)))]
         games = [_begin(env, *episode) for env, episode in zip(envs, waiting, strict=False)]
         while games:
-            actions, _ = policy.predict(np.array([game.observation for game in games]), deterministic=True)
-            over = [game for game, action in zip(games, actions, strict=True) if game.step(action)]
-            for game in over:
+            batch = observations.stack([game.observation for game in games])
+            starts = np.array([game.length == 0 for game in games])
+            actions, state = policy.predict(batch, state, starts, action_masks=masks(policy, [game.env for game in games]))
+            over = [index for index, (game, action) in enumerate(zip(games, actions, strict=True)) if game.step(action)]
+            for index in reversed(over):
+                game = games[index]
                 returns[game.episode], lengths[game.episode] = game.total, game.length
                 on_episode()
-                games.remove(game)
-                games.extend(_begin(game.env, *episode) for episode in islice(waiting, 1))
+                following = [_begin(game.env, *episode) for episode in islice(waiting, 1)]
+                games[index : index + 1] = following
+                if state is not None and not following:
+                    state = tuple(np.delete(part, index, axis=1) for part in state)
     return Episodes(np.array(seeds, dtype=np.int64), returns, lengths)
+
+
+def masks(policy: Policy, envs: Sequence[Env]) -> NDArray[np.bool_] | None:
+    """What the environments allow now, shape ``(n, choices)``; None for a policy that takes no masks."""
+    if not policy.takes_masks:
+        return None
+    return np.array([env.get_wrapper_attr("action_masks")() for env in envs], dtype=bool)
 
 
 @dataclass(slots=True, eq=False)

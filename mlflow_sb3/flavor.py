@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
-import io
+import json
 import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from mlflow.environment_variables import MLFLOW_ALLOW_PICKLE_DESERIALIZATION
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.models.model import ModelInfo
-from numpy.typing import NDArray
 
-from mlflow_sb3 import agent, registry
-from mlflow_sb3.agent import AGENT, ARCHIVE, FLAVOR_NAME
-from mlflow_sb3.policy import OnnxPolicy
+from mlflow_sb3 import agent, registry, settings
+from mlflow_sb3.agent import AGENT, FLAVOR_NAME, INFERENCE, Inference
+from mlflow_sb3.policy import CARD, OnnxPolicy
+from mlflow_sb3.serving import ImageInput, PyFunc
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
+
+    from mlflow_sb3.native import NativeAgent
 
 
 def get_default_pip_requirements() -> list[str]:
@@ -42,10 +42,12 @@ def save_model(
     extra_pip_requirements: list[str] | str | None = None,
     metadata: dict[str, Any] | None = None,
     environment: str | None = None,
+    inference: Inference = "onnx",
+    image_input: ImageInput = "tensor",
 ) -> None:
     """Save an agent as an MLflow model that acts without PyTorch.
 
-    The policy is exported to ONNX and compared with ``sb3_model.predict`` before anything is written.
+    The policy is exported to ONNX and compared with SB3 before anything is written. What a VecNormalize has learned goes into the graph.
 
     Args:
         sb3_model: A trained algorithm; it is not changed.
@@ -59,11 +61,13 @@ def save_model(
         extra_pip_requirements: Added to the default.
         metadata: As in MLflow's flavors.
         environment: ``EnvSpec`` JSON; taken from the environment of ``sb3_model`` by default.
+        inference: ``"native"`` for policies that PyTorch cannot export: the model acts by SB3's own file, which it has to unpickle.
+        image_input: ``"base64"`` lets an image observation come as the bytes of a binary column, which is faster over HTTP.
 
     Raises:
-        MlflowException: The model is not supported yet, or its export does not agree with SB3.
+        MlflowException: It is no SB3 algorithm, it cannot be exported, or its export does not agree with SB3.
     """
-    agent.prepare(sb3_model, environment).save_model(
+    agent.prepare(sb3_model, environment, inference=inference, image_input=image_input).save_model(
         path=path,
         conda_env=conda_env,
         code_paths=code_paths,
@@ -97,6 +101,8 @@ def log_model(
     model_id: str | None = None,
     run_id: str | None = None,
     environment: str | None = None,
+    inference: Inference = "onnx",
+    image_input: ImageInput = "tensor",
 ) -> ModelInfo:
     """Log an agent as an MLflow model that acts without PyTorch.
 
@@ -120,17 +126,19 @@ def log_model(
         model_id: An existing LoggedModel to save into.
         run_id: Run to log into; the active one by default.
         environment: As in ``save_model``.
+        inference: As in ``save_model``; tags the LoggedModel.
+        image_input: As in ``save_model``.
 
     Raises:
         MlflowException: As ``save_model``; nothing is logged then.
     """
     info: ModelInfo = Model.log(
         artifact_path=artifact_path,
-        flavor=agent.prepare(sb3_model, environment),
+        flavor=agent.prepare(sb3_model, environment, inference=inference, image_input=image_input),
         flavor_name=FLAVOR_NAME,
         name=name,
         params=params,
-        tags=tags,
+        tags={INFERENCE: inference} | (tags or {}),
         model_type=model_type,
         step=step,
         model_id=model_id,
@@ -149,8 +157,10 @@ def log_model(
     return info
 
 
-def load_policy(model_uri: str) -> OnnxPolicy:
+def load_policy(model_uri: str) -> OnnxPolicy | NativeAgent:
     """Load an agent to act: opens the ONNX graph alone, unpickles nothing and imports no code of the model's.
+
+    An agent that was logged with ``inference="native"`` has no graph, and is unpickled.
 
     Args:
         model_uri: ``models:/name@alias``, ``models:/name/3``, ``models:/m-…``, ``runs:/…`` or a folder. The files of a
@@ -160,66 +170,49 @@ def load_policy(model_uri: str) -> OnnxPolicy:
         return open_policy(folder)
 
 
-def open_policy(folder: Path) -> OnnxPolicy:
+def open_policy(folder: Path) -> OnnxPolicy | NativeAgent:
     """Open the policy in a model's folder.
 
     Raises:
-        MlflowException: There is none, or its graph is not the one that was saved.
+        MlflowException: There is none, its files are not those that were saved, or it has to be unpickled and that is forbidden.
     """
     try:
-        return OnnxPolicy.load(folder / AGENT)
+        card = json.loads((folder / AGENT / CARD).read_text())
+        if card["inference"] == "onnx":
+            return OnnxPolicy.load(folder / AGENT)
+        settings.check_unpickling_allowed("an agent of inference=native")
+        return importlib.import_module("mlflow_sb3.native").NativeAgent(folder / AGENT, card)  # type: ignore[no-any-return]
     except (KeyError, OSError, ValueError) as error:
         raise MlflowException.invalid_parameter_value(f"the model holds no agent that can be loaded: {error}") from error
 
 
-def load_model(model_uri: str, dst_path: str | None = None, **kwargs: Any) -> BaseAlgorithm:
+def load_model(model_uri: str, dst_path: str | None = None, *, env: Any = None, **kwargs: Any) -> BaseAlgorithm:
     """Load an agent as the SB3 algorithm, to go on training. This unpickles: load only what you trust.
 
     Args:
         model_uri: As in ``load_policy``.
         dst_path: Existing folder to keep the model's files in.
-        kwargs: Handed to SB3's ``load``: ``env``, ``device``, ``custom_objects``, …
+        env: To learn in. An agent that was trained with VecNormalize gets one around it, with what it had learned.
+        kwargs: Handed to SB3's ``load``: ``device``, ``custom_objects``, …
 
     Raises:
-        MlflowException: ``MLFLOW_ALLOW_PICKLE_DESERIALIZATION`` is false, or the file is not the one that was saved.
+        MlflowException: ``MLFLOW_ALLOW_PICKLE_DESERIALIZATION`` is false, or a file is not the one that was saved.
     """
-    check_unpickling_allowed(f"load_model({model_uri!r})")
+    settings.check_unpickling_allowed(f"load_model({model_uri!r})")
+    from mlflow_sb3 import native, normalization
+
     with registry.fetch_uri(model_uri) as folder:
         if dst_path is not None:
             shutil.copytree(folder, dst_path, dirs_exist_ok=True)
-        card = open_policy(folder).card
-        archive = (folder / AGENT / ARCHIVE).read_bytes()
-    if hashlib.sha256(archive).hexdigest() != card["digests"][ARCHIVE]:
-        raise MlflowException.invalid_parameter_value(f"{ARCHIVE} of {model_uri} has changed since it was saved; log it again.")
-    module, _, name = card["algorithm"].rpartition(".")
-    algorithm: type[BaseAlgorithm] = getattr(importlib.import_module(module), name)
-    return algorithm.load(io.BytesIO(archive), **kwargs)
-
-
-def check_unpickling_allowed(what: str) -> None:
-    """Refuse where MLflow was told to unpickle nothing."""
-    if not MLFLOW_ALLOW_PICKLE_DESERIALIZATION.get():  # type: ignore[no-untyped-call]
-        raise MlflowException.invalid_parameter_value(
-            f"{what} would unpickle, and MLFLOW_ALLOW_PICKLE_DESERIALIZATION is false; use load_policy, which does not."
-        )
-
-
-def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> _PyFunc:  # noqa: ARG001 MLflow passes it
-    """Called by ``mlflow.pyfunc.load_model`` with the model's folder."""
-    return _PyFunc(open_policy(Path(path)))
-
-
-class _PyFunc:
-    """What ``mlflow.pyfunc`` wraps."""
-
-    def __init__(self, policy: OnnxPolicy) -> None:
-        self._policy = policy
-
-    def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> NDArray[Any]:  # noqa: ARG002 MLflow passes it
         try:
-            return self._policy.predict(model_input)[0]
-        except ValueError as error:
-            raise MlflowException.invalid_parameter_value(str(error)) from error
+            card = json.loads((folder / AGENT / CARD).read_text())
+            learned = native.statistics(folder / AGENT, card)
+            learning = env if env is None or learned is None else normalization.around(env, learned)
+            return native.load(folder / AGENT, card, env=learning, **kwargs)
+        except (KeyError, OSError, ValueError) as error:
+            raise MlflowException.invalid_parameter_value(f"{model_uri} holds no agent that can be loaded: {error}") from error
 
-    def get_raw_model(self) -> OnnxPolicy:
-        return self._policy
+
+def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> PyFunc:  # noqa: ARG001 MLflow passes it
+    """Called by ``mlflow.pyfunc.load_model`` with the model's folder."""
+    return PyFunc(open_policy(Path(path)))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,41 +11,47 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-GRAPH = "policy.onnx"
+from mlflow_sb3 import distribution
+from mlflow_sb3.inputs import MASKS, STATE, Inputs, Space, State
+from mlflow_sb3.observations import Observations, count
+
 CARD = "agent.json"
-
-
-@dataclass(frozen=True)
-class Space:
-    """Shape and dtype of one observation or action, and Gymnasium's own words for the space."""
-
-    shape: tuple[int, ...]
-    dtype: str
-    text: str
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> Self:
-        """Read what ``dataclasses.asdict`` wrote."""
-        return cls(tuple(values["shape"]), values["dtype"], values["text"])
+GRAPH = "policy.onnx"
+ARCHIVE = "agent.zip"
+STATISTICS = "vec_normalize.json"
+NEXT = "next_"
 
 
 class OnnxPolicy:
     """A trained agent's policy, ready to act; it holds no state, so that threads may share it.
 
-    Observation preprocessing, action scaling and clipping are inside the graph: observations go in and actions come
-    out as the environment has them.
+    Observation preprocessing and normalization, action scaling and clipping are inside the graph: observations go in and
+    actions come out as the environment has them.
     """
 
-    def __init__(self, graph: bytes, observation_space: Space, action_space: Space) -> None:
-        """Open a graph with the input ``observation`` and the output ``action``, on one thread."""
+    def __init__(self, graph: bytes, observation_space: Space, action_space: Space, distribution: dict[str, Any] | None = None) -> None:
+        """Open a graph on one thread.
+
+        Args:
+            graph: ONNX with the inputs of ``observation_space.inputs``, and ``hidden`` and ``cell`` for recurrent policies,
+                ``action_masks`` for masked ones; its outputs are ``action``, the parameters of the distribution and the next state.
+            observation_space: What goes in.
+            action_space: What comes out.
+            distribution: What sampled actions are drawn from; see the module ``distribution``.
+        """
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
         self.observation_space = observation_space
         self.action_space = action_space
+        self.distribution = distribution or {"kind": "unknown"}
         self.card: dict[str, Any] = {}
-        self._shape = observation_space.shape
-        self._input_dtype = np.dtype(np.float32)
+        shapes = {found.name: found.shape for found in self._session.get_inputs()}
+        state_shape = (shapes[STATE[0]][0], shapes[STATE[0]][2]) if STATE[0] in shapes else None
+        self.inputs = Inputs(observation_space, state_shape, shapes[MASKS][1] if MASKS in shapes else None)
+        self._next = [NEXT + name for name in STATE] if state_shape else []
+        self._parameters = [found.name for found in self._session.get_outputs() if found.name not in self._next]
+        self._deterministic = ["action", *self._next]
         self._output_dtype = np.dtype(action_space.dtype)
 
     @classmethod
@@ -58,67 +63,83 @@ class OnnxPolicy:
         """
         card = json.loads((folder / CARD).read_text())
         graph = (folder / GRAPH).read_bytes()
-        found, saved = hashlib.sha256(graph).hexdigest(), card["digests"][GRAPH]
-        if found != saved:
-            raise ValueError(f"{GRAPH} has the digest {found}, but {saved} was saved: the file has changed; save the agent again.")
-        policy = cls(graph, Space.from_json(card["observation_space"]), Space.from_json(card["action_space"]))
+        check_digest(card, GRAPH, graph)
+        policy = cls(graph, Space.from_json(card["observation_space"]), Space.from_json(card["action_space"]), card["distribution"])
         policy.card = card
         return policy
 
     @property
+    def takes_masks(self) -> bool:
+        """Whether ``predict`` needs ``action_masks``."""
+        return self.inputs.mask_size is not None
+
+    @property
     def environment(self) -> str | None:
         """The ``EnvSpec`` JSON of the environment that the agent was trained in, if it is known."""
-        description = self.card.get("environment")
-        return None if description is None else json.dumps(description)
+        return described(self.card)
 
     def predict(
         self,
         observation: Any,
-        state: tuple[NDArray[Any], ...] | None = None,
-        episode_start: NDArray[np.bool_] | None = None,  # noqa: ARG002
+        state: State | None = None,
+        episode_start: NDArray[Any] | None = None,
         deterministic: bool = True,
-    ) -> tuple[NDArray[Any], tuple[NDArray[Any], ...] | None]:
+        *,
+        action_masks: Any = None,
+        seed: int | None = None,
+    ) -> tuple[NDArray[Any], State | None]:
         """Pick actions, with the signature of SB3's ``predict``.
 
         Args:
             observation: Numbers of shape ``(n, *observation_shape)``, or one observation of ``observation_shape``: an
-                array of float32, float64 or integers, nested lists, or a DataFrame.
-            state: Handed back; for recurrent policies, which this version does not have.
-            episode_start: As ``state``.
-            deterministic: Must be true in this version.
+                array of float32, float64 or integers, nested lists, or a DataFrame; a dict of them for a Dict space.
+            state: Of a recurrent policy: what the last call returned, arrays of shape ``(layers, n, units)``; None begins.
+            episode_start: Of a recurrent policy: booleans of shape ``(n,)``, true where an episode begins and the state is forgotten.
+            deterministic: The best action; otherwise one that is sampled as SB3 does, with fresh noise for every observation.
+            action_masks: Of an agent that was trained with masks: booleans of shape ``(n, choices)``, true for what is allowed.
+            seed: Of the sampled actions; without it, they differ from call to call.
 
         Returns:
             Actions of shape ``(n, *action_shape)``, or ``action_shape`` for one observation, in the dtype of the action
-            space; and the state.
+            space; and the next state of a recurrent policy, or else what came in.
 
         Raises:
-            ValueError: The shape, the kind of dtype or a NaN does not fit, or a sampled action is asked for.
+            ValueError: A shape, the kind of a dtype or a NaN does not fit, or masks are missing.
         """
-        if not deterministic:
-            raise ValueError("sampled actions are not supported yet; call predict with deterministic=True.")
-        try:
-            batch = np.asarray(observation)
-        except ValueError as error:
-            raise ValueError(f"observation is no array ({error}); expected {self._expected()}.") from error
-        single = batch.shape == self._shape
-        if not single and (batch.ndim == 0 or batch.shape[1:] != self._shape):
-            raise ValueError(f"observation has the shape {batch.shape}; expected {self._expected()}.")
-        if batch.dtype != self._input_dtype:
-            if batch.dtype.kind not in "fiu":
-                raise ValueError(f"observation has the dtype {batch.dtype}; expected {self._expected()}.")
-            batch = batch.astype(self._input_dtype)
-        if np.count_nonzero(batch != batch):  # noqa: PLR0124 NaN alone differs from itself: half the time of isnan
-            raise ValueError(f"observation contains NaN; expected {self._expected()} without NaN.")
-        actions = self._session.run(["action"], {"observation": batch[np.newaxis] if single else batch})[0]
+        feeds, single = self.inputs.observed(observation)
+        if not self.inputs.plain or action_masks is not None:
+            feeds |= self.inputs.beside(count(feeds), state, episode_start, action_masks)
+        outputs = self._session.run(self._deterministic if deterministic else None, feeds)
+        if deterministic:
+            actions, *following = outputs
+        else:
+            actions, following = self._sampled(outputs, seed), outputs[len(self._parameters) :]
         if actions.dtype != self._output_dtype:
             actions = actions.astype(self._output_dtype)
-        return (actions.squeeze(axis=0) if single else actions), state
+        return (actions.squeeze(axis=0) if single else actions), (tuple(following) if following else state)
 
-    def outputs(self, observation: NDArray[Any]) -> dict[str, NDArray[Any]]:
-        """Everything that the graph computes for a batch: ``action`` and the parameters of the action distribution."""
-        names = [output.name for output in self._session.get_outputs()]
-        return dict(zip(names, self._session.run(names, {"observation": observation.astype(self._input_dtype)}), strict=True))
+    def outputs(
+        self, observation: Observations, state: State | None = None, *, action_masks: NDArray[Any] | None = None
+    ) -> dict[str, NDArray[Any]]:
+        """All that the graph computes for a batch: ``action``, the parameters of the action distribution, the next state."""
+        feeds, _ = self.inputs.observed(observation)
+        feeds |= self.inputs.beside(count(feeds), state, None, action_masks)
+        names = [*self._parameters, *self._next]
+        return dict(zip(names, self._session.run(names, feeds), strict=True))
 
-    def _expected(self) -> str:
-        sizes = ", ".join(map(str, self._shape))
-        return f"({sizes}) for one or (n, {sizes}) for many, of {self.observation_space.dtype}"
+    def _sampled(self, outputs: list[NDArray[Any]], seed: int | None) -> NDArray[Any]:
+        named = dict(zip(self._parameters, outputs, strict=False))
+        return distribution.sample(self.distribution, named, np.random.default_rng(seed))
+
+
+def check_digest(card: dict[str, Any], name: str, content: bytes) -> None:
+    """Refuse a file of an agent that is not the one which its card was written for."""
+    found, saved = hashlib.sha256(content).hexdigest(), card["digests"][name]
+    if found != saved:
+        raise ValueError(f"{name} has the digest {found}, but {saved} was saved: the file has changed; save the agent again.")
+
+
+def described(card: dict[str, Any]) -> str | None:
+    """The ``EnvSpec`` JSON in a card."""
+    description = card.get("environment")
+    return None if description is None else json.dumps(description)

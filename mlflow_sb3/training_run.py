@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,14 +12,16 @@ import mlflow
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.vec_env import VecEnv
 
-from mlflow_sb3 import algorithm, flavor, registry
+from mlflow_sb3 import algorithm, flavor, normalization, registry, settings
 from mlflow_sb3.registry import Version
 from mlflow_sb3.training import Trained
 
 _FOLDER = "agent"
 _AGENT = "agent.zip"
 _ENVIRONMENT = "environment.json"
+_STATISTICS = "vec_normalize.json"
 _STEP = "eval/kept_step"
 _SCORE = "eval/kept_mean_reward"
 
@@ -51,6 +54,8 @@ def log(trained: Trained, description: str) -> None:
     with TemporaryDirectory() as folder:
         Path(folder, _AGENT).write_bytes(trained.kept.agent)
         Path(folder, _ENVIRONMENT).write_text(description)
+        if trained.kept.statistics is not None:
+            Path(folder, _STATISTICS).write_text(json.dumps(trained.kept.statistics))
         mlflow.log_artifacts(folder, _FOLDER)
     mlflow.set_tag(registry.DIGEST, hashlib.sha256(trained.kept.agent).hexdigest())
     mlflow.log_table(trained.table(), "candidates.json")
@@ -69,7 +74,7 @@ def load(run_id: str) -> TrainingRun:
         raise MlflowException.invalid_parameter_value(
             f"run {run_id} trained no agent; give the id of a finished run of the entry point train."
         )
-    flavor.check_unpickling_allowed(f"reading the agent of run {run_id}")
+    settings.check_unpickling_allowed(f"reading the agent of run {run_id}")
     algo = data.params["sb3/algo"]
     with TemporaryDirectory() as folder:
         path = Path(mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=_FOLDER, dst_path=folder))
@@ -79,6 +84,13 @@ def load(run_id: str) -> TrainingRun:
                 f"{_FOLDER}/{_AGENT} of run {run_id} has the digest {found}, but the run's tag says {trained}: "
                 "the file has changed; train again."
             )
-        model = algorithm.find(algo).load(path / _AGENT)
         description = (path / _ENVIRONMENT).read_text()
+        statistics = json.loads((path / _STATISTICS).read_text()) if (path / _STATISTICS).exists() else None
+        model = algorithm.find(algo).load(path / _AGENT, env=_learning_env(description, statistics))
     return TrainingRun(run_id, data.params["sb3/env"], algo, int(data.metrics[_STEP]), description, model)
+
+
+def _learning_env(description: str, statistics: normalization.Statistics | None) -> VecEnv:
+    """One environment as the agent learned in it, which HerReplayBuffer and VecNormalize ask for."""
+    env = algorithm.vec_env(description, {})
+    return env if statistics is None else normalization.wrap(env, statistics)

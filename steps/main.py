@@ -15,7 +15,7 @@ import mlflow
 from mlflow.entities import Run
 from mlflow.exceptions import ExecutionException
 
-from mlflow_sb3 import flavor, registry
+from mlflow_sb3 import registry, settings
 from steps.step import Step, recipe
 
 PROJECT = Path(__file__).parent.parent
@@ -40,7 +40,7 @@ def main(
     """Train an agent, log and register it, make it the champion if it is better, and play with the champion."""
     name = model_name or registry.model_name(env_id, algo)
     registry.check_name(name)
-    flavor.check_unpickling_allowed("log_model, which reads the agent that train wrote")
+    settings.check_unpickling_allowed("log_model, which reads the agent that train wrote")
     recipe = {
         "env": env_id,
         "algo": algo,

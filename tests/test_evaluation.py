@@ -20,7 +20,7 @@ def swinging(tmp_path_factory: pytest.TempPathFactory) -> OnnxPolicy:
     """SAC on Pendulum-v1, with continuous actions, in which a difference of the last bit grows."""
     folder = tmp_path_factory.mktemp("sac") / "model"
     mlflow_sb3.save_model(SAC("MlpPolicy", "Pendulum-v1", seed=0, device="cpu", learning_starts=32).learn(64), folder)
-    return mlflow_sb3.load_policy(str(folder))
+    return OnnxPolicy.load(folder / "agent")
 
 
 def play(policy: Any, description: str, n_envs: int) -> Episodes:

@@ -11,24 +11,31 @@ import torch
 from gymnasium import spaces
 from mlflow.exceptions import MlflowException
 from numpy.typing import NDArray
-from sb3_contrib import TQC
 from stable_baselines3 import A2C, DDPG, DQN, PPO, SAC, TD3
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.vec_env import VecFrameStack
+from stable_baselines3.common.torch_layers import FlattenExtractor
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecFrameStack, VecNormalize
 
-from mlflow_sb3 import agent, environment, export
+from mlflow_sb3 import agent, environment, export, origin
 from mlflow_sb3.policy import OnnxPolicy
 from tests.environments import Spaces
 
 BOX = spaces.Box(-1, 1, (3,))
-IMAGE = spaces.Box(0, 255, (36, 36, 3), np.uint8)
 
 
 def untrained(
     observation_space: spaces.Space[Any], action_space: spaces.Space[Any], *, algo: type[BaseAlgorithm] = PPO, policy: str = "MlpPolicy"
 ) -> BaseAlgorithm:
     return algo(policy, Spaces(observation_space, action_space), device="cpu", seed=0)  # type: ignore[call-arg]
+
+
+def exported(model: BaseAlgorithm) -> OnnxPolicy:
+    return export.export(model, origin.find(model)).policy
+
+
+def compare(model: BaseAlgorithm, policy: OnnxPolicy, observations: NDArray[Any]) -> export.Parity:
+    return export.compare(model, policy, origin.find(model), export.Trials(observations, 0))
 
 
 CASES: list[tuple[type[BaseAlgorithm], spaces.Space[Any], spaces.Space[Any], set[str]]] = [
@@ -60,7 +67,7 @@ def case(request: pytest.FixtureRequest) -> Case:
     model = untrained(observation_space, action_space, algo=algo)
     observation_space.seed(1)
     observations = np.stack([observation_space.sample() for _ in range(256)])
-    return Case(model, export.export(model, None).policy, parameters, observations)
+    return Case(model, exported(model), parameters, observations)
 
 
 def test_actions_lie_in_the_action_space_and_are_those_of_sb3(case: Case) -> None:
@@ -94,7 +101,7 @@ def test_one_changed_weight_is_found(case: Case) -> None:
         weight[0] += 0.01
 
     with pytest.raises(MlflowException, match=r"differs from stable_baselines3 by .*\(allowed: 1e-05\).*nothing was saved"):
-        export.compare(case.model, case.policy, case.observations, 0)
+        compare(case.model, case.policy, case.observations)
 
     with torch.no_grad():
         weight[0] -= 0.01
@@ -112,7 +119,7 @@ def test_weights_that_are_not_numbers_are_refused() -> None:
         acting(model)[:] = torch.nan
 
     with pytest.raises(MlflowException, match="differs from stable_baselines3 by nan"):
-        export.export(model, None)
+        exported(model)
 
 
 def test_values_near_zero_are_judged_by_the_size_that_values_have() -> None:
@@ -123,7 +130,7 @@ def test_values_near_zero_are_judged_by_the_size_that_values_have() -> None:
         weight[:] = weight[0] * 1e5
         bias[:] = 0
 
-    assert export.export(model, None).parity.max_difference < 1e-6
+    assert export.export(model, origin.find(model)).parity.max_difference < 1e-6
 
 
 def test_equal_values_may_choose_either_action() -> None:
@@ -132,34 +139,95 @@ def test_equal_values_may_choose_either_action() -> None:
         with torch.no_grad():
             torch.nn.init.zeros_(dict(undecided.policy.named_parameters())["action_net.weight"])
             acting(undecided)[:] = torch.tensor([0.0, bias])
-    policy = export.export(other, None).policy
+    policy = exported(other)
 
-    parity = export.compare(model, policy, np.zeros((256, 3), np.float32), 0)
+    parity = compare(model, policy, np.zeros((256, 3), np.float32))
 
     assert parity.ties == 256
     assert parity.max_difference <= 1e-6
 
 
+class Branching(FlattenExtractor):
+    """Does what depends on the values of a tensor, which no graph can."""
+
+    def forward(self, observations: torch.Tensor) -> torch.Tensor:
+        return observations if observations.sum() > 0 else -observations
+
+
+class Bessel(FlattenExtractor):
+    """Uses an operator that ONNX does not have."""
+
+    def forward(self, observations: torch.Tensor) -> torch.Tensor:
+        return torch.as_tensor(torch.special.bessel_j0(observations))
+
+
+class Doubling(FlattenExtractor):
+    """Somebody's own, which can be exported."""
+
+    def forward(self, observations: torch.Tensor) -> torch.Tensor:
+        return 2 * super().forward(observations)
+
+
+def extracting(extractor: type[FlattenExtractor]) -> BaseAlgorithm:
+    return PPO("MlpPolicy", "CartPole-v1", policy_kwargs={"features_extractor_class": extractor}, device="cpu", seed=0)
+
+
 @pytest.mark.parametrize(
-    ("model", "says"),
+    ("extractor", "says"),
     [
-        (lambda: TQC("MlpPolicy", "Pendulum-v1", device="cpu"), r"sb3_contrib\.tqc\.tqc\.TQC is not supported yet; this version takes a2c"),
-        (
-            lambda: untrained(spaces.Dict(a=BOX), spaces.Discrete(2), policy="MultiInputPolicy"),
-            "observations of Dict.* are not supported yet",
-        ),
-        (lambda: untrained(IMAGE, spaces.Discrete(2), policy="CnnPolicy"), "observations of Box.* are not supported yet"),
-        (lambda: untrained(BOX, spaces.MultiDiscrete([2, 2])), "ppo does not fit the action space MultiDiscrete"),
-        (lambda: untrained(BOX, spaces.Discrete(2, start=1)), "takes Discrete actions that start at 0"),
-        (lambda: PPO("MlpPolicy", VecFrameStack(make_vec_env("CartPole-v1"), 2), device="cpu"), "not supported yet"),
-        (lambda: "agent.zip", "str is not supported yet"),
-        (lambda: untrained(BOX, spaces.Discrete(2)).policy, "ActorCriticPolicy is not supported yet"),
+        (Branching, r"cannot be exported to ONNX: Branching, at 'return observations if observations.sum\(\) > 0 .*inference=native"),
+        (Bessel, "cannot be exported to ONNX: Bessel uses the operator prims.bessel_j0, which has no ONNX function; .*inference=native"),
     ],
-    ids=["TQC", "dict", "image", "MultiDiscrete", "start at 1", "frame stack", "a path", "a policy"],
 )
-def test_what_cannot_be_exported_yet_is_refused_in_a_sentence(model: Any, says: str) -> None:
+def test_what_cannot_be_exported_is_named_by_module_and_operator(
+    extractor: type[FlattenExtractor], says: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(MlflowException, match=says):
-        agent.prepare(model(), None)
+        agent.prepare(extracting(extractor), None)
+
+    assert capfd.readouterr().err == ""
+
+
+def test_a_features_extractor_of_ones_own_is_exported() -> None:
+    assert agent.prepare(extracting(Doubling), None).card["parity"]["max_difference"] <= 1e-5
+
+
+@pytest.mark.parametrize("model", ["agent.zip", untrained(BOX, spaces.Discrete(2)).policy], ids=["a path", "a policy"])
+def test_what_is_no_algorithm_is_refused(model: Any) -> None:
+    with pytest.raises(MlflowException, match="is no agent; give an algorithm of stable_baselines3 or sb3_contrib"):
+        agent.prepare(model, None)
+
+
+def test_an_own_vectorised_wrapper_that_changes_observations_is_refused() -> None:
+    class Halved(VecEnvWrapper):
+        def __init__(self, venv: VecEnv) -> None:
+            super().__init__(venv, observation_space=spaces.Box(-9, 9, (2,)))
+
+        def reset(self) -> NDArray[Any]:
+            return np.asarray(self.venv.reset())[:, :2]
+
+        def step_wait(self) -> Any:
+            observations, *rest = self.venv.step_wait()
+            return np.asarray(observations)[:, :2], *rest
+
+    with pytest.raises(MlflowException, match=r"through Halved, which cannot be exported; use a gymnasium\.Wrapper"):
+        agent.prepare(PPO("MlpPolicy", Halved(make_vec_env("CartPole-v1")), device="cpu"), None)
+
+
+def test_frames_stacked_outside_of_normalization_are_refused() -> None:
+    vec_env = VecFrameStack(VecNormalize(make_vec_env("CartPole-v1")), 2)
+
+    with pytest.raises(MlflowException, match="put VecNormalize around VecFrameStack"):
+        agent.prepare(PPO("MlpPolicy", vec_env, device="cpu"), None)
+
+
+def test_frames_stacked_by_sb3_are_stacked_by_the_recorded_environment() -> None:
+    model = PPO("MlpPolicy", VecFrameStack(make_vec_env("CartPole-v1"), 3), device="cpu", seed=0)
+
+    description = json.dumps(agent.prepare(model, None).card["environment"])
+
+    with environment.remake(description) as env:
+        assert env.observation_space == model.observation_space
 
 
 @pytest.mark.parametrize("description", ["{}", "no JSON"])
@@ -176,7 +244,7 @@ def test_an_environment_with_other_spaces_is_refused() -> None:
 
 
 def test_a_model_of_a_script_and_one_of_a_step_name_the_same_environment(cartpole: str) -> None:
-    described = export.described(PPO("MlpPolicy", "CartPole-v1", device="cpu"))
+    described = origin.find(PPO("MlpPolicy", "CartPole-v1", device="cpu")).description
 
     assert described is not None
     assert json.loads(described) == json.loads(cartpole)

@@ -17,15 +17,12 @@ import torch
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
-from sb3_contrib import TRPO
 from stable_baselines3 import A2C, DDPG, DQN, PPO, SAC, TD3
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.torch_layers import FlattenExtractor
-from stable_baselines3.common.vec_env import VecNormalize
 
 import mlflow_sb3
-from mlflow_sb3 import export
+from mlflow_sb3 import export, origin
 from mlflow_sb3.policy import OnnxPolicy
 
 AGENTS: list[tuple[type[BaseAlgorithm], str, dict[str, Any]]] = [
@@ -48,7 +45,7 @@ def trained_and_loaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.
     model = cls("MlpPolicy", env_id, seed=0, device="cpu", **arguments).learn(64)
     folder = tmp_path_factory.mktemp("agent") / "model"
     mlflow_sb3.save_model(model, folder)
-    return model, mlflow_sb3.load_policy(str(folder))
+    return model, OnnxPolicy.load(folder / "agent")
 
 
 def observations(model: BaseAlgorithm, count: int) -> np.ndarray[Any, Any]:
@@ -280,39 +277,64 @@ def test_a_damaged_file_is_refused_outside_of_a_registry_too(name: str, ppo: PPO
         load(str(tmp_path / "model"))
 
 
-class Extractor(FlattenExtractor):
-    """Somebody's own."""
+class Unexportable(FlattenExtractor):
+    """Does what depends on the values of a tensor."""
+
+    def forward(self, observations: torch.Tensor) -> torch.Tensor:
+        return observations if observations.sum() > 0 else -observations
 
 
-def unsupported() -> dict[str, BaseAlgorithm]:
-    normalized = VecNormalize(make_vec_env("CartPole-v1"))
-    return {
-        "TRPO is not supported yet; this version takes a2c": TRPO("MlpPolicy", "CartPole-v1"),
-        "trained with VecNormalize are not supported yet": PPO("MlpPolicy", normalized, device="cpu"),
-        "features extractor Extractor is not supported yet": PPO(
-            "MlpPolicy", "CartPole-v1", policy_kwargs={"features_extractor_class": Extractor}, device="cpu"
-        ),
-        r"observations of Discrete\(16\) are not supported yet": PPO("MlpPolicy", "FrozenLake-v1", device="cpu"),
-    }
+@pytest.fixture(scope="module")
+def unexportable() -> PPO:
+    return PPO("MlpPolicy", "CartPole-v1", policy_kwargs={"features_extractor_class": Unexportable}, device="cpu", seed=0)
 
 
 @pytest.mark.usefixtures("store")
-@pytest.mark.parametrize(("says", "model"), unsupported().items())
-def test_what_is_not_supported_is_refused_and_nothing_is_logged(says: str, model: BaseAlgorithm) -> None:
-    with mlflow.start_run(), pytest.raises(MlflowException, match=says):
-        mlflow_sb3.log_model(model, name="agent", registered_model_name="agent")
+def test_what_cannot_be_exported_is_refused_and_nothing_is_logged(unexportable: PPO) -> None:
+    with mlflow.start_run(), pytest.raises(MlflowException, match="cannot be exported to ONNX: Unexportable"):
+        mlflow_sb3.log_model(unexportable, name="agent", registered_model_name="agent")
 
     assert mlflow.search_logged_models(output_format="list") == []
     assert mlflow.MlflowClient().search_registered_models() == []
 
 
+@pytest.mark.usefixtures("store")
+def test_native_inference_acts_by_sb3_itself_and_is_tagged(unexportable: PPO) -> None:
+    info = mlflow_sb3.log_model(unexportable, name="agent", inference="native")
+
+    batch = observations(unexportable, 8)
+    expected, _ = unexportable.predict(batch, deterministic=True)
+    policy = mlflow_sb3.load_policy(info.model_uri)
+    assert policy.predict(batch)[0].tolist() == expected.tolist()
+    assert mlflow.pyfunc.load_model(info.model_uri).predict(batch.astype(np.float64)).tolist() == expected.tolist()
+    assert mlflow.get_logged_model(info.model_id).tags["mlflow_sb3.inference"] == "native"
+    requirements = Path(mlflow.artifacts.download_artifacts(f"{info.model_uri}/requirements.txt")).read_text()
+    assert "stable-baselines3==" in requirements
+    with pytest.raises(ValueError, match=r"observation has the shape \(1, 3\)"):
+        policy.predict(np.zeros((1, 3)))
+
+
+def test_native_inference_is_refused_where_unpickling_is_forbidden(
+    unexportable: PPO, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mlflow_sb3.save_model(unexportable, tmp_path / "model", inference="native")
+    monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+
+    with pytest.raises(MlflowException, match="inference=native would unpickle"):
+        mlflow_sb3.save_model(unexportable, tmp_path / "another", inference="native")
+    for load in (mlflow_sb3.load_policy, mlflow.pyfunc.load_model):
+        with pytest.raises(MlflowException, match="inference=native would unpickle"):
+            load(str(tmp_path / "model"))
+    assert not (tmp_path / "another").exists()
+
+
 @pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1"])
 def test_a_graph_that_differs_from_sb3_is_refused(env_id: str) -> None:
     model, other = (PPO("MlpPolicy", env_id, seed=seed, device="cpu") for seed in (0, 1))
-    policy = export.export(model, None).policy
+    policy = export.export(model, origin.find(model)).policy
 
     with pytest.raises(MlflowException, match=r"the exported graph differs from stable_baselines3 by .*; nothing was saved"):
-        export.compare(other, policy, observations(other, 256), 0)
+        export.compare(other, policy, origin.find(other), export.Trials(observations(other, 256), 0))
 
 
 def test_the_callers_model_stays_as_it_was(tmp_path: Path) -> None:

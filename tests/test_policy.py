@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mlflow_sb3.policy import OnnxPolicy, Space
+from mlflow_sb3.inputs import Space
+from mlflow_sb3.policy import OnnxPolicy
 
 
 @pytest.fixture
@@ -71,7 +72,7 @@ def test_the_card_says_what_the_agent_was_trained_in(policy: OnnxPolicy) -> None
     assert policy.environment is not None
     assert json.loads(policy.environment)["id"] == "CartPole-v1"
     assert policy.card["algorithm"] == "stable_baselines3.ppo.ppo.PPO"
-    assert policy.action_space == Space((), "int64", "Discrete(2)")
+    assert policy.action_space == Space("Discrete(2)", (), "int64", 0, 1)
     assert policy.observation_space.shape == (4,)
     assert {"mlflow", "numpy", "onnxruntime", "stable_baselines3", "torch", "gymnasium"} <= set(policy.card["versions"])
 

@@ -1,0 +1,161 @@
+"""SB3's own policy in front of an environment as it is: what the exported graph has to equal, or acts in its place."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+from gymnasium.spaces import Dict
+from gymnasium.spaces import Space as GymSpace
+from numpy.typing import NDArray
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.vec_env import VecNormalize
+
+from mlflow_sb3 import environment, normalization, spaces
+from mlflow_sb3.inputs import MASKS, OBSERVATION, Inputs, State
+from mlflow_sb3.observations import count
+from mlflow_sb3.policy import ARCHIVE, STATISTICS, check_digest, described
+
+_NO_BUFFER: dict[str, Any] = {"buffer_size": 1, "replay_buffer_class": None, "replay_buffer_kwargs": {}}
+"""Who only acts remembers nothing, and HerReplayBuffer would ask for an environment."""
+
+
+class NativePolicy:
+    """An SB3 algorithm or policy in front of a raw environment: normalizes observations, and moves integers that do not start at 0."""
+
+    def __init__(
+        self,
+        predictor: BaseAlgorithm | BasePolicy,
+        observation_space: GymSpace[Any],
+        action_space: GymSpace[Any],
+        vec_normalize: VecNormalize | None = None,
+    ) -> None:
+        """Use a predictor in an environment with these spaces; ``vec_normalize`` is asked and not changed."""
+        self._predictor = predictor
+        self._observation_space = observation_space
+        self._action_start = spaces.start(action_space)
+        self._vec_normalize = vec_normalize
+        self.takes_masks = "action_masks" in inspect.signature(predictor.predict).parameters
+
+    @classmethod
+    def of(cls, model: BaseAlgorithm, observation_space: GymSpace[Any], action_space: GymSpace[Any]) -> NativePolicy:
+        """The policy of an algorithm, as it would act in an environment with these spaces."""
+        return cls(model.policy, observation_space, action_space, model.get_vec_normalize_env())
+
+    def predict(
+        self,
+        observation: Any,
+        state: State | None = None,
+        episode_start: NDArray[Any] | None = None,
+        deterministic: bool = True,
+        *,
+        action_masks: Any = None,
+    ) -> tuple[NDArray[Any], State | None]:
+        """As SB3's ``predict``, with observations and actions as the environment has them."""
+        seen = self.observed(observation)
+        masks = {} if action_masks is None else {MASKS: action_masks}
+        actions, state = self._predictor.predict(seen, state, episode_start, deterministic, **masks)
+        return (actions if self._action_start is None else actions + self._action_start), state
+
+    def observed(self, observation: Any) -> Any:
+        """What SB3's policy sees of observations of the environment."""
+        if isinstance(self._observation_space, Dict):
+            moved = {key: _moved(observation[key], space) for key, space in self._observation_space.spaces.items()}
+        else:
+            moved = _moved(observation, self._observation_space)
+        return moved if self._vec_normalize is None else self._vec_normalize.normalize_obs(moved)
+
+
+def _moved(observation: Any, space: GymSpace[Any]) -> Any:
+    first = spaces.start(space)
+    return observation if first is None else observation - first
+
+
+def archive(model: BaseAlgorithm) -> bytes:
+    """SB3's own file of an algorithm."""
+    file = io.BytesIO()
+    model.save(file)
+    return file.getvalue()
+
+
+def load(folder: Path, card: dict[str, Any], **kwargs: Any) -> BaseAlgorithm:
+    """Load the algorithm of an ``agent`` folder; this unpickles.
+
+    Args:
+        folder: With SB3's file.
+        card: What the file was saved with.
+        kwargs: Handed to SB3's ``load``.
+
+    Raises:
+        ValueError: The file is not the one that was saved.
+    """
+    content = (folder / ARCHIVE).read_bytes()
+    check_digest(card, ARCHIVE, content)
+    module, _, name = card["algorithm"].rpartition(".")
+    algorithm: type[BaseAlgorithm] = getattr(importlib.import_module(module), name)
+    return algorithm.load(io.BytesIO(content), **kwargs)
+
+
+def statistics(folder: Path, card: dict[str, Any]) -> normalization.Statistics | None:
+    """What the VecNormalize of an ``agent`` folder had learned; None without one."""
+    if STATISTICS not in card["digests"]:
+        return None
+    content = (folder / STATISTICS).read_bytes()
+    check_digest(card, STATISTICS, content)
+    learned: normalization.Statistics = json.loads(content)
+    return learned
+
+
+def inputs(model: BaseAlgorithm, observation_space: GymSpace[Any], action_space: GymSpace[Any]) -> Inputs:
+    """What the policy of an algorithm takes in an environment with these spaces."""
+    layers, _, units = getattr(model.policy, "lstm_hidden_state_shape", (0, 0, 0))
+    masked = "action_masks" in inspect.signature(model.policy.predict).parameters
+    return Inputs(
+        spaces.described(observation_space), (layers, units) if units else None, sum(spaces.choices(action_space)) if masked else None
+    )
+
+
+class NativeAgent:
+    """A saved agent that acts by SB3 itself, behind the arguments of an ``OnnxPolicy``."""
+
+    def __init__(self, folder: Path, card: dict[str, Any]) -> None:
+        """Open an ``agent`` folder; this unpickles."""
+        model = load(folder, card, device="cpu", custom_objects=_NO_BUFFER)
+        observation_space, action_space = model.observation_space, model.action_space
+        description = described(card)
+        if description is not None:
+            with environment.remake(description) as env:
+                observation_space, action_space = env.observation_space, env.action_space
+        learned = statistics(folder, card)
+        vec_normalize = None if learned is None else normalization.alone(learned, observation_space, action_space)
+        self.card = card
+        self.environment = description
+        self.inputs = inputs(model, observation_space, action_space)
+        self.observation_space, self.action_space = self.inputs.space, spaces.described(action_space)
+        self._policy = NativePolicy(model, observation_space, action_space, vec_normalize)
+        self.takes_masks = self._policy.takes_masks
+
+    def predict(
+        self,
+        observation: Any,
+        state: State | None = None,
+        episode_start: NDArray[Any] | None = None,
+        deterministic: bool = True,
+        *,
+        action_masks: Any = None,
+        seed: int | None = None,
+    ) -> tuple[NDArray[Any], State | None]:
+        """As ``OnnxPolicy.predict``; SB3 samples from PyTorch's global generator, so that there is no ``seed``."""
+        if seed is not None:
+            raise ValueError("an agent of inference=native samples from global generators, which a request is not to seed; leave seed out.")
+        arrays, single = self.inputs.observed(observation)
+        masks = self.inputs.beside(count(arrays), state, episode_start, action_masks).get(MASKS)
+        batch = dict(zip(self.inputs.space.spaces or {}, arrays.values(), strict=True)) if self.inputs.space.spaces else arrays[OBSERVATION]
+        actions, state = self._policy.predict(batch, state, episode_start, deterministic, action_masks=masks)
+        actions = actions.astype(self.action_space.dtype)
+        return (actions[0] if single else actions), state
