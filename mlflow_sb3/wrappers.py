@@ -11,6 +11,7 @@ from typing import Any, Literal
 import gymnasium
 import numpy as np
 from gymnasium import Space, spaces
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils import RecordConstructorArgs
 from numpy.typing import NDArray
 
@@ -136,6 +137,11 @@ class ZeroStart(gymnasium.Wrapper[Any, Any, Any, Any]):
         super().__init__(env)
         self.observation_space = zero_start(env.observation_space)
         self.action_space = zero_start(env.action_space)
+
+    @property
+    def spec(self) -> EnvSpec | None:  # type: ignore[override]  # as gymnasium.Wrapper has it
+        """That of the environment inside: this wrapper is for training, and no part of what is recorded."""
+        return self.env.spec
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Begin an episode."""

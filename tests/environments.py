@@ -85,6 +85,13 @@ class Masked(Valid):
         return self.valid_actions()
 
 
+class Picture(Spaces):
+    """Images with the channels last."""
+
+    def __init__(self) -> None:
+        super().__init__(spaces.Box(0, 255, (36, 40, 3), np.uint8), spaces.Discrete(3))
+
+
 class Hidden(gymnasium.ObservationWrapper[Any, Any, Any]):
     """Observations times a factor: a wrapper that does not record its argument."""
 
@@ -115,6 +122,7 @@ def no_environment(env: gymnasium.Env[Any, Any]) -> None:
 
 gymnasium.register("BitFlipping-v0", entry_point="stable_baselines3.common.envs:BitFlippingEnv", kwargs={"n_bits": 4})
 gymnasium.register("Masked-v0", entry_point="tests.environments:Masked")
+gymnasium.register("Picture-v0", entry_point="tests.environments:Picture")
 gymnasium.register("Shifted-v0", entry_point="tests.environments:Shifted")
 gymnasium.register("Valid-v0", entry_point="tests.environments:Valid")
 gymnasium.register("WrappedCartPole-v0", entry_point="tests.environments:wrapped_cartpole", max_episode_steps=500)

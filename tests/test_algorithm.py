@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import gymnasium
@@ -10,6 +11,7 @@ from gymnasium import spaces
 from mlflow.exceptions import MlflowException
 from stable_baselines3 import DDPG, PPO
 from stable_baselines3.common.noise import NormalActionNoise
+from stable_baselines3.common.policies import ActorCriticCnnPolicy
 from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.common.vec_env import VecNormalize
 from stable_baselines3.her import HerReplayBuffer
@@ -205,7 +207,17 @@ def test_spaces_that_start_elsewhere_are_trained_from_zero() -> None:
 
     assert model.action_space == spaces.Discrete(3)
     assert model.observation_space["die"] == spaces.Discrete(6)  # type: ignore[index]
-    assert "ZeroStart" not in description
+    recorded = environment.describe(model.get_env().get_attr("spec")[0])  # type: ignore[union-attr]  # it has one
+    assert json.loads(recorded)["additional_wrappers"] == []
+
+
+def test_images_are_learned_from_with_frames_stacked() -> None:
+    description = environment.compose("tests.environments:Picture-v0", wrappers=[{"mlflow_sb3.wrappers:FrameStack": {"n_stack": 2}}])
+
+    model = algorithm.build("ppo", description, TINY["ppo"], seed=0).learn(16)
+
+    assert isinstance(model.policy, ActorCriticCnnPolicy)
+    assert model.observation_space.shape == (6, 36, 40)
 
 
 def test_only_what_starts_elsewhere_is_wrapped() -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from typing import Any, get_args
 
 import gymnasium
@@ -96,6 +98,18 @@ def test_arguments_and_wrappers_are_recorded_and_made_again() -> None:
         assert env.factor == 0.5
         assert env.unwrapped.g == 3.5  # type: ignore[attr-defined]
         assert env.observation_space.shape == (4,)
+
+
+@pytest.mark.slow
+def test_stacked_frames_and_named_masks_need_no_torch() -> None:
+    code = (
+        "import sys; from mlflow_sb3 import environment; "
+        "environment.remake(environment.compose('tests.environments:Valid-v0', wrappers=["
+        "{'mlflow_sb3.wrappers:ActionMasks': {'method': 'valid_actions'}}, {'mlflow_sb3.wrappers:FrameStack': {'n_stack': 2}}])); "
+        "print({'torch', 'stable_baselines3'} & set(sys.modules))"
+    )
+
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
 
 
 def test_nothing_more_is_an_environment_by_its_id(cartpole: str) -> None:

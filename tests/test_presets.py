@@ -189,6 +189,17 @@ def test_every_preset_of_an_installed_environment_builds(algo: str, env_id: str)
         assert isinstance(model.get_vec_normalize_env(), VecNormalize) == bool(preset.hyperparams.get("normalize"))
 
 
+@pytest.mark.parametrize("env_id", ["CliffWalking-v1", "FrozenLake-v1", "Taxi-v4"])
+def test_toy_texts_that_nobody_tuned_build_too(env_id: str) -> None:
+    assert type(build("dqn", env_id, presets.find("dqn", env_id))) is algorithm.find("dqn")
+
+
+def test_blackjack_builds_when_it_is_flattened() -> None:
+    preset = presets.find("a2c", "Blackjack-v1").override({"env_wrapper": "gymnasium.wrappers.FlattenObservation"})
+
+    assert type(build("a2c", "Blackjack-v1", preset)) is algorithm.find("a2c")
+
+
 def test_a_recurrent_policy_is_built_for_a_cartpole_without_velocities() -> None:
     description = environment.compose("CartPole-v1", wrappers=[HIDDEN])
 

@@ -12,7 +12,8 @@ from click.testing import CliRunner, Result
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from mlflow_sb3 import environment, registry
+from mlflow_sb3 import algorithm, environment, registry
+from steps import step
 from steps.evaluate import evaluate
 from steps.log_model import log_model
 from steps.main import main
@@ -106,6 +107,12 @@ def test_the_run_shows_the_environment_and_how_long_it_was_learned_in() -> None:
         assert env.observation_space.shape == (8,)
         assert env.spec is not None
         assert env.spec.max_episode_steps == 20
+
+
+def test_the_help_names_every_algorithm() -> None:
+    *others, last = algorithm.ALGORITHMS
+
+    assert f"{', '.join(others)} or {last}." == step.ALGORITHMS
 
 
 @pytest.mark.usefixtures("store")
