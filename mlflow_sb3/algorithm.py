@@ -45,7 +45,7 @@ ALGORITHMS = {
     "ddpg": Algorithm("stable_baselines3", "DDPG", _CONTINUOUS),
     "dqn": Algorithm("stable_baselines3", "DQN", _DISCRETE),
     "ppo": Algorithm("stable_baselines3", "PPO", _ALL),
-    "ppo_lstm": Algorithm("sb3_contrib", "RecurrentPPO", _ALL),
+    "ppo_lstm": Algorithm("sb3_contrib", "RecurrentPPO", _ALL[:-1]),  # sb3-contrib 2.9 cannot learn MultiBinary actions with it
     "ppo_mask": Algorithm("sb3_contrib", "MaskablePPO", _MASKABLE),
     "qrdqn": Algorithm("sb3_contrib", "QRDQN", _DISCRETE),
     "sac": Algorithm("stable_baselines3", "SAC", _CONTINUOUS),
@@ -230,6 +230,12 @@ def resolve(algo: str, hyperparams: dict[str, Any], observation_space: Space[Any
     if hyperparams.get("noise_type") is not None:
         used.setdefault("noise_std", arguments.NOISE_STD)
     return {key: value if isinstance(value, str) else _text(value) for key, value in sorted(used.items())}
+
+
+def used(algo: str, model: BaseAlgorithm) -> dict[str, str]:
+    """The hyperparameters of an algorithm that was loaded, as text, as far as they are plain values."""
+    values = {key: getattr(model, key, None) for key in _known(algo)}
+    return {key: _text(value) for key, value in sorted(values.items()) if isinstance(value, (bool, int, float, str))}
 
 
 def _policy(algo: str, hyperparams: dict[str, Any], observation_space: Space[Any]) -> str:

@@ -65,6 +65,9 @@ class Checkpoints(BaseCallback):
         self._every = every
         self._due = every
 
+    def _on_training_start(self) -> None:
+        self._due += self.model.num_timesteps
+
     def _on_rollout_start(self) -> None:
         if self.model.num_timesteps >= self._due:
             self._due = self.model.num_timesteps + self._every

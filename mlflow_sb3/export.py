@@ -163,10 +163,8 @@ def _values(model: BaseAlgorithm, source: Origin, trials: Trials) -> NDArray[Any
     """What decides between the actions, as PyTorch computes it."""
     reference = Reference(model, source.observation_space, source.action_space).eval()
     arrays = trials.observations if isinstance(trials.observations, dict) else {"": trials.observations}
-    tensors = [
-        torch.as_tensor(np.asarray(arrays[key]), dtype=example.dtype)
-        for key, example in zip(arrays, reference.example().values(), strict=False)
-    ]
+    example = reference.example()
+    tensors = [torch.as_tensor(np.asarray(arrays[key]), dtype=example[name].dtype) for name, key in reference.keys.items()]
     tensors += [torch.as_tensor(part) for part in _forgotten(trials)]
     tensors += [] if trials.masks is None else [torch.as_tensor(trials.masks)]
     with torch.no_grad():

@@ -152,7 +152,9 @@ def log_model(
         metadata=metadata,
     )
     if registered_model_name is not None:
-        version = registry.register(info.model_id, registered_model_name, await_registration_for=await_registration_for)
+        version = registry.register(
+            info.model_id, registered_model_name, tags={INFERENCE: inference}, await_registration_for=await_registration_for
+        )
         info.registered_model_version = version.number
     return info
 
@@ -177,13 +179,26 @@ def open_policy(folder: Path) -> OnnxPolicy | NativeAgent:
         MlflowException: There is none, its files are not those that were saved, or it has to be unpickled and that is forbidden.
     """
     try:
-        card = json.loads((folder / AGENT / CARD).read_text())
+        card = read_card(folder)
         if card["inference"] == "onnx":
             return OnnxPolicy.load(folder / AGENT)
         settings.check_unpickling_allowed("an agent of inference=native")
         return importlib.import_module("mlflow_sb3.native").NativeAgent(folder / AGENT, card)  # type: ignore[no-any-return]
     except (KeyError, OSError, ValueError) as error:
         raise MlflowException.invalid_parameter_value(f"the model holds no agent that can be loaded: {error}") from error
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """What stands in a model's folder about its agent.
+
+    Raises:
+        MlflowException: The model holds no agent.
+    """
+    try:
+        card: dict[str, Any] = json.loads((folder / AGENT / CARD).read_text())
+    except (OSError, ValueError) as error:
+        raise MlflowException.invalid_parameter_value(f"the model holds no agent that can be loaded: {error}") from error
+    return card
 
 
 def load_model(model_uri: str, dst_path: str | None = None, *, env: Any = None, **kwargs: Any) -> BaseAlgorithm:
@@ -205,7 +220,7 @@ def load_model(model_uri: str, dst_path: str | None = None, *, env: Any = None, 
         if dst_path is not None:
             shutil.copytree(folder, dst_path, dirs_exist_ok=True)
         try:
-            card = json.loads((folder / AGENT / CARD).read_text())
+            card = read_card(folder)
             learned = native.statistics(folder / AGENT, card)
             learning = env if env is None or learned is None else normalization.around(env, learned)
             return native.load(folder / AGENT, card, env=learning, **kwargs)

@@ -12,6 +12,7 @@ from contextlib import contextmanager, redirect_stderr
 from traceback import walk_tb
 from typing import Any
 
+import cloudpickle
 import numpy as np
 import torch
 from gymnasium import spaces
@@ -240,11 +241,13 @@ def _bounds(values: np.ndarray[Any, Any]) -> list[float | None]:
 
 
 def _copied(policy: BasePolicy) -> BasePolicy:
-    """The policy again, on the CPU. ``copy.deepcopy`` fails on a policy that has acted: it keeps its last distribution."""
-    buffer = io.BytesIO()
-    policy.save(buffer)  # type: ignore[arg-type]  # takes files too
-    buffer.seek(0)
-    return type(policy).load(buffer, device="cpu")  # type: ignore[arg-type]  # takes files too
+    """The policy again, on the CPU.
+
+    ``copy.deepcopy`` fails on a policy that has acted, since it keeps its last distribution; ``policy.save`` of sb3-contrib 2.9
+    forgets arguments, such as the size of an LSTM.
+    """
+    copied: BasePolicy = cloudpickle.loads(cloudpickle.dumps(policy))
+    return copied.to("cpu")
 
 
 def _culprit(error: BaseException, exported: Exported, example: Tensors) -> str:
@@ -284,15 +287,14 @@ def _unvalidated_distributions() -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Exporting, torch 2.13 warns of its own deprecations and of a missing torchvision, and prints what it cannot export."""
+    """Exporting, torch 2.13 warns of much, and prints what it cannot export; what is wrong in the graph, the comparison finds."""
     loggers = [logging.getLogger(name) for name in _LOGGERS]
     before = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.CRITICAL)
     try:
         with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
-            warnings.simplefilter("ignore", FutureWarning)
-            warnings.simplefilter("ignore", DeprecationWarning)
+            warnings.simplefilter("ignore")
             yield
     finally:
         for logger, level in zip(loggers, before, strict=True):

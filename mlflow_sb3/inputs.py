@@ -117,6 +117,8 @@ class Inputs:
         found = [np.shape(part) for part in state]
         if found != [shape] * len(STATE):
             raise ValueError(f"state has the shapes {found}; expected {len(STATE)} arrays of {shape}, or None to begin.")
+        if any(np.isnan(part).any() for part in state):
+            raise ValueError("state contains NaN; give what the last call returned, or None to begin.")
         starts = np.zeros(count, bool) if episode_start is None else np.asarray(episode_start, bool)
         if starts.shape != (count,):
             raise ValueError(f"episode_start has the shape {starts.shape}; expected ({count},).")
@@ -131,6 +133,8 @@ class Inputs:
             masks = masks[np.newaxis]
         if masks.shape != (count, self.mask_size):
             raise ValueError(f"action_masks have the shape {masks.shape}; expected {expected}.")
+        if not masks.any(axis=1).all():
+            raise ValueError(f"action_masks allow nothing in row {int(np.argmin(masks.any(axis=1)))}; expected {expected}.")
         return masks
 
 

@@ -52,11 +52,11 @@ def find(model: BaseAlgorithm, description: str | None = None) -> Origin:
     Raises:
         MlflowException: It does not fit to the model, or what stands between the two cannot be exported.
     """
-    if description is None:
-        found = _of(model)
-    else:
-        with environment.remake(description) as env:
-            found = Origin(description, env.observation_space, env.action_space)
+    held = _held(model)
+    found = held if description is None else Origin(description, held.observation_space, held.action_space)
+    if found.description is not None:
+        with environment.remake(found.description) as env:
+            found = Origin(found.description, env.observation_space, env.action_space)
     if not (fits(found.observation_space, model.observation_space) and fits(found.action_space, model.action_space)):
         raise MlflowException.invalid_parameter_value(
             f"environment has other spaces than the agent ({found.observation_space} and {found.action_space}, where the agent has "
@@ -65,7 +65,8 @@ def find(model: BaseAlgorithm, description: str | None = None) -> Origin:
     return found
 
 
-def _of(model: BaseAlgorithm) -> Origin:
+def _held(model: BaseAlgorithm) -> Origin:
+    """What a model knows of its environment by itself."""
     vec_env = model.get_env()
     if vec_env is None:
         return Origin(None, model.observation_space, model.action_space)

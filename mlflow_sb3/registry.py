@@ -46,8 +46,8 @@ class Version:
 
 
 def model_name(env_id: str, algo: str) -> str:
-    """The name to register an agent under: ``cartpole-v1-dqn`` for DQN on CartPole-v1."""
-    return re.sub(r"[^a-z0-9._]+", "-", f"{env_id}-{algo}".lower())
+    """The name to register an agent under: ``cartpole-v1-dqn`` for DQN on CartPole-v1; the module in front of an id is left away."""
+    return re.sub(r"[^a-z0-9_]+", "-", f"{env_id.rpartition(':')[2]}-{algo}".lower())
 
 
 def check_name(name: str) -> None:
@@ -89,19 +89,27 @@ def champion(name: str, alias: str) -> Version | None:
     return find(name, number=int(aliases[alias])) if alias in aliases else None
 
 
-def register(model_id: str, name: str, *, alias: str | None = None, await_registration_for: int | None = 300) -> Version:
+def register(
+    model_id: str,
+    name: str,
+    *,
+    alias: str | None = None,
+    tags: dict[str, str] | None = None,
+    await_registration_for: int | None = 300,
+) -> Version:
     """Register a logged model, with the digest of its stored files as a tag from the beginning.
 
     Args:
         model_id: Of an MLflow LoggedModel, ``m-…``.
         name: Created if there is no such registered model.
         alias: To set on the new version; there is no version when it cannot be set.
+        tags: Of the version, besides its digest.
         await_registration_for: Seconds to wait for the version to become ready.
     """
     uri = f"models:/{model_id}"
     with _downloaded(uri) as folder:
-        tags = {DIGEST: digest(folder)}
-    registered = mlflow.register_model(uri, name, tags=tags, await_registration_for=await_registration_for)
+        all_tags = {DIGEST: digest(folder)} | (tags or {})
+    registered = mlflow.register_model(uri, name, tags=all_tags, await_registration_for=await_registration_for)
     if alias is not None:
         try:
             set_alias(name, alias, int(registered.version))

@@ -48,6 +48,7 @@ def train(
     timesteps: int,
     seed: int = 0,
     hyperparams: dict[str, Any] | None = None,
+    ancestor: BaseAlgorithm | None = None,
     callbacks: Sequence[BaseCallback] = (),
     writers: Sequence[KVWriter] = (),
     progress: bool = False,
@@ -61,6 +62,7 @@ def train(
         timesteps: Environment steps.
         seed: Gives independent streams to learning and to the choice of the agent.
         hyperparams: See ``algorithm.build``.
+        ancestor: Goes on learning in place of an algorithm that is built; it has its environments, its hyperparameters and its seed.
         callbacks: SB3's, called besides ours.
         writers: Receive SB3's training metrics.
         progress: Show progress bars on standard error.
@@ -71,8 +73,7 @@ def train(
         MlflowException: The environment, the algorithm and the hyperparameters do not fit together.
     """
     with _torch_threads(torch_threads):
-        learning_seed = environment.seeds(seed, "learning", 1)[0]
-        model = algorithm.build(algo, description, hyperparams or {}, seed=learning_seed)
+        model = ancestor or algorithm.build(algo, description, hyperparams or {}, seed=learning_seed(seed))
         _fuse_adam(model)
         model.set_logger(Logger(folder=None, output_formats=list(writers)))
         checkpoints = Checkpoints(description, seed=seed, every=max(1, timesteps // candidates.CHECKPOINTS))
@@ -84,10 +85,15 @@ def train(
     return Trained(model, kept, checkpoints.kept)
 
 
+def learning_seed(seed: int) -> int:
+    """SB3's seed: the stream ``learning`` of a seed."""
+    return environment.seeds(seed, "learning", 1)[0]
+
+
 def _learn(model: BaseAlgorithm, timesteps: int, callbacks: list[BaseCallback]) -> None:
     """Learn; SB3 notices some wrong hyperparameters only here."""
     try:
-        model.learn(timesteps, callback=callbacks)
+        model.learn(timesteps, callback=callbacks, reset_num_timesteps=model.num_timesteps == 0)
     except algorithm.REFUSALS as error:
         name, kind = type(model).__name__, type(error).__name__
         raise MlflowException.invalid_parameter_value(

@@ -15,7 +15,9 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
 from mlflow_sb3 import algorithm, flavor, normalization, registry, settings
+from mlflow_sb3.agent import INFERENCE, Inference
 from mlflow_sb3.registry import Version
+from mlflow_sb3.serving import ImageInput
 from mlflow_sb3.training import Trained
 
 _FOLDER = "agent"
@@ -37,7 +39,7 @@ class TrainingRun:
     description: str
     model: BaseAlgorithm
 
-    def log_model(self, name: str, *, alias: str) -> Version:
+    def log_model(self, name: str, *, alias: str, inference: Inference = "onnx", image_input: ImageInput = "tensor") -> Version:
         """Log the agent into the training run, as the model of the step it was kept from, and register it."""
         info = flavor.log_model(
             self.model,
@@ -45,8 +47,10 @@ class TrainingRun:
             step=self.step,
             run_id=self.run_id,
             environment=self.description,
+            inference=inference,
+            image_input=image_input,
         )
-        return registry.register(info.model_id, name, alias=alias)
+        return registry.register(info.model_id, name, alias=alias, tags={INFERENCE: inference})
 
 
 def log(trained: Trained, description: str) -> None:

@@ -6,23 +6,34 @@ Writes  the model into the training run, a version of the registered model with 
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 import mlflow
 
-from steps.step import Step
+from steps.step import Step, inference_option
 
 
 @click.command(cls=Step)
 @click.option("--run-id", required=True, help="Run of the entry point train.")
 @click.option("--model-name", default="", help="Registered model.  [default: made from env and algo, as cartpole-v1-dqn]")
-def log_model(run_id: str, model_name: str) -> None:
+@inference_option
+@click.option(
+    "--image-input",
+    default="tensor",
+    show_default=True,
+    type=click.Choice(["tensor", "base64"]),
+    help="base64: an image comes as the bytes of a binary column.",
+)
+def log_model(run_id: str, model_name: str, inference: Any, image_input: Any) -> None:
     """Log the agent of a training run as a model that acts without PyTorch, and register it as the challenger."""
     from mlflow_sb3 import registry, training_run
 
     if model_name:
         registry.check_name(model_name)
     trained = training_run.load(run_id)
-    version = trained.log_model(model_name or registry.model_name(trained.env_id, trained.algo), alias=registry.CHALLENGER)
+    name = model_name or registry.model_name(trained.env_id, trained.algo)
+    version = trained.log_model(name, alias=registry.CHALLENGER, inference=inference, image_input=image_input)
     mlflow.set_tag("mlflow_sb3.version", str(version))
     click.echo(f"Registered {version} as the challenger, digest {version.digest}")
 

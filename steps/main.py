@@ -16,13 +16,14 @@ from mlflow.entities import Run
 from mlflow.exceptions import ExecutionException
 
 from mlflow_sb3 import registry, settings
-from steps.step import Step, recipe
+from steps.step import Step, inference_option, recipe
 
 PROJECT = Path(__file__).parent.parent
 
 
 @click.command(cls=Step)
 @recipe
+@inference_option
 @click.option("--model-name", default="", help="Registered model.  [default: made from env and algo, as cartpole-v1-dqn]")
 @click.option("--episodes", default=100, show_default=True, type=click.IntRange(min=1), help="Episodes that the champion plays.")
 def main(
@@ -34,6 +35,8 @@ def main(
     preset: str,
     env_kwargs: dict[str, Any],
     wrappers: list[Any],
+    from_model: str,
+    inference: str,
     model_name: str,
     episodes: int,
 ) -> None:
@@ -50,9 +53,10 @@ def main(
         "preset": preset,
         "env_kwargs": json.dumps(env_kwargs),
         "wrappers": json.dumps(wrappers),
+        "from_model": from_model,
     }
     trained = _step("train", recipe)
-    logged = _step("log_model", {"run_id": trained.info.run_id, "model_name": name})
+    logged = _step("log_model", {"run_id": trained.info.run_id, "model_name": name, "inference": inference})
     version = logged.data.tags["mlflow_sb3.version"]
     mlflow.set_tag("mlflow_sb3.version", version)
     promoted = _step("promote", {"model_name": name, "version": version.rpartition("/")[2]})

@@ -149,7 +149,14 @@ def recipe(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option("--env-kwargs", default="{}", show_default=True, type=Json(_ENV_KWARGS), help="JSON; for the environment."),
         click.option("--wrappers", default="[]", show_default=True, type=Json(_WRAPPERS), help="JSON; put around the preset's wrappers."),
+        click.option("--from-model", default="", help="Go on from this agent, such as models:/cartpole-v1-dqn@champion."),
     ]
     for option in reversed(options):
         command = option(command)
     return command
+
+
+inference_option = click.option(
+    "--inference", default="onnx", show_default=True, type=click.Choice(["onnx", "native"]), help="native: by SB3's own file."
+)
+"""By what the model acts."""

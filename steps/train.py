@@ -1,6 +1,6 @@
 """Train an agent and keep the best that training passed.
 
-Reads   rl_zoo3's tuned hyperparameters for the algorithm and the environment.
+Reads   rl_zoo3's tuned hyperparameters for the algorithm and the environment, or the agent of --from-model.
 Writes  parameters sb3/..., SB3's metrics as curves, eval/..., the folder agent/ and the table candidates.json.
 """
 
@@ -29,15 +29,17 @@ def train(
     preset: Any,
     env_kwargs: dict[str, Any],
     wrappers: list[Any],
+    from_model: str,
     torch_threads: int,
 ) -> None:
     """Train an agent with Stable-Baselines3 and keep the best that training passed."""
-    from mlflow_sb3 import algorithm, environment, presets, training, training_run
+    from mlflow_sb3 import algorithm, ancestor, environment, presets, training, training_run
     from mlflow_sb3.tracking import MetricWriter
 
     algorithm.find(algo)
     environment.make(env_id, env_kwargs).close()  # imports the module in front of the id, which may register a game of Atari
-    tuned = presets.find(algo, env_id, source=preset).override(hyperparams)
+    tuned = presets.Preset(from_model) if from_model else presets.find(algo, env_id, source=preset)
+    tuned = tuned.override(hyperparams)
     algorithm.check_hyperparams(algo, tuned.hyperparams)
     wrappers = tuned.wrappers(wrappers)
     timesteps = timesteps or tuned.timesteps or presets.TIMESTEPS
@@ -45,6 +47,11 @@ def train(
     with environment.remake(description) as env:
         algorithm.check(algo, tuned.hyperparams, env)
         resolved = algorithm.resolve(algo, tuned.hyperparams, env.observation_space)
+    before = None
+    if from_model:
+        before = ancestor.load(from_model, algo, description, tuned.hyperparams, seed=training.learning_seed(seed))
+        before.log_lineage(run_id)
+        resolved = algorithm.used(algo, before.model)
     given = {
         "env": env_id,
         "env_kwargs": json.dumps(env_kwargs),
@@ -63,6 +70,7 @@ def train(
             timesteps=timesteps,
             seed=seed,
             hyperparams=tuned.hyperparams,
+            ancestor=before.model if before else None,
             writers=[writer],
             progress=True,
             torch_threads=torch_threads,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any, ClassVar
 
 import gymnasium
@@ -50,6 +51,38 @@ class Spaces(gymnasium.Env[Any, Any]):
 
 
 gymnasium.register("OneStep-v0", entry_point="tests.environments:OneStep")
+
+
+OBSERVATIONS: dict[str, spaces.Space[Any]] = {
+    "vector": spaces.Box(-1, 1, (3,)),
+    "image": spaces.Box(0, 255, (36, 40, 3), np.uint8),
+    "Discrete": spaces.Discrete(4, start=2),
+    "MultiDiscrete": spaces.MultiDiscrete([3, 4]),
+    "MultiBinary": spaces.MultiBinary(5),
+    "Dict": spaces.Dict(
+        vector=spaces.Box(-1, 1, (3,)),
+        image=spaces.Box(0, 255, (36, 40, 3), np.uint8),
+        number=spaces.Discrete(3, start=1),
+        flags=spaces.MultiBinary(2),
+    ),
+}
+ACTIONS: dict[str, spaces.Space[Any]] = {
+    "Discrete": spaces.Discrete(3, start=-1),
+    "Box": spaces.Box(np.array([-3, 0], np.float32), np.array([1, 9], np.float32)),
+    "MultiDiscrete": spaces.MultiDiscrete([2, 3]),
+    "MultiBinary": spaces.MultiBinary(3),
+}
+
+
+class Named(Spaces):
+    """Spaces by their names above; every second choice is valid, and every last one."""
+
+    def __init__(self, observations: str, actions: str) -> None:
+        super().__init__(deepcopy(OBSERVATIONS[observations]), deepcopy(ACTIONS[actions]))
+
+    def action_masks(self) -> NDArray[np.bool_]:
+        sizes = {"Discrete": [3], "MultiDiscrete": [2, 3], "MultiBinary": [2, 2, 2]}[type(self.action_space).__name__]
+        return np.concatenate([np.arange(size) % 2 == (size - 1) % 2 for size in sizes])
 
 
 class Shifted(Spaces):
@@ -122,6 +155,7 @@ def no_environment(env: gymnasium.Env[Any, Any]) -> None:
 
 gymnasium.register("BitFlipping-v0", entry_point="stable_baselines3.common.envs:BitFlippingEnv", kwargs={"n_bits": 4})
 gymnasium.register("Masked-v0", entry_point="tests.environments:Masked")
+gymnasium.register("Named-v0", entry_point="tests.environments:Named")
 gymnasium.register("Picture-v0", entry_point="tests.environments:Picture")
 gymnasium.register("Shifted-v0", entry_point="tests.environments:Shifted")
 gymnasium.register("Valid-v0", entry_point="tests.environments:Valid")

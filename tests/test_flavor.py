@@ -22,7 +22,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.torch_layers import FlattenExtractor
 
 import mlflow_sb3
-from mlflow_sb3 import export, origin
+from mlflow_sb3 import export, origin, registry
 from mlflow_sb3.policy import OnnxPolicy
 
 AGENTS: list[tuple[type[BaseAlgorithm], str, dict[str, Any]]] = [
@@ -122,11 +122,6 @@ def test_a_policy_takes_what_people_have(observation: Any, saved: Path) -> None:
 def test_wrong_observations_are_refused_with_what_is_expected(observation: Any, says: str, saved: Path) -> None:
     with pytest.raises(ValueError, match=says):
         mlflow_sb3.load_policy(str(saved)).predict(observation)
-
-
-def test_sampled_actions_are_refused_for_now(saved: Path) -> None:
-    with pytest.raises(ValueError, match="sampled actions are not supported yet"):
-        mlflow_sb3.load_policy(str(saved)).predict(np.zeros(4), deterministic=False)
 
 
 def test_pyfunc_answers_arrays_and_frames_with_actions_that_step(saved: Path) -> None:
@@ -308,8 +303,8 @@ def test_native_inference_acts_by_sb3_itself_and_is_tagged(unexportable: PPO) ->
     assert policy.predict(batch)[0].tolist() == expected.tolist()
     assert mlflow.pyfunc.load_model(info.model_uri).predict(batch.astype(np.float64)).tolist() == expected.tolist()
     assert mlflow.get_logged_model(info.model_id).tags["mlflow_sb3.inference"] == "native"
-    requirements = Path(mlflow.artifacts.download_artifacts(f"{info.model_uri}/requirements.txt")).read_text()
-    assert "stable-baselines3==" in requirements
+    with registry.fetch_uri(info.model_uri) as folder:
+        assert "stable-baselines3==" in (folder / "requirements.txt").read_text()
     with pytest.raises(ValueError, match=r"observation has the shape \(1, 3\)"):
         policy.predict(np.zeros((1, 3)))
 

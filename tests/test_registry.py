@@ -146,7 +146,7 @@ def test_registering_sets_the_alias(registered: Version) -> None:
 
 
 @pytest.mark.parametrize(
-    ("env_id", "name"), [("CartPole-v1", "cartpole-v1-dqn"), ("ALE/Pong-v5", "ale-pong-v5-dqn"), ("my.pkg:Env-v0", "my.pkg-env-v0-dqn")]
+    ("env_id", "name"), [("CartPole-v1", "cartpole-v1-dqn"), ("ALE/Pong-v5", "ale-pong-v5-dqn"), ("my.pkg:Env-v0", "env-v0-dqn")]
 )
 def test_models_are_named_by_environment_and_algorithm(env_id: str, name: str) -> None:
     assert registry.model_name(env_id, "dqn") == name
