@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import shutil
@@ -183,7 +182,9 @@ def open_policy(folder: Path) -> OnnxPolicy | NativeAgent:
         if card["inference"] == "onnx":
             return OnnxPolicy.load(folder / AGENT)
         settings.check_unpickling_allowed("an agent of inference=native")
-        return importlib.import_module("mlflow_sb3.native").NativeAgent(folder / AGENT, card)  # type: ignore[no-any-return]
+        from mlflow_sb3 import native
+
+        return native.NativeAgent(folder / AGENT, card)
     except (KeyError, OSError, ValueError) as error:
         raise MlflowException.invalid_parameter_value(f"the model holds no agent that can be loaded: {error}") from error
 
@@ -207,7 +208,8 @@ def load_model(model_uri: str, dst_path: str | None = None, *, env: Any = None, 
     Args:
         model_uri: As in ``load_policy``.
         dst_path: Existing folder to keep the model's files in.
-        env: To learn in. An agent that was trained with VecNormalize gets one around it, with what it had learned.
+        env: To learn in; an agent with HerReplayBuffer needs one. An agent that was trained with VecNormalize gets one
+            around it, with what it had learned.
         kwargs: Handed to SB3's ``load``: ``device``, ``custom_objects``, …
 
     Raises:
@@ -224,8 +226,8 @@ def load_model(model_uri: str, dst_path: str | None = None, *, env: Any = None, 
             learned = native.statistics(folder / AGENT, card)
             learning = env if env is None or learned is None else normalization.around(env, learned)
             return native.load(folder / AGENT, card, env=learning, **kwargs)
-        except (KeyError, OSError, ValueError) as error:
-            raise MlflowException.invalid_parameter_value(f"{model_uri} holds no agent that can be loaded: {error}") from error
+        except (AssertionError, KeyError, OSError, ValueError) as error:
+            raise MlflowException.invalid_parameter_value(f"the agent of {model_uri} cannot be loaded: {error}") from error
 
 
 def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> PyFunc:  # noqa: ARG001 MLflow passes it

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -14,29 +14,14 @@ from numpy.typing import NDArray
 
 from mlflow_sb3.inputs import MASKS, OBSERVATION, STATE, Inputs, Space, State
 from mlflow_sb3.observations import Observations
+from mlflow_sb3.policy import OnnxPolicy
+
+if TYPE_CHECKING:
+    from mlflow_sb3.native import NativeAgent
 
 ImageInput = Literal["tensor", "base64"]
 EPISODE_START = "episode_start"
 _PARAMS = ParamSchema([ParamSpec("deterministic", "boolean", True), ParamSpec("seed", "long", None)])
-
-
-class Served(Protocol):
-    """What is served: an ``OnnxPolicy``, or an SB3 algorithm behind the same arguments."""
-
-    inputs: Inputs
-    action_space: Space
-
-    def predict(
-        self,
-        observation: Any,
-        state: State | None = None,
-        episode_start: NDArray[Any] | None = None,
-        deterministic: bool = True,
-        *,
-        action_masks: Any = None,
-        seed: int | None = None,
-    ) -> tuple[NDArray[Any], State | None]:
-        """As ``OnnxPolicy.predict``."""
 
 
 def signature(inputs: Inputs, action_space: Space, *, image_input: ImageInput = "tensor") -> ModelSignature:
@@ -80,7 +65,7 @@ def declared_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
 class PyFunc:
     """What ``mlflow.pyfunc`` wraps: a request in, an answer out; it holds no state, which goes in and comes out with the request."""
 
-    def __init__(self, policy: Served) -> None:
+    def __init__(self, policy: OnnxPolicy | NativeAgent) -> None:
         """Serve a policy."""
         self._policy = policy
 
@@ -106,7 +91,7 @@ class PyFunc:
             return actions
         return {"action": actions} | {name: part.swapaxes(0, 1) for name, part in zip(STATE, following, strict=True)}
 
-    def get_raw_model(self) -> Served:
+    def get_raw_model(self) -> OnnxPolicy | NativeAgent:
         """The policy itself."""
         return self._policy
 

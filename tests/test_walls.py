@@ -44,7 +44,8 @@ def python(code: str, *arguments: str) -> str:
 def test_neither_torch_nor_sb3_is_loaded_by_what_acts_judges_and_registers() -> None:
     light = [
         "mlflow_sb3",
-        *(f"mlflow_sb3.{name}" for name in ("policy", "evaluation", "comparison", "registry", "contender", "promotion", "flavor")),
+        *(f"mlflow_sb3.{name}" for name in ("policy", "inputs", "observations", "distribution", "serving", "wrappers", "evaluation")),
+        *(f"mlflow_sb3.{name}" for name in ("comparison", "registry", "contender", "promotion", "flavor")),
     ]
 
     loaded = python(
