@@ -36,7 +36,7 @@ Inference = Literal["onnx", "native"]
 def get_default_pip_requirements(inference: Inference = "onnx") -> list[str]:
     """What a saved agent needs to act, pinned to the installed versions."""
     names = _ACTS_WITH if inference == "onnx" else _ACTS_NATIVELY_WITH
-    return [f"{name.replace('_', '-')}=={importlib.metadata.version(name)}" for name in names]
+    return [f"{name.replace('_', '-')}=={importlib.metadata.version(name).partition('+')[0]}" for name in names]
 
 
 def prepare(model: BaseAlgorithm, environment: str | None, *, inference: Inference = "onnx", image_input: ImageInput = "tensor") -> Agent:
@@ -73,8 +73,6 @@ def prepare(model: BaseAlgorithm, environment: str | None, *, inference: Inferen
         "algorithm": f"{type(model).__module__}.{type(model).__name__}",
         "observation_space": asdict(inputs.space),
         "action_space": asdict(action_space),
-        "state_shape": inputs.state_shape,
-        "mask_size": inputs.mask_size,
         "environment": None if source.description is None else json.loads(source.description),
         "versions": {name: importlib.metadata.version(name) for name in (*_ACTS_WITH, *_LEARNS_WITH)},
         "digests": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},

@@ -14,6 +14,8 @@ from mlflow.entities import LoggedModelInput
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.noise import VectorizedActionNoise
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from mlflow_sb3 import algorithm, arguments, flavor, native, normalization, registry, settings
 from mlflow_sb3.agent import AGENT
@@ -21,7 +23,8 @@ from mlflow_sb3.policy import ARCHIVE
 
 FROM_MODEL = "mlflow_sb3.from_model"
 """Tag of a training run: the id of the LoggedModel that it went on from."""
-_KEPT = ("normalize", "policy", "policy_kwargs")
+_KEPT = ("normalize", "policy", "policy_kwargs", "use_sde")
+_KEPT_WITH_REPLAY = ("ent_coef", "n_steps", "replay_buffer_class", "replay_buffer_kwargs")
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class Ancestor:
 def load(model_uri: str, algo: str, description: str, hyperparams: dict[str, Any], *, seed: int) -> Ancestor:
     """Load an agent to go on training: with its networks, its optimizer and what it has learned to normalize with.
 
-    The replay buffer is not part of a model, and begins empty. This unpickles.
+    The replay buffer is not part of a model: it begins empty, and is filled for ``learning_starts`` steps first. This unpickles.
 
     Args:
         model_uri: As in ``mlflow_sb3.load_model``.
@@ -55,13 +58,14 @@ def load(model_uri: str, algo: str, description: str, hyperparams: dict[str, Any
     """
     settings.check_unpickling_allowed(f"going on from {model_uri}")
     algorithm.check_hyperparams(algo, hyperparams)
-    if kept := sorted(set(hyperparams) & set(_KEPT)):
+    cls = algorithm.find(algo)
+    fixed = _KEPT + (_KEPT_WITH_REPLAY if issubclass(cls, OffPolicyAlgorithm) else ())
+    if kept := sorted(set(hyperparams) & set(fixed)):
         raise MlflowException.invalid_parameter_value(
-            f"hyperparameter {kept[0]!r} cannot be changed: {model_uri} keeps its networks and its normalization; leave it out."
+            f"hyperparameter {kept[0]!r} cannot be changed: {model_uri} keeps what its networks and buffers were made for; leave it out."
         )
     with registry.fetch_uri(model_uri) as folder:
         card = flavor.read_card(folder)
-        cls = algorithm.find(algo)
         if card["algorithm"] != f"{cls.__module__}.{cls.__name__}":
             raise MlflowException.invalid_parameter_value(
                 f"{model_uri} is an agent of {card['algorithm']}, not of {algo}; give the algorithm that it was trained with."
@@ -69,7 +73,28 @@ def load(model_uri: str, algo: str, description: str, hyperparams: dict[str, Any
         model = _resumed(folder / AGENT, card, description, hyperparams)
         model_id = Model.load(str(folder)).model_id
     model.set_random_seed(seed)
+    if isinstance(model, OffPolicyAlgorithm):
+        _begin_again(model)
     return Ancestor(model, model_id)
+
+
+def _begin_again(model: OffPolicyAlgorithm) -> None:
+    """Fill the empty replay buffer before learning from it, and make the noise fit the number of environments again."""
+    model.learning_starts += model.num_timesteps
+    if isinstance(model.action_noise, VectorizedActionNoise):
+        model.action_noise = model.action_noise.base_noise
+
+
+def environment(model_uri: str, description: str) -> str:
+    """The environment that an agent was trained in, if it has the id of the described one, with its arguments and wrappers; else that one.
+
+    Args:
+        model_uri: As in ``load``.
+        description: ``EnvSpec`` JSON.
+    """
+    with registry.fetch_uri(model_uri) as folder:
+        own = flavor.read_card(folder)["environment"]
+    return json.dumps(own) if own is not None and own["id"] == json.loads(description)["id"] else description
 
 
 def _resumed(folder: Path, card: dict[str, Any], description: str, hyperparams: dict[str, Any]) -> BaseAlgorithm:

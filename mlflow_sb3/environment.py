@@ -179,6 +179,11 @@ def describe(spec: EnvSpec | None) -> str:
     return _write(replace(spec, additional_wrappers=wrappers))
 
 
+def wrappers(description: str) -> list[dict[str, Any]]:
+    """The wrappers of a described environment, in the notation of ``compose``."""
+    return [{wrapper["entry_point"]: wrapper["kwargs"]} for wrapper in json.loads(description)["additional_wrappers"]]
+
+
 def _write(spec: EnvSpec | None) -> str:
     """The JSON of a spec, without the render mode."""
     if spec is None:

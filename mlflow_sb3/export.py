@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
-from gymnasium.spaces import Box
+from gymnasium.spaces import Box, Dict
 from gymnasium.spaces import Space as GymSpace
 from mlflow.exceptions import MlflowException
 from numpy.typing import NDArray
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.policies import BasePolicy
 
 from mlflow_sb3 import environment, evaluation, graph, observations, spaces
 from mlflow_sb3.graph import Exported as Reference
@@ -26,6 +29,8 @@ from mlflow_sb3.policy import NEXT, OnnxPolicy
 SAMPLED = 256
 VISITED = 256
 BATCHES = (1, 7, 64)
+FARTHEST = 1e6
+"""Observations are sampled between bounds no farther than this."""
 TOLERANCE = 1e-5
 """Largest difference allowed, as a part of the range of the action, or of the largest value that decides between actions."""
 _FORBIDDEN = -1e7
@@ -90,12 +95,22 @@ def export(model: BaseAlgorithm, source: Origin) -> Exported:
     Raises:
         MlflowException: PyTorch cannot export the policy, or the graph does not agree with SB3.
     """
-    with torch.random.fork_rng(devices=[]):  # making a copy of the policy draws its first weights
+    with torch.random.fork_rng(devices=[]), _training_mode_kept(model.policy):  # a copy draws its first weights
         onnx, distribution = graph.build(model, source.observation_space, source.action_space)
         policy = OnnxPolicy(onnx, spaces.described(source.observation_space), spaces.described(source.action_space), distribution)
         trials = _trials(model, policy, source)
         parity = compare(model, policy, source, trials)
     return Exported(policy, onnx, parity, observations.take(trials.observations, slice(1)))
+
+
+@contextmanager
+def _training_mode_kept(policy: BasePolicy) -> Iterator[None]:
+    """SB3's ``predict`` switches to evaluation mode for good."""
+    before = policy.training
+    try:
+        yield
+    finally:
+        policy.set_training_mode(before)
 
 
 def compare(model: BaseAlgorithm, policy: OnnxPolicy, source: Origin, trials: Trials) -> Parity:
@@ -202,12 +217,12 @@ def _trials(model: BaseAlgorithm, policy: OnnxPolicy, source: Origin) -> Trials:
         layers, units = policy.inputs.state_shape
         state = tuple(rng.uniform(-1, 1, (layers, count, units)).astype(np.float32) for _ in STATE)
         starts = rng.random(count) < 0.25  # noqa: PLR2004 a quarter of the episodes begin
-    if policy.inputs.mask_size is not None:
-        masks = _masks(rng, count, spaces.choices(source.action_space))
+    if policy.inputs.choices is not None:
+        masks = _masks(rng, count, policy.inputs.choices)
     return Trials(everything, count - SAMPLED, state, starts, masks)
 
 
-def _masks(rng: np.random.Generator, count: int, nvec: list[int]) -> NDArray[np.bool_]:
+def _masks(rng: np.random.Generator, count: int, nvec: tuple[int, ...]) -> NDArray[np.bool_]:
     """Random masks that allow at least one value of every choice."""
     parts = []
     for n in nvec:
@@ -219,9 +234,19 @@ def _masks(rng: np.random.Generator, count: int, nvec: list[int]) -> NDArray[np.
 
 def sampled(observation_space: GymSpace[Any], count: int) -> Observations:
     """Observations of the whole space, always the same; the space's own generator is left alone."""
-    private = copy.deepcopy(observation_space)
+    private = _near(observation_space)
     private.seed(0)
     return observations.stack([private.sample() for _ in range(count)])
+
+
+def _near(space: GymSpace[Any]) -> GymSpace[Any]:
+    """The space again, with bounds of floats that numbers can be compared within."""
+    if isinstance(space, Dict):
+        return Dict({key: _near(inner) for key, inner in space.spaces.items()})
+    if isinstance(space, Box) and space.dtype.kind == "f":
+        low, high = (np.where(np.isfinite(bound), np.clip(bound, -FARTHEST, FARTHEST), bound) for bound in (space.low, space.high))
+        return Box(low.astype(space.dtype), high.astype(space.dtype), dtype=space.dtype)
+    return copy.deepcopy(space)
 
 
 def _visited(model: BaseAlgorithm, source: Origin) -> Observations | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -224,6 +225,8 @@ def load_model(model_uri: str, dst_path: str | None = None, *, env: Any = None, 
         try:
             card = read_card(folder)
             learned = native.statistics(folder / AGENT, card)
+            if learned is not None and env is None:
+                warnings.warn(f"the agent of {model_uri} learned with VecNormalize, which it has again if env= is given.", stacklevel=2)
             learning = env if env is None or learned is None else normalization.around(env, learned)
             return native.load(folder / AGENT, card, env=learning, **kwargs)
         except (AssertionError, KeyError, OSError, ValueError) as error:

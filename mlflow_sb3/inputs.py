@@ -57,8 +57,13 @@ class Inputs:
     space: Space
     state_shape: tuple[int, int] | None = None
     """Layers and units of each array of a recurrent policy's state."""
-    mask_size: int | None = None
-    """Choices that ``action_masks`` allow or forbid."""
+    choices: tuple[int, ...] | None = None
+    """How many values ``action_masks`` allow or forbid, for each number of an action."""
+
+    @property
+    def mask_size(self) -> int | None:
+        """Columns of ``action_masks``."""
+        return None if self.choices is None else sum(self.choices)
 
     @cached_property
     def _arrays(self) -> list[tuple[str, Space, tuple[int, ...], np.dtype[Any]]]:
@@ -92,7 +97,7 @@ class Inputs:
     @property
     def plain(self) -> bool:
         """Whether observations are all."""
-        return self.state_shape is None and self.mask_size is None
+        return self.state_shape is None and self.choices is None
 
     def beside(self, count: int, state: State | None, episode_start: Any, action_masks: Any) -> dict[str, NDArray[Any]]:
         """State and masks for so many observations, where the policy has them.
@@ -103,22 +108,28 @@ class Inputs:
         feeds = {}
         if self.state_shape is not None:
             feeds = dict(zip(STATE, self._state(count, state, episode_start), strict=True))
-        if self.mask_size is not None:
+        if self.choices is not None:
             feeds[MASKS] = self._masks(count, action_masks)
         elif action_masks is not None:
             raise ValueError("action_masks are given, but the agent was trained without masks; leave them out.")
         return feeds
 
     def _state(self, count: int, state: State | None, episode_start: Any) -> State:
+        if count == 0:
+            raise ValueError("there are no observations; a policy with a state takes at least one.")
         layers, units = self.state_shape or (0, 0)
         shape = (layers, count, units)
         if state is None:
             return tuple(np.zeros(shape, np.float32) for _ in STATE)
-        found = [np.shape(part) for part in state]
+        try:
+            state = tuple(np.asarray(part, np.float32) for part in state)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"state is no arrays ({error}); expected {len(STATE)} arrays of {shape}, or None to begin.") from error
+        found = [part.shape for part in state]
         if found != [shape] * len(STATE):
             raise ValueError(f"state has the shapes {found}; expected {len(STATE)} arrays of {shape}, or None to begin.")
-        if any(np.isnan(part).any() for part in state):
-            raise ValueError("state contains NaN; give what the last call returned, or None to begin.")
+        if not all(np.isfinite(part).all() for part in state):
+            raise ValueError("state contains NaN or infinity; give what the last call returned, or None to begin.")
         starts = np.zeros(count, bool) if episode_start is None else np.asarray(episode_start, bool)
         if starts.shape != (count,):
             raise ValueError(f"episode_start has the shape {starts.shape}; expected ({count},).")
@@ -128,13 +139,22 @@ class Inputs:
         expected = f"booleans of shape ({count}, {self.mask_size}), true for what is allowed"
         if action_masks is None:
             raise ValueError(f"action_masks are missing: the agent was trained with masks; expected {expected}.")
-        masks = np.asarray(action_masks, bool)
+        try:
+            masks = np.asarray(action_masks)
+        except ValueError as error:
+            raise ValueError(f"action_masks are no array ({error}); expected {expected}.") from error
+        if masks.dtype.kind not in "biu":
+            raise ValueError(f"action_masks have the dtype {masks.dtype}; expected {expected}.")
+        masks = masks.astype(bool)
         if masks.shape == (self.mask_size,) and count == 1:
             masks = masks[np.newaxis]
         if masks.shape != (count, self.mask_size):
             raise ValueError(f"action_masks have the shape {masks.shape}; expected {expected}.")
-        if not masks.any(axis=1).all():
-            raise ValueError(f"action_masks allow nothing in row {int(np.argmin(masks.any(axis=1)))}; expected {expected}.")
+        allowed = np.stack([part.any(axis=1) for part in np.split(masks, np.cumsum(self.choices or ())[:-1], axis=1)]).all(axis=0)
+        if not allowed.all():
+            raise ValueError(
+                f"action_masks allow nothing in row {int(np.argmin(allowed))}; every choice needs a value; expected {expected}."
+            )
         return masks
 
 

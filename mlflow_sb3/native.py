@@ -7,6 +7,7 @@ import inspect
 import io
 import json
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from gymnasium.spaces import Dict
@@ -16,8 +17,8 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.vec_env import VecNormalize
 
-from mlflow_sb3 import environment, normalization, spaces
-from mlflow_sb3.inputs import MASKS, OBSERVATION, Inputs, State
+from mlflow_sb3 import normalization, spaces
+from mlflow_sb3.inputs import MASKS, OBSERVATION, Inputs, Space, State
 from mlflow_sb3.observations import count
 from mlflow_sb3.policy import ARCHIVE, STATISTICS, check_digest, described
 
@@ -115,9 +116,8 @@ def inputs(model: BaseAlgorithm, observation_space: GymSpace[Any], action_space:
     """What the policy of an algorithm takes in an environment with these spaces."""
     layers, _, units = getattr(model.policy, "lstm_hidden_state_shape", (0, 0, 0))
     masked = "action_masks" in inspect.signature(model.policy.predict).parameters
-    return Inputs(
-        spaces.described(observation_space), (layers, units) if units else None, sum(spaces.choices(action_space)) if masked else None
-    )
+    choices = tuple(spaces.choices(action_space)) if masked else None
+    return Inputs(spaces.described(observation_space), (layers, units) if units else None, choices)
 
 
 class NativeAgent:
@@ -126,18 +126,14 @@ class NativeAgent:
     def __init__(self, folder: Path, card: dict[str, Any]) -> None:
         """Open an ``agent`` folder; this unpickles."""
         model = load(folder, card, device="cpu", custom_objects=_NO_BUFFER)
-        observation_space, action_space = model.observation_space, model.action_space
-        description = described(card)
-        if description is not None:
-            with environment.remake(description) as env:
-                observation_space, action_space = env.observation_space, env.action_space
+        self.observation_space, self.action_space = (Space.from_json(card[name]) for name in ("observation_space", "action_space"))
+        raw = spaces.rebuilt(self.observation_space), spaces.rebuilt(self.action_space)
         learned = statistics(folder, card)
-        vec_normalize = None if learned is None else normalization.alone(learned, observation_space, action_space)
         self.card = card
-        self.environment = description
-        self.inputs = inputs(model, observation_space, action_space)
-        self.observation_space, self.action_space = self.inputs.space, spaces.described(action_space)
-        self._policy = NativePolicy(model, observation_space, action_space, vec_normalize)
+        self.environment = described(card)
+        self.inputs = inputs(model, *raw)
+        self._policy = NativePolicy(model, *raw, None if learned is None else normalization.alone(learned, *raw))
+        self._lock = Lock()
         self.takes_masks = self._policy.takes_masks
 
     def predict(
@@ -156,6 +152,7 @@ class NativeAgent:
         arrays, single = self.inputs.observed(observation)
         masks = self.inputs.beside(count(arrays), state, episode_start, action_masks).get(MASKS)
         batch = dict(zip(self.inputs.space.spaces or {}, arrays.values(), strict=True)) if self.inputs.space.spaces else arrays[OBSERVATION]
-        actions, state = self._policy.predict(batch, state, episode_start, deterministic, action_masks=masks)
+        with self._lock:  # SB3 keeps its last distribution in the policy
+            actions, state = self._policy.predict(batch, state, episode_start, deterministic, action_masks=masks)
         actions = actions.astype(self.action_space.dtype)
         return (actions[0] if single else actions), state

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from gymnasium import Env, spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize, is_vecenv_wrapped
 
@@ -42,7 +43,7 @@ def wrap(vec_env: VecEnv, statistics: Statistics) -> VecNormalize:
 
 def around(env: Any, statistics: Statistics) -> VecEnv:
     """The environment, or environments, that SB3 was given, with these statistics; a VecNormalize of the caller's own stays as it is."""
-    vec_env = BaseAlgorithm._wrap_env(env)
+    vec_env = env if isinstance(env, VecEnv) else DummyVecEnv([lambda: Monitor(env)])
     return vec_env if is_vecenv_wrapped(vec_env, VecNormalize) else wrap(vec_env, statistics)
 
 

@@ -25,7 +25,8 @@ from mlflow_sb3 import environment
 from mlflow_sb3.spaces import fits
 
 _WATCHING = (VecMonitor, VecCheckNan, VecVideoRecorder)
-_EXPORTED = (VecNormalize, VecTransposeImage)
+_ORDER = (VecFrameStack, VecNormalize, VecTransposeImage)
+_EXPORTED = _ORDER[1:]
 """Their work is done inside the graph."""
 
 
@@ -71,19 +72,27 @@ def _held(model: BaseAlgorithm) -> Origin:
     if vec_env is None:
         return Origin(None, model.observation_space, model.action_space)
     base, wrappers = _unwrapped(vec_env)
+    _check_order(wrappers)
     observation_space, stack = base.observation_space, None
     for wrapper in wrappers:
         if isinstance(wrapper, VecFrameStack):
-            if any(isinstance(inner, VecNormalize) for inner in wrappers[: wrappers.index(wrapper)]):
-                raise MlflowException.invalid_parameter_value(
-                    "VecFrameStack around VecNormalize cannot be exported; put VecNormalize around VecFrameStack."
-                )
             observation_space, stack = wrapper.observation_space, wrapper
-        elif not isinstance(wrapper, (*_WATCHING, *_EXPORTED)) and wrapper.observation_space != wrapper.venv.observation_space:
+        elif not isinstance(wrapper, (*_WATCHING, *_EXPORTED)):
             raise MlflowException.invalid_parameter_value(
-                f"the agent saw observations through {type(wrapper).__name__}, which cannot be exported; use a gymnasium.Wrapper."
+                f"the agent learned through {type(wrapper).__name__}, which cannot be exported; use a gymnasium.Wrapper."
             )
     return Origin(_described(base, stack), observation_space, base.action_space)
+
+
+def _check_order(wrappers: list[VecEnvWrapper]) -> None:
+    """The graph transposes what it has normalized, and normalizes once what is stacked."""
+    order = [cls for wrapper in wrappers for cls in _ORDER if isinstance(wrapper, cls)]
+    if order != sorted(set(order), key=_ORDER.index):
+        names = ", ".join(cls.__name__ for cls in order)
+        raise MlflowException.invalid_parameter_value(
+            f"{names}, from the inside out, cannot be exported; wrap the environments by VecFrameStack first, then by VecNormalize, "
+            "each once, and leave VecTransposeImage to SB3."
+        )
 
 
 def _unwrapped(vec_env: VecEnv) -> tuple[VecEnv, list[VecEnvWrapper]]:

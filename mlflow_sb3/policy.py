@@ -48,7 +48,7 @@ class OnnxPolicy:
         self.card: dict[str, Any] = {}
         shapes = {found.name: found.shape for found in self._session.get_inputs()}
         state_shape = (shapes[STATE[0]][0], shapes[STATE[0]][2]) if STATE[0] in shapes else None
-        self.inputs = Inputs(observation_space, state_shape, shapes[MASKS][1] if MASKS in shapes else None)
+        self.inputs = Inputs(observation_space, state_shape, tuple(self.distribution["nvec"]) if MASKS in shapes else None)
         self._next = [NEXT + name for name in STATE] if state_shape else []
         self._parameters = [found.name for found in self._session.get_outputs() if found.name not in self._next]
         self._deterministic = ["action", *self._next]
@@ -71,7 +71,7 @@ class OnnxPolicy:
     @property
     def takes_masks(self) -> bool:
         """Whether ``predict`` needs ``action_masks``."""
-        return self.inputs.mask_size is not None
+        return self.inputs.choices is not None
 
     @property
     def environment(self) -> str | None:

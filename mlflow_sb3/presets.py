@@ -113,9 +113,12 @@ def _moved(entry: Any) -> Any:
 
 def _steps(value: Any) -> int:
     try:
-        return int(float(value))
-    except (TypeError, ValueError) as error:
-        raise MlflowException.invalid_parameter_value(f"n_timesteps is {value!r}; give a number of environment steps.") from error
+        steps = int(float(value))
+    except (TypeError, ValueError, OverflowError):
+        steps = 0
+    if steps < 1:
+        raise MlflowException.invalid_parameter_value(f"n_timesteps is {value!r}; give a number of environment steps, at least 1.")
+    return steps
 
 
 def _parse(key: str, value: Any) -> Any:

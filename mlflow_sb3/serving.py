@@ -37,6 +37,10 @@ def signature(inputs: Inputs, action_space: Space, *, image_input: ImageInput = 
     """
     if image_input == "base64":
         return ModelSignature(_binary(inputs), _outputs(inputs, action_space), _PARAMS)
+    if taken := _reserved(inputs) & set(inputs.space.spaces or {}):
+        raise MlflowException.invalid_parameter_value(
+            f"the observation has a key {sorted(taken)[0]!r}, which means something else in a request; rename it in the environment."
+        )
     named = inputs.space.spaces is not None or not inputs.plain
     arrays = inputs.space.spaces or {OBSERVATION: inputs.space}
     tensors = [_tensor(space, name if named else None) for name, space in arrays.items()]
@@ -63,7 +67,7 @@ def declared_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 
 class PyFunc:
-    """What ``mlflow.pyfunc`` wraps: a request in, an answer out; it holds no state, which goes in and comes out with the request."""
+    """What ``mlflow.pyfunc`` wraps: a request in, an answer out; the state of an agent goes in and comes out with the request."""
 
     def __init__(self, policy: OnnxPolicy | NativeAgent) -> None:
         """Serve a policy."""
@@ -102,8 +106,9 @@ class PyFunc:
         if not isinstance(request, Mapping):
             return request, None, {}
         arrays = dict(request)
-        more = {name: arrays.pop(name) for name in (EPISODE_START, MASKS) if name in arrays}
-        state = tuple(np.asarray(arrays.pop(name)) for name in STATE if name in arrays)
+        reserved = _reserved(self._policy.inputs)
+        more = {name: arrays.pop(name) for name in (EPISODE_START, MASKS) if name in arrays and name in reserved}
+        state = tuple(np.asarray(arrays.pop(name)) for name in STATE if name in arrays and name in reserved)
         if self._policy.inputs.space.spaces is None and set(arrays) == {OBSERVATION}:
             return arrays[OBSERVATION], _layers_first(state), more
         return arrays, _layers_first(state), more
@@ -112,9 +117,16 @@ class PyFunc:
         space = self._policy.inputs.space
         dtype = np.dtype(space.dtype)
         size = int(np.prod(space.shape)) * dtype.itemsize
+        if images.empty:
+            raise ValueError("there are no images; give one at least.")
         if wrong := [len(image) for image in images if len(image) != size]:
             raise ValueError(f"an image has {wrong[0]} bytes; expected {size}, the {dtype} values of {space.shape} in C order.")
         return np.stack([np.frombuffer(image, dtype).reshape(space.shape) for image in images])
+
+
+def _reserved(inputs: Inputs) -> set[str]:
+    """Names in a request that are no observations."""
+    return {str(spec.name) for spec in _beside(inputs)}
 
 
 def _layers_first(state: State) -> State | None:

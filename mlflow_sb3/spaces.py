@@ -22,6 +22,25 @@ def described(space: GymSpace[Any]) -> Space:
     return Space(str(space), tuple(space.shape or ()), str(space.dtype), low, high)
 
 
+def rebuilt(space: Space) -> GymSpace[Any]:
+    """A space of Gymnasium again, with no other bounds than those of integers."""
+    if space.spaces is not None:
+        return spaces.Dict({key: rebuilt(inner) for key, inner in space.spaces.items()})
+    if isinstance(space.low, list) and isinstance(space.high, list):
+        first = np.array(space.low)
+        return spaces.MultiDiscrete(np.array(space.high) - first + 1, start=first)
+    if isinstance(space.low, int) and isinstance(space.high, int):
+        return (
+            spaces.MultiBinary(space.shape if len(space.shape) > 1 else space.shape[0])
+            if space.shape
+            else spaces.Discrete(space.high - space.low + 1, start=space.low)
+        )
+    dtype = np.dtype(space.dtype)
+    bounds = (-np.inf, np.inf) if dtype.kind == "f" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    low, high = (np.full(space.shape, bound, dtype) for bound in bounds)
+    return spaces.Box(low, high, dtype=dtype.type)
+
+
 def _limits(space: GymSpace[Any]) -> tuple[Any, Any]:
     """The smallest and the largest integers of an element; nothing for Box spaces, of which SB3 takes any number."""
     if isinstance(space, spaces.Discrete):

@@ -44,6 +44,9 @@ def train(
     wrappers = tuned.wrappers(wrappers)
     timesteps = timesteps or tuned.timesteps or presets.TIMESTEPS
     description = environment.compose(env_id, kwargs=env_kwargs, wrappers=wrappers)
+    if from_model and not (env_kwargs or wrappers):
+        description = ancestor.environment(from_model, description)
+        wrappers = environment.wrappers(description)
     with environment.remake(description) as env:
         algorithm.check(algo, tuned.hyperparams, env)
         resolved = algorithm.resolve(algo, tuned.hyperparams, env.observation_space)

@@ -66,6 +66,8 @@ OBSERVATIONS: dict[str, spaces.Space[Any]] = {
         flags=spaces.MultiBinary(2),
     ),
 }
+RESERVED = spaces.Dict(hidden=spaces.Box(-1, 1, (2,)), cell=spaces.Box(-1, 1, (3,)), action_masks=spaces.Box(-1, 1, (1,)))
+"""Keys that mean something in the requests of other agents."""
 ACTIONS: dict[str, spaces.Space[Any]] = {
     "Discrete": spaces.Discrete(3, start=-1),
     "Box": spaces.Box(np.array([-3, 0], np.float32), np.array([1, 9], np.float32)),
@@ -78,7 +80,7 @@ class Named(Spaces):
     """Spaces by their names above; every second choice is valid, and every last one."""
 
     def __init__(self, observations: str, actions: str) -> None:
-        super().__init__(deepcopy(OBSERVATIONS[observations]), deepcopy(ACTIONS[actions]))
+        super().__init__(deepcopy((OBSERVATIONS | {"Reserved": RESERVED})[observations]), deepcopy(ACTIONS[actions]))
 
     def action_masks(self) -> NDArray[np.bool_]:
         sizes = {"Discrete": [3], "MultiDiscrete": [2, 3], "MultiBinary": [2, 2, 2]}[type(self.action_space).__name__]

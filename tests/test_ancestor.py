@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import mlflow
@@ -84,7 +85,12 @@ def test_another_environment_of_the_same_spaces_will_do(logged: str) -> None:
     [
         ("ppo", "CartPole-v1", {}, r"is an agent of stable_baselines3\.dqn\.dqn\.DQN, not of ppo; give the algorithm"),
         ("dqn", "Acrobot-v1", {}, "cannot go on in this environment, or with these hyperparameters: Observation spaces do not match"),
-        ("dqn", "CartPole-v1", {"policy_kwargs": {"net_arch": [4]}}, "'policy_kwargs' cannot be changed: .* keeps its networks"),
+        (
+            "dqn",
+            "CartPole-v1",
+            {"policy_kwargs": {"net_arch": [4]}},
+            "'policy_kwargs' cannot be changed: .* keeps what its networks and buffers were made for",
+        ),
         ("dqn", "CartPole-v1", {"normalize": True}, "'normalize' cannot be changed"),
         ("dqn", "CartPole-v1", {"n_epochs": 4}, "dqn has no hyperparameter 'n_epochs'"),
         ("dqn", "CartPole-v1", {"learning_rate": "fast"}, "or with these hyperparameters: learning_rate is 'fast'"),
@@ -112,3 +118,40 @@ def test_what_was_learned_to_normalize_with_goes_on_too() -> None:
 
     assert normalization.read(again) == normalization.read(model)
     assert np.isfinite(training.train(pendulum, "ppo", timesteps=32, ancestor=again).kept.score)
+
+
+@pytest.mark.usefixtures("store")
+@pytest.mark.parametrize("n_envs", [1, 3])
+def test_what_is_off_policy_fills_its_buffer_first_and_its_noise_fits(n_envs: int) -> None:
+    pendulum = environment.compose("Pendulum-v1", kwargs={"max_episode_steps": 8})
+    hyperparams = {"learning_starts": 10, "buffer_size": 500, "batch_size": 8, "n_envs": 2, "noise_type": "normal"}
+    info = mlflow_sb3.log_model(algorithm.build("td3", pendulum, hyperparams, seed=0).learn(40), name="agent")
+
+    again = ancestor.load(info.model_uri, "td3", pendulum, {"n_envs": n_envs}, seed=0).model
+
+    assert again.learning_starts == 10 + again.num_timesteps  # type: ignore[attr-defined]
+    assert again.learn(40, reset_num_timesteps=False).num_timesteps > 70
+
+
+@pytest.mark.usefixtures("store")
+def test_hindsight_goes_on_too() -> None:
+    description = environment.compose("tests.environments:BitFlipping-v0")
+    hyperparams = {"learning_starts": 20, "buffer_size": 500, "batch_size": 8, "replay_buffer_class": "HerReplayBuffer"}
+    info = mlflow_sb3.log_model(algorithm.build("dqn", description, hyperparams, seed=0).learn(40), name="agent", environment=description)
+
+    again = ancestor.load(info.model_uri, "dqn", description, {}, seed=0).model
+
+    assert again.learn(40, reset_num_timesteps=False).num_timesteps == 80
+    with pytest.raises(MlflowException, match="cannot be loaded: You must pass an environment when using `HerReplayBuffer`"):
+        mlflow_sb3.load_model(info.model_uri)
+
+
+@pytest.mark.usefixtures("store")
+def test_the_environment_of_the_agent_is_the_default() -> None:
+    wrapped = environment.compose("CartPole-v1", wrappers=["rl_zoo3.wrappers:MaskVelocityWrapper"])
+    model = algorithm.build("dqn", wrapped, SMALL, seed=0)
+    uri = mlflow_sb3.log_model(model, name="agent", environment=wrapped).model_uri
+
+    assert ancestor.environment(uri, environment.compose("CartPole-v1")) == json.dumps(json.loads(wrapped))
+    assert ancestor.environment(uri, environment.compose("Pendulum-v1")) == environment.compose("Pendulum-v1")
+    assert environment.wrappers(wrapped) == [{"rl_zoo3.wrappers:MaskVelocityWrapper": {}}]

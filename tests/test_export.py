@@ -210,14 +210,39 @@ def test_an_own_vectorised_wrapper_that_changes_observations_is_refused() -> Non
             observations, *rest = self.venv.step_wait()
             return np.asarray(observations)[:, :2], *rest
 
-    with pytest.raises(MlflowException, match=r"through Halved, which cannot be exported; use a gymnasium\.Wrapper"):
+    with pytest.raises(MlflowException, match=r"learned through Halved, which cannot be exported; use a gymnasium\.Wrapper"):
         agent.prepare(PPO("MlpPolicy", Halved(make_vec_env("CartPole-v1")), device="cpu"), None)
+
+
+def test_what_normalizes_twice_is_refused() -> None:
+    vec_env = VecNormalize(VecNormalize(make_vec_env("CartPole-v1"), norm_reward=False), norm_obs=False)
+
+    with pytest.raises(MlflowException, match=r"VecNormalize, VecNormalize, from the inside out, cannot be exported"):
+        agent.prepare(PPO("MlpPolicy", vec_env, device="cpu"), None)
+
+
+@pytest.mark.parametrize("farthest", [float(np.finfo(np.float32).max), float(np.finfo(np.float64).max)])
+def test_bounds_may_be_far_away(farthest: float) -> None:
+    model = untrained(spaces.Box(-farthest, farthest, (3,), np.float64), spaces.Discrete(2), algo=DQN)
+
+    assert agent.prepare(model, None).card["parity"]["max_difference"] <= 1e-5
+
+
+def test_a_model_in_the_middle_of_training_stays_in_it() -> None:
+    model = PPO("MlpPolicy", "CartPole-v1", device="cpu")
+    model.policy.set_training_mode(True)
+
+    agent.prepare(model, None)
+
+    assert model.policy.training
 
 
 def test_frames_stacked_outside_of_normalization_are_refused() -> None:
     vec_env = VecFrameStack(VecNormalize(make_vec_env("CartPole-v1")), 2)
 
-    with pytest.raises(MlflowException, match="put VecNormalize around VecFrameStack"):
+    with pytest.raises(
+        MlflowException, match=r"VecNormalize, VecFrameStack, from the inside out, cannot be exported; wrap .* by VecFrameStack first"
+    ):
         agent.prepare(PPO("MlpPolicy", vec_env, device="cpu"), None)
 
 

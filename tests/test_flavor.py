@@ -3,6 +3,7 @@ from __future__ import annotations
 import inspect
 import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -307,6 +308,27 @@ def test_native_inference_acts_by_sb3_itself_and_is_tagged(unexportable: PPO) ->
         assert "stable-baselines3==" in (folder / "requirements.txt").read_text()
     with pytest.raises(ValueError, match=r"observation has the shape \(1, 3\)"):
         policy.predict(np.zeros((1, 3)))
+
+
+def test_native_inference_answers_many_threads(unexportable: PPO, tmp_path: Path) -> None:
+    mlflow_sb3.save_model(unexportable, tmp_path / "model", inference="native")
+    policy = mlflow_sb3.load_policy(str(tmp_path / "model"))
+    batches = [observations(unexportable, size) * size for size in range(1, 9)] * 50
+    expected = [policy.predict(batch)[0].tolist() for batch in batches]
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda batch: policy.predict(batch)[0].tolist(), batches))
+
+    assert answers == expected
+
+
+def test_native_requirements_can_be_installed_anywhere(unexportable: PPO, tmp_path: Path) -> None:
+    mlflow_sb3.save_model(unexportable, tmp_path / "model", inference="native")
+
+    requirements = (tmp_path / "model" / "requirements.txt").read_text()
+
+    assert "torch==" in requirements
+    assert "+" not in requirements
 
 
 def test_native_inference_is_refused_where_unpickling_is_forbidden(

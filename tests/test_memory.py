@@ -113,6 +113,9 @@ def test_a_request_carries_the_state_and_the_answer_gives_it_back(recurrent: tup
         ),
         ((np.zeros((2, 3, 8)),), r"state has the shapes \[\(2, 3, 8\)\]; expected 2 arrays"),
         ((np.full((2, 3, 8), np.nan), np.zeros((2, 3, 8))), "state contains NaN"),
+        ((np.full((2, 3, 8), np.inf), np.zeros((2, 3, 8))), "state contains NaN or infinity"),
+        ("a state", "state is no arrays"),
+        (5, "state is no arrays"),
     ],
 )
 def test_a_state_that_does_not_fit_is_refused(state: Any, says: str, recurrent: tuple[BaseAlgorithm, Path, str]) -> None:
@@ -150,7 +153,7 @@ def test_masked_episodes_are_played_with_the_masks_of_the_environment(masked: tu
     ("masks", "says"),
     [
         (None, r"action_masks are missing: the agent was trained with masks; expected booleans of shape \(2, 3\)"),
-        (np.ones((2, 2)), r"action_masks have the shape \(2, 2\); expected booleans of shape \(2, 3\)"),
+        (np.ones((2, 2), bool), r"action_masks have the shape \(2, 2\); expected booleans of shape \(2, 3\)"),
         ([[True, True, True], [False, False, False]], "action_masks allow nothing in row 1"),
     ],
 )
@@ -171,3 +174,24 @@ def test_a_request_carries_masks(masked: tuple[Path, str]) -> None:
     assert served.predict({"observation": np.zeros((2, 2)), "action_masks": masks}).tolist() == [1, 0]
     with pytest.raises(MlflowException, match="action_masks"):
         served.predict({"observation": np.zeros((2, 2))})
+
+
+def test_no_observation_for_an_agent_with_a_memory_is_refused(recurrent: tuple[BaseAlgorithm, Path, str]) -> None:
+    with pytest.raises(ValueError, match="there are no observations; a policy with a state takes at least one"):
+        OnnxPolicy.load(recurrent[1] / "agent").predict(np.zeros((0, 4)))
+
+
+@pytest.mark.parametrize(
+    ("masks", "says"),
+    [
+        ([[0, 0, 1, 1, 1]], "allow nothing in row 0; every choice needs a value"),
+        ([["False"] * 5], "action_masks have the dtype <U5"),
+        ([[np.nan] * 5], "action_masks have the dtype float64"),
+    ],
+)
+def test_every_choice_needs_something_that_is_allowed(masks: Any, says: str, tmp_path: Path) -> None:
+    description = environment.compose("tests.environments:Named-v0", kwargs={"observations": "vector", "actions": "MultiDiscrete"})
+    mlflow_sb3.save_model(algorithm.build("ppo_mask", description, {}, seed=0), tmp_path / "model", environment=description)
+
+    with pytest.raises(ValueError, match=says):
+        mlflow_sb3.load_policy(str(tmp_path / "model")).predict(np.zeros((1, 3)), action_masks=masks)

@@ -139,3 +139,21 @@ def test_native_inference_normalizes_too(pendulum: PPO, tmp_path: Path) -> None:
     exported = saved(pendulum, tmp_path / "exported")
 
     assert act()[0] == pytest.approx(exported.predict(observations)[0], abs=4e-5)
+
+
+def test_an_agent_without_environments_says_that_it_lacks_its_normalization(pendulum: PPO, tmp_path: Path) -> None:
+    saved(pendulum, tmp_path / "model")
+
+    with pytest.warns(UserWarning, match="learned with VecNormalize, which it has again if env= is given"):
+        mlflow_sb3.load_model(str(tmp_path / "model"), device="cpu")
+
+
+def test_images_get_their_normalization_before_they_are_transposed(tmp_path: Path) -> None:
+    description = environment.compose("tests.environments:Picture-v0")
+    hyperparams = {"n_steps": 8, "batch_size": 8, "normalize": True, "policy": "MlpPolicy"}
+    model = algorithm.build("ppo", description, hyperparams, seed=0).learn(8)
+    mlflow_sb3.save_model(model, tmp_path / "model", environment=description)
+
+    again = mlflow_sb3.load_model(str(tmp_path / "model"), env=environment.remake(description), device="cpu")
+
+    assert normalization.read(again) == normalization.read(model)

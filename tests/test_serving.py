@@ -26,7 +26,8 @@ from numpy.typing import NDArray
 
 import mlflow_sb3
 from mlflow_sb3 import algorithm, environment, export
-from tests.environments import OBSERVATIONS
+from mlflow_sb3.serving import PyFunc
+from tests.environments import OBSERVATIONS, RESERVED
 from tests.project.conftest import answers, free_port
 
 OFF_POLICY = {"learning_starts": 8, "batch_size": 8, "buffer_size": 100}
@@ -74,6 +75,26 @@ def test_what_is_no_image_is_not_served_as_bytes(tmp_path: Path) -> None:
         save(tmp_path / "model", "dqn", "vector", OFF_POLICY, image_input="base64")
 
     assert not (tmp_path / "model").exists()
+
+
+def test_no_image_is_refused(images: tuple[Path, Path]) -> None:
+    with pytest.raises(MlflowException, match="there are no images; give one at least"):
+        PyFunc(mlflow_sb3.load_policy(str(images[1]))).predict(pd.DataFrame({"observation": []}))
+
+
+def test_keys_may_be_called_as_a_state_where_there_is_none(tmp_path: Path) -> None:
+    folder = save(tmp_path / "model", "ppo", "Reserved", {"n_steps": 8, "batch_size": 8})
+    drawn = export.sampled(RESERVED, 3)
+    assert isinstance(drawn, dict)
+
+    served = mlflow.pyfunc.load_model(str(folder)).predict({key: values.astype(np.float64) for key, values in drawn.items()})
+
+    assert served.tolist() == mlflow_sb3.load_policy(str(folder)).predict(drawn)[0].tolist()
+
+
+def test_keys_that_mean_something_else_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(MlflowException, match="the observation has a key 'cell', which means something else in a request; rename it"):
+        save(tmp_path / "model", "ppo_lstm", "Reserved", {"n_steps": 8, "batch_size": 8})
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from mlflow.exceptions import MlflowException
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 import mlflow_sb3
-from mlflow_sb3 import algorithm, environment, export, origin
+from mlflow_sb3 import algorithm, environment, export, origin, spaces
+from mlflow_sb3.inputs import Space
 from mlflow_sb3.native import NativePolicy
 from tests import environments
 
@@ -161,6 +163,17 @@ def test_the_table_has_every_algorithm_and_every_space() -> None:
     assert {cell[1] for cell in CELLS} == set(environments.OBSERVATIONS)
     assert {cell[2] for cell in CELLS} == set(environments.ACTIONS)
     assert len(CELLS) == len(algorithm.ALGORITHMS) * len(environments.OBSERVATIONS) * len(environments.ACTIONS)
+
+
+@pytest.mark.parametrize("space", [*environments.OBSERVATIONS.values(), *environments.ACTIONS.values()], ids=str)
+def test_a_space_is_built_again_from_its_card(space: gymnasium.Space[Any]) -> None:
+    again = spaces.rebuilt(Space.from_json(json.loads(json.dumps(asdict(spaces.described(space))))))
+
+    assert spaces.described(again).inputs.keys() == spaces.described(space).inputs.keys()
+    if isinstance(space, gymnasium.spaces.Box):
+        assert (again.shape, again.dtype) == (space.shape, space.dtype)
+    elif not isinstance(space, gymnasium.spaces.Dict):
+        assert again == space
 
 
 def test_the_origin_of_an_agent_is_its_raw_environment() -> None:
