@@ -214,3 +214,9 @@ def test_presets_do_not_import_rl_zoo3() -> None:
     code = "import sys; from mlflow_sb3 import presets; presets.find('dqn', 'CartPole-v1'); print({'rl_zoo3', 'torch'} & set(sys.modules))"
 
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
+@pytest.mark.parametrize("steps", [-3, 0, "1e400", "many"])
+def test_a_number_of_steps_that_is_none_is_refused(steps: object) -> None:
+    with pytest.raises(MlflowException, match="; give a number of environment steps, at least 1"):
+        presets.find("dqn", "CartPole-v1").override({"n_timesteps": steps})
