@@ -49,6 +49,7 @@ class OnnxPolicy:
         shapes = {found.name: found.shape for found in self._session.get_inputs()}
         state_shape = (shapes[STATE[0]][0], shapes[STATE[0]][2]) if STATE[0] in shapes else None
         self.inputs = Inputs(observation_space, state_shape, tuple(self.distribution["nvec"]) if MASKS in shapes else None)
+        self._plain = self.inputs.plain
         self._next = [NEXT + name for name in STATE] if state_shape else []
         self._parameters = [found.name for found in self._session.get_outputs() if found.name not in self._next]
         self._deterministic = ["action", *self._next]
@@ -107,16 +108,14 @@ class OnnxPolicy:
             ValueError: A shape, the kind of a dtype or a NaN does not fit, or masks are missing.
         """
         feeds, single = self.inputs.observed(observation)
-        if not self.inputs.plain or action_masks is not None:
+        if not self._plain or action_masks is not None:
             feeds |= self.inputs.beside(count(feeds), state, episode_start, action_masks)
         outputs = self._session.run(self._deterministic if deterministic else None, feeds)
-        if deterministic:
-            actions, *following = outputs
-        else:
-            actions, following = self._sampled(outputs, seed), outputs[len(self._parameters) :]
+        actions = outputs[0] if deterministic else self._sampled(outputs, seed)
         if actions.dtype != self._output_dtype:
             actions = actions.astype(self._output_dtype)
-        return (actions.squeeze(axis=0) if single else actions), (tuple(following) if following else state)
+        following = tuple(outputs[-len(self._next) :]) if self._next else state
+        return (actions.squeeze(axis=0) if single else actions), following
 
     def outputs(
         self, observation: Observations, state: State | None = None, *, action_masks: NDArray[Any] | None = None
