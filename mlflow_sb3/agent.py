@@ -28,7 +28,7 @@ INFERENCE = "mlflow_sb3.inference"
 
 _ACTS_WITH = ("mlflow", "numpy", "onnxruntime")
 _LEARNS_WITH = ("stable_baselines3", "sb3_contrib", "torch", "gymnasium", "onnx")
-_ACTS_NATIVELY_WITH = ("mlflow", "numpy", "stable_baselines3", "sb3_contrib", "torch", "gymnasium")
+_ACTS_NATIVELY_WITH = (*_ACTS_WITH, "stable_baselines3", "sb3_contrib", "torch", "gymnasium")
 
 Inference = Literal["onnx", "native"]
 

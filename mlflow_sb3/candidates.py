@@ -60,13 +60,14 @@ class Checkpoints(BaseCallback):
         """Play the environment of the ``description`` once in ``every`` steps, on seeds from the stream ``choice``."""
         super().__init__()
         self.kept: list[Candidate] = []
-        self._description = description
+        self._make_policy = partial(_policy, description=description)
         self._play = partial(_play, description, seed, start=0, count=CHECKPOINT_EPISODES)
         self._every = every
         self._due = every
 
     def _on_training_start(self) -> None:
         self._due += self.model.num_timesteps
+        self._policy = self._make_policy(self.model)
 
     def _on_rollout_start(self) -> None:
         if self.model.num_timesteps >= self._due:
@@ -82,7 +83,7 @@ class Checkpoints(BaseCallback):
 
     def _checkpoint(self) -> Candidate:
         step = self.model.num_timesteps
-        summary = evaluation.summarize(self._play(_policy(self.model, self._description)))
+        summary = evaluation.summarize(self._play(self._policy))
         self.logger.record("eval/mean_reward", summary.mean_return)
         self.logger.record("eval/mean_ep_length", summary.mean_length)
         self.logger.dump(step)

@@ -6,11 +6,11 @@ import importlib
 import inspect
 import io
 import json
+import operator
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from gymnasium.spaces import Dict
 from gymnasium.spaces import Space as GymSpace
 from numpy.typing import NDArray
 from stable_baselines3.common.base_class import BaseAlgorithm
@@ -21,6 +21,7 @@ from mlflow_sb3 import normalization, spaces
 from mlflow_sb3.inputs import MASKS, OBSERVATION, Inputs, Space, State
 from mlflow_sb3.observations import count
 from mlflow_sb3.policy import ARCHIVE, STATISTICS, check_digest, described
+from mlflow_sb3.wrappers import shift
 
 _NO_BUFFER: dict[str, Any] = {"buffer_size": 1, "replay_buffer_class": None, "replay_buffer_kwargs": {}}
 """Who only acts remembers nothing, and HerReplayBuffer would ask for an environment."""
@@ -39,7 +40,7 @@ class NativePolicy:
         """Use a predictor in an environment with these spaces; ``vec_normalize`` is asked and not changed."""
         self._predictor = predictor
         self._observation_space = observation_space
-        self._action_start = spaces.start(action_space)
+        self._action_space = action_space
         self._vec_normalize = vec_normalize
         self.takes_masks = "action_masks" in inspect.signature(predictor.predict).parameters
 
@@ -61,20 +62,12 @@ class NativePolicy:
         seen = self.observed(observation)
         masks = {} if action_masks is None else {MASKS: action_masks}
         actions, state = self._predictor.predict(seen, state, episode_start, deterministic, **masks)
-        return (actions if self._action_start is None else actions + self._action_start), state
+        return shift(actions, self._action_space, operator.add), state
 
     def observed(self, observation: Any) -> Any:
         """What SB3's policy sees of observations of the environment."""
-        if isinstance(self._observation_space, Dict):
-            moved = {key: _moved(observation[key], space) for key, space in self._observation_space.spaces.items()}
-        else:
-            moved = _moved(observation, self._observation_space)
+        moved = shift(observation, self._observation_space, operator.sub)
         return moved if self._vec_normalize is None else self._vec_normalize.normalize_obs(moved)
-
-
-def _moved(observation: Any, space: GymSpace[Any]) -> Any:
-    first = spaces.start(space)
-    return observation if first is None else observation - first
 
 
 def archive(model: BaseAlgorithm) -> bytes:

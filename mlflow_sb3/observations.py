@@ -19,7 +19,7 @@ def stack(observations: Sequence[Any]) -> Observations:
     return np.array(observations)
 
 
-def take(batch: Observations, rows: slice | NDArray[Any]) -> Observations:
+def take(batch: Observations, rows: slice) -> Observations:
     """Some observations of a batch."""
     return {key: values[rows] for key, values in batch.items()} if isinstance(batch, dict) else batch[rows]
 

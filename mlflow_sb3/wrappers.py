@@ -15,6 +15,8 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils import RecordConstructorArgs
 from numpy.typing import NDArray
 
+from mlflow_sb3.spaces import start
+
 Env = gymnasium.Env[Any, Any]
 Order = Literal["first", "last"]
 _COLOURS = 255
@@ -146,18 +148,18 @@ class ZeroStart(gymnasium.Wrapper[Any, Any, Any, Any]):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Begin an episode."""
         observation, info = self.env.reset(seed=seed, options=options)
-        return _shift(observation, self.env.observation_space, operator.sub), info
+        return shift(observation, self.env.observation_space, operator.sub), info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Take a step with an action that counts from 0."""
-        observation, *rest = self.env.step(_shift(action, self.env.action_space, operator.add))
-        return (_shift(observation, self.env.observation_space, operator.sub), *rest)
+        observation, *rest = self.env.step(shift(action, self.env.action_space, operator.add))
+        return (shift(observation, self.env.observation_space, operator.sub), *rest)
 
     def compute_reward(self, achieved_goal: Any, desired_goal: Any, info: Any) -> Any:
         """The reward of goals that count from 0, for SB3's ``HerReplayBuffer``."""
         goals = self.env.observation_space
         achieved, desired = (
-            _shift(goal, goals[key], operator.add)  # type: ignore[index]  # of a goal environment
+            shift(goal, goals[key], operator.add)  # type: ignore[index]  # of a goal environment
             for key, goal in (("achieved_goal", achieved_goal), ("desired_goal", desired_goal))
         )
         return self.env.get_wrapper_attr("compute_reward")(achieved, desired, info)
@@ -178,11 +180,11 @@ def zero_start(space: Space[Any]) -> Space[Any]:
 def _starts_elsewhere(space: Space[Any]) -> bool:
     if isinstance(space, spaces.Dict):
         return any(map(_starts_elsewhere, space.spaces.values()))
-    return isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)) and bool(np.any(space.start))
+    return start(space) is not None
 
 
-def _shift(value: Any, space: Space[Any], by: Callable[[Any, Any], Any]) -> Any:
-    """Add the start of a space to a value of it, or subtract it."""
+def shift(value: Any, space: Space[Any], by: Callable[[Any, Any], Any]) -> Any:
+    """Add the start of a space to a value of it, or to a batch of them, or subtract it."""
     if isinstance(space, spaces.Dict):
-        return {key: _shift(value[key], subspace, by) for key, subspace in space.spaces.items()}
+        return {key: shift(value[key], subspace, by) for key, subspace in space.spaces.items()}
     return by(value, space.start) if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)) else value
