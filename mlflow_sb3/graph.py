@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import linecache
 import logging
@@ -12,7 +13,6 @@ from contextlib import contextmanager, redirect_stderr
 from traceback import walk_tb
 from typing import Any
 
-import cloudpickle
 import numpy as np
 import torch
 from gymnasium import spaces
@@ -22,6 +22,7 @@ from sb3_contrib.common.maskable.policies import MaskableActorCriticPolicy
 from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
 from sb3_contrib.qrdqn.policies import QRDQNPolicy
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.distributions import Distribution
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 from stable_baselines3.common.vec_env import VecNormalize
 from stable_baselines3.dqn.policies import DQNPolicy
@@ -241,13 +242,19 @@ def _bounds(values: np.ndarray[Any, Any]) -> list[float | None]:
 
 
 def _copied(policy: BasePolicy) -> BasePolicy:
-    """The policy again, on the CPU.
+    """The policy again, on the CPU, without the last distribution that it keeps when it has acted, which cannot be copied.
 
-    ``copy.deepcopy`` fails on a policy that has acted, since it keeps its last distribution; ``policy.save`` of sb3-contrib 2.9
-    forgets arguments, such as the size of an LSTM.
+    ``policy.save`` would not do: that of sb3-contrib 2.9 forgets arguments, such as the size of an LSTM.
     """
-    copied: BasePolicy = cloudpickle.loads(cloudpickle.dumps(policy))
-    return copied.to("cpu")
+    distributions = [held for module in policy.modules() for held in vars(module).values() if isinstance(held, Distribution)]
+    last = [value for held in distributions for value in vars(held).values() if _is_last(value)]
+    forgotten: dict[int, Any] = {id(value): None for value in last}
+    return copy.deepcopy(policy, forgotten).to("cpu")
+
+
+def _is_last(value: Any) -> bool:
+    first = value[0] if isinstance(value, list) and value else value
+    return isinstance(first, (torch.Tensor, torch.distributions.Distribution))
 
 
 def _culprit(error: BaseException, exported: Exported, example: Tensors) -> str:
