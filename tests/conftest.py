@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import gymnasium
@@ -14,6 +16,19 @@ from mlflow import MlflowClient
 from stable_baselines3 import PPO
 
 from mlflow_sb3 import environment, registry
+
+
+@dataclass(frozen=True)
+class Keys:
+    """The two files of an Ed25519 key."""
+
+    private: Path
+    public: Path
+
+
+def openssl(arguments: str) -> None:
+    """Run openssl, as users do who make keys."""
+    subprocess.run(["openssl", *arguments.split()], check=True, capture_output=True)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -72,3 +87,23 @@ def saved(ppo: PPO, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("saved") / "model"
     mlflow_sb3.save_model(ppo, folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
+    """The keys of whom we trust."""
+    return made_keys(tmp_path_factory.mktemp("keys"))
+
+
+@pytest.fixture(scope="session")
+def other_keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
+    """The keys of somebody else."""
+    return made_keys(tmp_path_factory.mktemp("other_keys"))
+
+
+def made_keys(folder: Path) -> Keys:
+    """New keys, made as README.md says."""
+    keys = Keys(folder / "private.pem", folder / "public.pem")
+    openssl(f"genpkey -algorithm ed25519 -out {keys.private}")
+    openssl(f"pkey -in {keys.private} -pubout -out {keys.public}")
+    return keys
