@@ -16,6 +16,7 @@ from mlflow_sb3.registry import Version
 
 if TYPE_CHECKING:
     from mlflow_sb3.native import NativeAgent
+    from mlflow_sb3.signing import KeyPath
 
 
 @dataclass(frozen=True)
@@ -35,13 +36,17 @@ class Contender:
         return evaluation.play(self.policy, self.make_env, seeds, on_episode=on_episode)
 
 
-def load(version: Version) -> Contender:
+def load(version: Version, *, public_key: KeyPath | None = None) -> Contender:
     """Download a version, check its files and open its policy.
 
+    Args:
+        version: With a digest.
+        public_key: As in ``registry.fetch``.
+
     Raises:
-        MlflowException: The files are not those that were registered, or name no environment.
+        MlflowException: The files are not those that were registered, or not signed with that key, or name no environment.
     """
-    with registry.fetch(version) as folder:
+    with registry.fetch(version, public_key=public_key) as folder:
         policy = flavor.open_policy(folder)
     if policy.environment is None:
         raise MlflowException.invalid_parameter_value(

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
 
     from mlflow_sb3.native import NativeAgent
+    from mlflow_sb3.signing import KeyPath
 
 
 def get_default_pip_requirements() -> list[str]:
@@ -103,6 +104,7 @@ def log_model(
     environment: str | None = None,
     inference: Inference = "onnx",
     image_input: ImageInput = "tensor",
+    signing_key: KeyPath | None = None,
 ) -> ModelInfo:
     """Log an agent as an MLflow model that acts without PyTorch.
 
@@ -128,10 +130,16 @@ def log_model(
         environment: As in ``save_model``.
         inference: As in ``save_model``; tags the LoggedModel.
         image_input: As in ``save_model``.
+        signing_key: PEM file of an Ed25519 private key, to sign the digest of the registered version with.
 
     Raises:
-        MlflowException: As ``save_model``; nothing is logged then.
+        MlflowException: As ``save_model``; or the key cannot sign, or no version is registered to sign. Nothing is logged then.
     """
+    if signing_key is not None and registered_model_name is None:
+        raise MlflowException.invalid_parameter_value(
+            f"signing_key={os.fspath(signing_key)!r} signs a registered version, and none is registered; give registered_model_name too."
+        )
+    registry.check_signing_key(signing_key)
     info: ModelInfo = Model.log(
         artifact_path=artifact_path,
         flavor=agent.prepare(sb3_model, environment, inference=inference, image_input=image_input),
@@ -153,13 +161,17 @@ def log_model(
     )
     if registered_model_name is not None:
         version = registry.register(
-            info.model_id, registered_model_name, tags={INFERENCE: inference}, await_registration_for=await_registration_for
+            info.model_id,
+            registered_model_name,
+            tags={INFERENCE: inference},
+            await_registration_for=await_registration_for,
+            signing_key=signing_key,
         )
         info.registered_model_version = version.number
     return info
 
 
-def load_policy(model_uri: str) -> OnnxPolicy | NativeAgent:
+def load_policy(model_uri: str, *, public_key: KeyPath | None = None) -> OnnxPolicy | NativeAgent:
     """Load an agent to act: opens the ONNX graph alone, unpickles nothing and imports no code of the model's.
 
     An agent that was logged with ``inference="native"`` has no graph, and is unpickled.
@@ -167,8 +179,12 @@ def load_policy(model_uri: str) -> OnnxPolicy | NativeAgent:
     Args:
         model_uri: ``models:/name@alias``, ``models:/name/3``, ``models:/m-…``, ``runs:/…`` or a folder. The files of a
             registered version are checked against its digest.
+        public_key: PEM file of an Ed25519 key. Then only a registered version is loaded whose digest the key's owner signed.
+
+    Raises:
+        MlflowException: The files are not those that were registered, or not signed with that key, or hold no agent.
     """
-    with registry.fetch_uri(model_uri) as folder:
+    with registry.fetch_uri(model_uri, public_key=public_key) as folder:
         return open_policy(folder)
 
 
@@ -203,7 +219,9 @@ def read_card(folder: Path) -> dict[str, Any]:
     return card
 
 
-def load_model(model_uri: str, dst_path: str | None = None, *, env: Any = None, **kwargs: Any) -> BaseAlgorithm:
+def load_model(
+    model_uri: str, dst_path: str | None = None, *, env: Any = None, public_key: KeyPath | None = None, **kwargs: Any
+) -> BaseAlgorithm:
     """Load an agent as the SB3 algorithm, to go on training. This unpickles: load only what you trust.
 
     Args:
@@ -211,15 +229,17 @@ def load_model(model_uri: str, dst_path: str | None = None, *, env: Any = None, 
         dst_path: Existing folder to keep the model's files in.
         env: To learn in; an agent with HerReplayBuffer needs one. An agent that was trained with VecNormalize gets one
             around it, with what it had learned.
+        public_key: As in ``load_policy``.
         kwargs: Handed to SB3's ``load``: ``device``, ``custom_objects``, …
 
     Raises:
-        MlflowException: ``MLFLOW_ALLOW_PICKLE_DESERIALIZATION`` is false, or a file is not the one that was saved.
+        MlflowException: ``MLFLOW_ALLOW_PICKLE_DESERIALIZATION`` is false, or a file is not the one that was saved, or the
+            files are not signed with the public key.
     """
     settings.check_unpickling_allowed(f"load_model({model_uri!r})")
     from mlflow_sb3 import native, normalization
 
-    with registry.fetch_uri(model_uri) as folder:
+    with registry.fetch_uri(model_uri, public_key=public_key) as folder:
         if dst_path is not None:
             shutil.copytree(folder, dst_path, dirs_exist_ok=True)
         try:

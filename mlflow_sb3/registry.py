@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -10,20 +11,27 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 import mlflow
-import yaml
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.utils.models import get_model_name_and_version
+from mlflow.utils.uri import is_models_uri
+
+if TYPE_CHECKING:
+    from mlflow_sb3.signing import KeyPath
 
 CHALLENGER = "challenger"
 """Alias of the version that was registered last."""
 DIGEST = "mlflow_sb3.digest"
 """Tag of a model version: SHA-256 over a manifest of its files."""
+SIGNATURE = "mlflow_sb3.signature"
+"""Tag of a model version: Ed25519 signature of its digest, in base64."""
 
 _WRITTEN_BY_MLFLOW = Path("registered_model_meta")
-"""MLflow writes this file into a model that it downloads; it is no part of the model."""
+"""MLflow writes this file into a model that it downloads; it is no part of the model, and nothing is read from it."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +43,7 @@ class Version:
     model_id: str
     run_id: str | None
     digest: str | None
+    signature: str | None = None
 
     def __str__(self) -> str:
         return f"{self.name}/{self.number}"
@@ -96,8 +105,9 @@ def register(
     alias: str | None = None,
     tags: dict[str, str] | None = None,
     await_registration_for: int | None = 300,
+    signing_key: KeyPath | None = None,
 ) -> Version:
-    """Register a logged model, with the digest of its stored files as a tag from the beginning.
+    """Register a logged model, with the digest of its stored files, and its signature, as tags from the beginning.
 
     Args:
         model_id: Of an MLflow LoggedModel, ``m-…``.
@@ -105,10 +115,15 @@ def register(
         alias: To set on the new version; there is no version when it cannot be set.
         tags: Of the version, besides its digest.
         await_registration_for: Seconds to wait for the version to become ready.
+        signing_key: PEM file of an Ed25519 private key, to sign the digest with.
+
+    Raises:
+        MlflowException: The key cannot sign, or the alias cannot be set; no version is registered then.
     """
+    check_signing_key(signing_key)
     uri = f"models:/{model_id}"
     with _downloaded(uri) as folder:
-        all_tags = {DIGEST: digest(folder)} | (tags or {})
+        all_tags = (tags or {}) | _tags(digest(folder), signing_key)
     registered = mlflow.register_model(uri, name, tags=all_tags, await_registration_for=await_registration_for)
     if alias is not None:
         try:
@@ -117,6 +132,14 @@ def register(
             MlflowClient().delete_model_version(name, str(registered.version))
             raise
     return find(name, number=int(registered.version))
+
+
+def check_signing_key(signing_key: KeyPath | None) -> None:
+    """Refuse a key that cannot sign, before the work that it is for is done."""
+    if signing_key is not None:
+        from mlflow_sb3 import signing
+
+        signing.check_private_key(signing_key)
 
 
 def set_alias(name: str, alias: str, number: int) -> None:
@@ -128,51 +151,92 @@ def digest(folder: Path) -> str:
     """SHA-256, as 64 hexadecimal digits, over the sorted paths and SHA-256 of every file of a model, MLmodel and code included."""
     paths = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
     kept = (path for path in paths if path != _WRITTEN_BY_MLFLOW)
-    lines = (f"{path.as_posix()} {hashlib.sha256((folder / path).read_bytes()).hexdigest()}\n" for path in kept)
+    lines = (f"{_one_line(path)} {hashlib.sha256((folder / path).read_bytes()).hexdigest()}\n" for path in kept)
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
+def _one_line(path: Path) -> str:
+    """A path as no other is written: a line break in the name of one file must not look like the line of another."""
+    return path.as_posix().replace("\\", r"\\").replace("\n", r"\n")
+
+
 @contextmanager
-def fetch(version: Version) -> Iterator[Path]:
+def fetch(version: Version, *, public_key: KeyPath | None = None) -> Iterator[Path]:
     """Download a version's files, and check them before anything that they name is imported.
 
+    Args:
+        version: With a digest.
+        public_key: PEM file of an Ed25519 key; the digest has to be signed by its owner.
+
     Raises:
-        MlflowException: The files are not those that were registered, or no digest was registered with them.
+        MlflowException: The files are not those that were registered, or no digest was registered with them, or the
+            digest is not signed with that key.
     """
     if version.digest is None:
         raise MlflowException.invalid_parameter_value(
             f"model version {version} has no tag {DIGEST}, so its files cannot be checked; register it with mlflow_sb3.log_model."
         )
+    if public_key is not None:
+        _check_signature(version, version.digest, public_key)
     with _downloaded(version.uri) as folder:
-        _check(version, folder)
+        if (found := digest(folder)) != version.digest:
+            raise MlflowException.invalid_parameter_value(
+                f"model version {version} has the digest {found}, but its tag says {version.digest}: "
+                "its files changed after registration; train and register it again."
+            )
         yield folder
 
 
 @contextmanager
-def fetch_uri(model_uri: str) -> Iterator[Path]:
-    """Download the files behind any model URI; those of a version with a digest are checked as ``fetch`` does."""
-    with _downloaded(model_uri) as folder:
-        version = _downloaded_version(folder) if model_uri.startswith("models:") else None
-        if version is not None and version.digest is not None:
-            _check(version, folder)
-        yield folder
+def fetch_uri(model_uri: str, *, public_key: KeyPath | None = None) -> Iterator[Path]:
+    """Download the files behind any model URI; those of a version with a digest are checked as ``fetch`` does.
 
-
-def _check(version: Version, folder: Path) -> None:
-    if (found := digest(folder)) != version.digest:
+    Raises:
+        MlflowException: As ``fetch``; or there is a public key, and the URI names no registered version.
+    """
+    version = _registered(model_uri)
+    if version is None and public_key is not None:
         raise MlflowException.invalid_parameter_value(
-            f"model version {version} has the digest {found}, but its tag says {version.digest}: "
-            "its files changed after registration; train and register it again."
+            f"{model_uri} is no version of a registered model, so it bears no signature for a public key to verify; "
+            "give models:/name/3 or models:/name@alias."
+        )
+    if version is not None and (version.digest is not None or public_key is not None):
+        with fetch(version, public_key=public_key) as folder:
+            yield folder
+    else:
+        with _downloaded(model_uri) as folder:
+            yield folder
+
+
+def _tags(digest: str, signing_key: KeyPath | None) -> dict[str, str]:
+    if signing_key is None:
+        return {DIGEST: digest}
+    from mlflow_sb3 import signing
+
+    return {DIGEST: digest, SIGNATURE: signing.sign(digest, signing_key)}
+
+
+def _check_signature(version: Version, digest: str, public_key: KeyPath) -> None:
+    from mlflow_sb3 import signing
+
+    if version.signature is None:
+        raise MlflowException.invalid_parameter_value(
+            f"model version {version} has no tag {SIGNATURE}, so nobody vouches for it; "
+            "register it with mlflow_sb3.log_model(..., signing_key=...)."
+        )
+    if not signing.verify(digest, version.signature, public_key):
+        raise MlflowException.invalid_parameter_value(
+            f"the signature of model version {version} does not fit its digest {digest} and the public key {os.fspath(public_key)!r}: "
+            "another key signed it, or its tags have changed; give the key of who signed it, or register it again."
         )
 
 
-def _downloaded_version(folder: Path) -> Version | None:
-    """The version that MLflow downloaded for an alias, a number or ``latest``, as it writes beside the files."""
-    path = folder / _WRITTEN_BY_MLFLOW
-    if not path.exists():
+def _registered(model_uri: str) -> Version | None:
+    """The version that a URI names by an alias, a number or ``latest``: asked of the registry, never of the files that came."""
+    if not is_models_uri(model_uri):
         return None
-    named = yaml.safe_load(path.read_text())
-    return find(named["model_name"], number=int(named["model_version"])) if named["model_name"] else None
+    named = get_model_name_and_version(MlflowClient(), model_uri.rstrip("/"))  # type: ignore[no-untyped-call]
+    return find(named[0], number=int(named[1])) if len(named) > 1 else None  # the id of a LoggedModel comes alone
 
 
 @contextmanager
@@ -193,6 +257,7 @@ def _version(found: ModelVersion) -> Version:
         model_id=found.model_id or str(found.source).removeprefix("models:/"),
         run_id=found.run_id or None,
         digest=found.tags.get(DIGEST),
+        signature=found.tags.get(SIGNATURE),
     )
 
 

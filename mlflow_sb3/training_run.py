@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 import mlflow
 from mlflow import MlflowClient
@@ -19,6 +20,9 @@ from mlflow_sb3.agent import INFERENCE, Inference
 from mlflow_sb3.registry import Version
 from mlflow_sb3.serving import ImageInput
 from mlflow_sb3.training import Trained
+
+if TYPE_CHECKING:
+    from mlflow_sb3.signing import KeyPath
 
 _FOLDER = "agent"
 _AGENT = "agent.zip"
@@ -39,8 +43,17 @@ class TrainingRun:
     description: str
     model: BaseAlgorithm
 
-    def log_model(self, name: str, *, alias: str, inference: Inference = "onnx", image_input: ImageInput = "tensor") -> Version:
+    def log_model(
+        self,
+        name: str,
+        *,
+        alias: str,
+        inference: Inference = "onnx",
+        image_input: ImageInput = "tensor",
+        signing_key: KeyPath | None = None,
+    ) -> Version:
         """Log the agent into the training run, as the model of the step it was kept from, and register it."""
+        registry.check_signing_key(signing_key)
         info = flavor.log_model(
             self.model,
             name=registry.model_name(self.env_id, self.algo),
@@ -50,7 +63,7 @@ class TrainingRun:
             inference=inference,
             image_input=image_input,
         )
-        return registry.register(info.model_id, name, alias=alias, tags={INFERENCE: inference})
+        return registry.register(info.model_id, name, alias=alias, tags={INFERENCE: inference}, signing_key=signing_key)
 
 
 def log(trained: Trained, description: str) -> None:

@@ -79,6 +79,16 @@ def registered(store: str, ppo: PPO) -> registry.Version:  # noqa: ARG001 a stor
     return registry.find("agent", number=1)
 
 
+@pytest.fixture
+def signed(store: str, ppo: PPO, keys: Keys) -> registry.Version:  # noqa: ARG001 a store to register in
+    """Version 1 of the registered model `agent`, the champion, signed with `keys`."""
+    import mlflow_sb3
+
+    mlflow_sb3.log_model(ppo, name="agent", registered_model_name="agent", signing_key=keys.private)
+    registry.set_alias("agent", "champion", 1)
+    return registry.find("agent", number=1)
+
+
 @pytest.fixture(scope="session")
 def saved(ppo: PPO, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a saved model."""

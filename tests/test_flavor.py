@@ -23,8 +23,9 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.torch_layers import FlattenExtractor
 
 import mlflow_sb3
-from mlflow_sb3 import export, origin, registry
+from mlflow_sb3 import export, origin, registry, signing
 from mlflow_sb3.policy import OnnxPolicy
+from tests.conftest import Keys
 
 AGENTS: list[tuple[type[BaseAlgorithm], str, dict[str, Any]]] = [
     (DQN, "CartPole-v1", {"learning_starts": 10}),
@@ -242,6 +243,32 @@ def test_logging_uses_the_active_run_and_registers(ppo: PPO) -> None:
     assert (logged.name, logged.params["p"], logged.tags["a"]) == ("agent", "1", "b")
     assert info.registered_model_version == 1
     assert mlflow.MlflowClient().get_model_version("mine", "1").tags["mlflow_sb3.digest"]
+
+
+@pytest.mark.usefixtures("store")
+def test_a_version_is_signed_when_it_is_logged(ppo: PPO, keys: Keys) -> None:
+    mlflow_sb3.log_model(ppo, name="agent", registered_model_name="mine", signing_key=str(keys.private))
+
+    version = registry.find("mine", number=1)
+    assert signing.verify(str(version.digest), str(version.signature), keys.public)
+    model = mlflow_sb3.load_model("models:/mine/1", public_key=str(keys.public), device="cpu")
+    assert model.num_timesteps == ppo.num_timesteps
+
+
+@pytest.mark.parametrize(
+    ("key", "name", "says"),
+    [
+        ("private", None, r"signs a registered version, and none is registered; give registered_model_name too"),
+        ("public", "mine", r"private key '.*public\.pem' is a public key; give one that"),
+    ],
+)
+@pytest.mark.usefixtures("store")
+def test_what_cannot_be_signed_is_refused_and_nothing_is_logged(key: str, name: str | None, says: str, ppo: PPO, keys: Keys) -> None:
+    with pytest.raises(MlflowException, match=says):
+        mlflow_sb3.log_model(ppo, name="agent", registered_model_name=name, signing_key=getattr(keys, key))
+
+    assert mlflow.search_logged_models(output_format="list") == []
+    assert mlflow.MlflowClient().search_registered_models() == []
 
 
 def test_the_algorithm_comes_back_to_go_on_training(ppo: PPO, saved: Path, tmp_path: Path) -> None:

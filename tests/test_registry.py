@@ -13,8 +13,9 @@ from mlflow.exceptions import MlflowException
 from stable_baselines3 import PPO
 
 import mlflow_sb3
-from mlflow_sb3 import registry
+from mlflow_sb3 import registry, signing
 from mlflow_sb3.registry import Version
+from tests.conftest import Keys
 
 
 def stored(version: Version) -> Path:
@@ -136,6 +137,34 @@ def test_a_version_without_a_digest_is_refused_by_fetch_and_loaded_by_load_polic
         registry.fetch(registry.find("unsigned", number=1)),
     ):
         pass
+
+
+def test_a_version_that_is_registered_with_a_key_bears_a_signature_of_its_digest(registered: Version, keys: Keys) -> None:
+    signed = registry.register(registered.model_id, "agent", signing_key=keys.private)
+
+    assert registered.signature is None
+    assert signed.signature == signing.sign(str(registered.digest), keys.private)
+    assert registry.find("agent", number=2) == signed
+
+
+def test_a_key_that_cannot_sign_registers_nothing(registered: Version, keys: Keys) -> None:
+    with pytest.raises(MlflowException, match=r"private key '.*public\.pem' is a public key"):
+        registry.register(registered.model_id, "another", signing_key=keys.public)
+
+    assert [model.name for model in MlflowClient().search_registered_models()] == ["agent"]
+
+
+def test_a_tag_of_the_caller_does_not_replace_the_digest(registered: Version) -> None:
+    tagged = registry.register(registered.model_id, "agent", tags={registry.DIGEST: "mine", "colour": "blue"})
+
+    assert tagged.digest == registered.digest
+    assert MlflowClient().get_model_version("agent", "2").tags["colour"] == "blue"
+
+
+@pytest.mark.usefixtures("registered")
+def test_a_uri_of_a_folder_in_a_version_is_refused() -> None:
+    with pytest.raises(MlflowException, match="Not a proper models:/ URI: models:/agent/1/agent"):
+        mlflow_sb3.load_policy("models:/agent/1/agent")
 
 
 def test_registering_sets_the_alias(registered: Version) -> None:

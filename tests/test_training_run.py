@@ -10,6 +10,7 @@ from mlflow.exceptions import MlflowException
 
 from mlflow_sb3 import environment, registry, training, training_run
 from mlflow_sb3.training import Trained
+from tests.conftest import Keys
 
 ONE_STEP = environment.describe(environment.make("tests.environments:OneStep-v0").spec)
 
@@ -59,6 +60,20 @@ def test_the_model_belongs_to_the_run_and_to_the_step_of_the_agent(run_id: str, 
     assert [(output.model_id, output.step) for output in outputs.model_outputs] == [(version.model_id, trained.kept.step)]
     with registry.fetch(version) as folder:
         assert (folder / "agent" / "policy.onnx").exists()
+
+
+def test_the_model_of_a_run_is_signed(run_id: str, keys: Keys) -> None:
+    version = training_run.load(run_id).log_model("mine", alias="challenger", signing_key=keys.private)
+
+    with registry.fetch(version, public_key=keys.public) as folder:
+        assert (folder / "agent" / "policy.onnx").exists()
+
+
+def test_a_key_that_cannot_sign_logs_nothing(run_id: str, keys: Keys) -> None:
+    with pytest.raises(MlflowException, match="is a public key"):
+        training_run.load(run_id).log_model("mine", alias="challenger", signing_key=keys.public)
+
+    assert mlflow.search_logged_models(output_format="list") == []
 
 
 def test_an_agent_is_not_unpickled_where_that_is_forbidden(run_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
