@@ -22,13 +22,14 @@ from steps.step import Step, VersionNumber
 @click.option("--version", "number", default="", type=VersionNumber(), help="Version to load instead of the alias.")
 @click.option("--episodes", default=100, show_default=True, type=click.IntRange(min=1), help="Episodes to play.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of the stream that gives every episode its seed.")
+@click.option("--public-key", default="", help="PEM file of an Ed25519 key that has to have signed the version; relative to the project.")
 @click.option("--video", default=False, show_default=True, type=bool, help="Film the first episode.")
-def evaluate(model_name: str, alias: str, number: int | None, episodes: int, seed: int, video: bool) -> None:
+def evaluate(model_name: str, alias: str, number: int | None, episodes: int, seed: int, public_key: str, video: bool) -> None:
     """Play EPISODES fresh episodes with an agent and log their returns."""
     from mlflow_sb3 import contender, environment, evaluation, pictures, registry
 
     version = registry.find(model_name, alias=alias, number=number)
-    agent = contender.load(version)
+    agent = contender.load(version, public_key=public_key or None)
     seeds = environment.seeds(seed, "evaluation", episodes)
     with tqdm(total=episodes, desc="evaluating", unit="episode", mininterval=1) as bar:
         played = agent.play(seeds, on_episode=bar.update)

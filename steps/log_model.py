@@ -1,7 +1,7 @@
 """Log the agent of a training run as a model, and register it.
 
 Reads   the folder agent/ and the parameters of the training run.
-Writes  the model into the training run, a version of the registered model with its digest, the alias challenger.
+Writes  the model into the training run, a version of the registered model with its digest and signature, the alias challenger.
 """
 
 from __future__ import annotations
@@ -25,17 +25,20 @@ from steps.step import Step, inference_option
     type=click.Choice(["tensor", "base64"]),
     help="base64: an image comes as the bytes of a binary column.",
 )
-def log_model(run_id: str, model_name: str, inference: Any, image_input: Any) -> None:
+@click.option("--signing-key", default="", help="PEM file of an Ed25519 private key to sign the version with; relative to the project.")
+def log_model(run_id: str, model_name: str, inference: Any, image_input: Any, signing_key: str) -> None:
     """Log the agent of a training run as a model that acts without PyTorch, and register it as the challenger."""
     from mlflow_sb3 import registry, training_run
 
     if model_name:
         registry.check_name(model_name)
+    key = signing_key or None
+    registry.check_signing_key(key)
     trained = training_run.load(run_id)
     name = model_name or registry.model_name(trained.env_id, trained.algo)
-    version = trained.log_model(name, alias=registry.CHALLENGER, inference=inference, image_input=image_input)
+    version = trained.log_model(name, alias=registry.CHALLENGER, inference=inference, image_input=image_input, signing_key=key)
     mlflow.set_tag("mlflow_sb3.version", str(version))
-    click.echo(f"Registered {version} as the challenger, digest {version.digest}")
+    click.echo(f"Registered {version} as the challenger, digest {version.digest}, {'signed' if key else 'not signed'}")
 
 
 if __name__ == "__main__":

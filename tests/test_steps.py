@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import click
@@ -20,6 +21,7 @@ from steps.main import main
 from steps.promote import promote
 from steps.step import Step
 from steps.train import train
+from tests.conftest import Keys
 
 TINY = ["--algo", "ppo", "--timesteps", "64", "--preset", "none", "--hyperparams", '{"n_steps": 64}']
 
@@ -161,6 +163,30 @@ def test_evaluation_prints_and_logs_the_episodes(champion: registry.Version) -> 
     assert artifacts(run, "evaluation") == {"evaluation/episodes.json", "evaluation/returns.png"}
     on_model = {metric.key: metric.value for metric in mlflow.get_logged_model(champion.model_id).metrics or []}
     assert on_model["evaluation/mean_return"] == run.data.metrics["evaluation/mean_return"]
+
+
+@pytest.mark.usefixtures("store")
+def test_a_version_is_signed_and_evaluated_with_the_public_key(keys: Keys, other_keys: Keys) -> None:
+    trained = succeed(train, *TINY)
+
+    logged = invoke(log_model, "--run-id", trained.info.run_id, "--signing-key", str(keys.private))
+    plain = invoke(log_model, "--run-id", trained.info.run_id)
+
+    challenger = ["--model-name", "cartpole-v1-ppo", "--episodes", "1", "--version"]
+    assert re.search("Registered cartpole-v1-ppo/1 as the challenger, digest [0-9a-f]{64}, signed\n", logged.stdout)
+    assert plain.stdout.endswith(", not signed\n")
+    succeed(evaluate, *challenger, "1", "--public-key", str(keys.public))
+    assert_refused(invoke(evaluate, *challenger, "1", "--public-key", str(other_keys.public)), 1, "another key signed it")
+    assert_refused(invoke(evaluate, *challenger, "2", "--public-key", str(keys.public)), 1, "has no tag mlflow_sb3.signature")
+    assert_refused(invoke(evaluate, *challenger, "1", "--public-key", "no.pem"), 1, "public key 'no.pem' cannot be read")
+
+
+@pytest.mark.usefixtures("store")
+def test_a_key_that_cannot_sign_is_refused_before_any_work(keys: Keys) -> None:
+    nowhere = ["--run-id", "0" * 32]
+
+    assert_refused(invoke(log_model, *nowhere, "--signing-key", "no.pem"), 1, "private key 'no.pem' cannot be read")
+    assert_refused(invoke(log_model, *nowhere, "--signing-key", str(keys.public)), 1, "is a public key; give one that")
 
 
 def test_evaluation_films_an_episode_when_asked(champion: registry.Version) -> None:

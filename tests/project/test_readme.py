@@ -37,6 +37,7 @@ def test_every_command_of_the_readme_is_run_by_a_test() -> None:
         "mlflow run https",
         "mlflow models",
         "curl",
+        "openssl",
     )
 
     assert [line for line in [*SHELL, *TABLE] if not line.startswith(tested)] == []
@@ -95,6 +96,19 @@ def test_a_git_uri_evaluates_the_champion(trained_place: Place) -> None:
     done = trained_place.shell(line)
 
     assert done.returncode == 0, done.stderr
+    assert "Mean reward: " in done.stdout
+
+
+def test_a_signed_version_is_evaluated_with_the_public_key(trained_place: Place) -> None:
+    run_id = trained_place.runs("tags.mlflow.project.entryPoint = 'train'")[0].info.run_id
+    line = command("mlflow run . -e log_model").replace("run_id=RUN_ID", f"run_id={run_id} -P model_name=signed")
+
+    made = trained_place.shell(command("openssl"))
+    done = trained_place.shell(line.replace("alias=challenger", "alias=challenger -P model_name=signed"))
+
+    assert made.returncode == 0, made.stderr
+    assert done.returncode == 0, done.stderr
+    assert trained_place.client.get_model_version("signed", "1").tags["mlflow_sb3.signature"]
     assert "Mean reward: " in done.stdout
 
 
