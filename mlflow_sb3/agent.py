@@ -11,10 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import mlflow.pyfunc
+import numpy as np
 from mlflow.environment_variables import MLFLOW_UV_AUTO_DETECT
 from mlflow.models import Model, ModelSignature
 
 from mlflow_sb3 import serving, settings
+from mlflow_sb3.evaluation import Policy
+from mlflow_sb3.inputs import Inputs
+from mlflow_sb3.observations import Observations
 from mlflow_sb3.policy import ARCHIVE, CARD, GRAPH, STATISTICS
 from mlflow_sb3.serving import ImageInput
 
@@ -23,6 +27,8 @@ if TYPE_CHECKING:
 
 FLAVOR_NAME = "stable_baselines3"
 AGENT = "agent"
+EXAMPLE_ACTION = "example_action"
+"""Key of the card: what the agent does with the model's input example, None where that is the caller's own."""
 INFERENCE = "mlflow_sb3.inference"
 """Tag of a model: by what it acts."""
 
@@ -60,13 +66,15 @@ def prepare(model: BaseAlgorithm, environment: str | None, *, inference: Inferen
     if statistics is not None:
         files[STATISTICS] = json.dumps(statistics).encode()
     known: dict[str, Any] = {"inference": inference}
+    acting: Policy
     if inference == "onnx":
         exported = export.export(model, source)
         files[GRAPH] = exported.graph
         known |= {"distribution": exported.policy.distribution, "parity": asdict(exported.parity)}
-        inputs, example = exported.policy.inputs, exported.example
+        acting, inputs, example = exported.policy, exported.policy.inputs, exported.example
     else:
         settings.check_unpickling_allowed("inference=native")
+        acting = native.NativePolicy.of(model, source.observation_space, source.action_space)
         inputs, example = native.inputs(model, source.observation_space, source.action_space), export.sampled(source.observation_space, 1)
     action_space = spaces.described(source.action_space)
     card = {
@@ -76,10 +84,19 @@ def prepare(model: BaseAlgorithm, environment: str | None, *, inference: Inferen
         "environment": None if source.description is None else json.loads(source.description),
         "versions": {name: importlib.metadata.version(name) for name in (*_ACTS_WITH, *_LEARNS_WITH)},
         "digests": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
+        EXAMPLE_ACTION: _first_action(acting, inputs, example),
         **known,
     }
     signature = serving.signature(inputs, action_space, image_input=image_input)
     return Agent(card, files, signature, serving.example(inputs, example, image_input=image_input))
+
+
+def _first_action(policy: Policy, inputs: Inputs, example: Observations) -> list[Any]:
+    """What the agent does at the beginning of an episode with one observation, everything allowed."""
+    masks = None if inputs.mask_size is None else np.ones((1, inputs.mask_size), bool)
+    action, _ = policy.predict(example, None, np.ones(1, bool), action_masks=masks)
+    answer: list[Any] = action.tolist()
+    return answer
 
 
 @dataclass(frozen=True)
@@ -129,7 +146,8 @@ class Agent:
                 metadata=metadata,
             )
         (folder / AGENT).mkdir()
-        (folder / AGENT / CARD).write_text(json.dumps(self.card, indent=2))
+        own = {EXAMPLE_ACTION: None} if input_example is not None else {}
+        (folder / AGENT / CARD).write_text(json.dumps(self.card | own, indent=2))
         for name, content in self.files.items():
             (folder / AGENT / name).write_bytes(content)
         mlflow_model.model_size_bytes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())

@@ -1,101 +1,162 @@
-"""Challenger against champion on the same seeds: who of them is better, and the verdict."""
+"""Challenger against champion on the same seeds: the gate's settings, its looks at the pairs, and the verdict."""
 
 from __future__ import annotations
 
 import hashlib
+import json
+import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
-from mlflow_sb3 import evaluation
+from mlflow_sb3 import bounds
+from mlflow_sb3.bounds import Bounds
 from mlflow_sb3.evaluation import Episodes
 
-SCHEMA = 1
-"""Of ``promotion.json``; rises when the meaning of a key changes."""
+LOOKS = (25, 50, 100, 200)
+"""Pairs after which the gate may reject, but not promote: to promote early would promote the lucky."""
+FEWEST = 2
+"""Pairs of which a mean and its error can be said."""
+SMALLEST_ALPHA, LARGEST_ALPHA = 0.001, 0.5
+WORST = 0.05
+"""Share of the episodes that count as the worst."""
+
+Word = Literal["promote", "reject", "tie", "inconclusive"]
+Play = Callable[[int, int], tuple[Episodes, Episodes]]
+"""Plays the pairs ``start`` to ``stop``: the episodes of the challenger, and those of the other one on the same seeds."""
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What the gate decided, and why in one sentence."""
-
-    verdict: Literal["promote", "reject", "tie"]
-    reason: str
-
-    @property
-    def promoted(self) -> bool:
-        """Whether the challenger becomes the champion."""
-        return self.verdict == "promote"
-
-
-def gate_seed(name: str, challenger: str, champion: str | None, episodes: int) -> int:
-    """The seed of the stream ``gate``: another for every pair of agents, the same whenever the pair is compared again.
-
-    Args:
-        name: Of the registered model.
-        challenger: Model id.
-        champion: Model id, if there is a champion.
-        episodes: That each of them plays.
-    """
-    text = "\n".join([name, challenger, champion or "", str(episodes)])
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
-
-
-def decide(challenger: Episodes, champion: Episodes | None) -> Verdict:
-    """Compare mean returns; a tie keeps the champion, and without a champion the challenger becomes it.
-
-    Args:
-        challenger: Its episodes.
-        champion: Its episodes on the same seeds.
+class Gate:
+    """What a challenger has to show, in returns and episodes.
 
     Raises:
-        ValueError: The two played different seeds, or a return is not finite.
+        ValueError: A setting is out of its range.
     """
-    played = summarized(challenger)
-    if champion is None:
-        return Verdict("promote", f"there is no champion yet, and the challenger returns {played:.2f} on average")
+
+    episodes: int = 400
+    alpha: float = 0.05
+    min_improvement: float = 0.0
+    min_return: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.episodes < FEWEST:
+            raise ValueError(f"episodes={self.episodes}: it takes two pairs at least to say how sure their mean is; give 400.")
+        if not SMALLEST_ALPHA <= self.alpha < LARGEST_ALPHA:
+            raise ValueError(f"alpha={self.alpha}: give a chance of error from {SMALLEST_ALPHA} to {LARGEST_ALPHA}, such as 0.05.")
+        if not 0 <= self.min_improvement < math.inf:
+            raise ValueError(f"min_improvement={self.min_improvement}: give a return of 0 or more that the challenger has to be ahead.")
+        if self.min_return is not None and not math.isfinite(self.min_return):
+            raise ValueError(f"min_return={self.min_return}: give a finite return.")
+
+    @property
+    def looks(self) -> list[int]:
+        """Numbers of pairs after which the gate looks at them; after the last one it decides."""
+        return [*(pairs for pairs in LOOKS if pairs < self.episodes), self.episodes]
+
+    def seed(self, name: str, challenger: str, champion: str | None, environment: str | None) -> int:
+        """The seed of the stream ``gate``: another for every pair of agents and every setting, the same whenever it is asked for again.
+
+        A setting given as 0 is that given as 0.0.
+
+        Args:
+            name: Of the registered model.
+            challenger: Model id.
+            champion: Model id, if there is a champion.
+            environment: The judge, if it is named.
+        """
+        settings = {key: None if value is None else float(value) for key, value in asdict(self).items()}
+        text = json.dumps([name, challenger, champion, environment, settings])
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the first pairs say about the mean of the differences, challenger less champion."""
+
+    pairs: int
+    mean_difference: float
+    bounds: Bounds
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The verdict and all that it rests on."""
+
+    gate: Gate
+    challenger: Episodes
+    champion: Episodes
+    looks: list[Look]
+    verdict: Word
+    challenger_bounds: Bounds | None
+    """Of the challenger's mean return, where a least return was asked for."""
+
+    @property
+    def differences(self) -> NDArray[np.float64]:
+        """Challenger less champion, shape ``(pairs,)``."""
+        return self.challenger.returns - self.champion.returns
+
+    @property
+    def probability_of_improvement(self) -> float:
+        """Share of the pairs in which the challenger returned more, with half of the ties (Agarwal et al. 2021, section 4.3)."""
+        return float(np.mean(self.differences > 0) + np.mean(self.differences == 0) / 2)
+
+    @property
+    def tells_nothing_apart(self) -> bool:
+        """Whether every episode of both of them returned the same."""
+        return len({*self.challenger.returns.tolist(), *self.champion.returns.tolist()}) == 1
+
+
+def compare(gate: Gate, play: Play, *, seed: int) -> Comparison:
+    """Let both play until the challenger is surely not better, or to the end.
+
+    Args:
+        gate: What the challenger has to show.
+        play: Plays some of the pairs.
+        seed: Of the bootstrap.
+
+    Raises:
+        ValueError: A return is not finite, or the two played different seeds.
+    """
+    looks: list[Look] = []
+    challenger = champion = Episodes.none()
+    for pairs in gate.looks:
+        more, others = play(len(challenger.seeds), pairs)
+        challenger, champion = challenger + more, champion + others
+        _check(challenger, champion)
+        differences = challenger.returns - champion.returns
+        looks.append(Look(pairs, float(differences.mean()), bounds.of_mean(differences, gate.alpha, seed=seed)))
+        if differences.any() and looks[-1].bounds.upper <= gate.min_improvement:
+            return Comparison(gate, challenger, champion, looks, "reject", None)
+    own = None if gate.min_return is None else bounds.of_mean(challenger.returns, gate.alpha, seed=seed)
+    return Comparison(gate, challenger, champion, looks, _decide(gate, differences, looks[-1], own), own)
+
+
+def worst(returns: NDArray[np.float64]) -> float:
+    """Mean of the worst 5 % of the returns, of one of them at least."""
+    count = max(1, math.ceil(WORST * len(returns)))
+    return float(np.sort(returns)[:count].mean())
+
+
+def _decide(gate: Gate, differences: NDArray[np.float64], last: Look, own: Bounds | None) -> Word:
+    if not differences.any():
+        return "tie"
+    if not last.bounds.lower > gate.min_improvement:
+        return "inconclusive"
+    if own is None or gate.min_return is None or own.lower >= gate.min_return:
+        return "promote"
+    return "reject" if own.upper < gate.min_return else "inconclusive"
+
+
+def _check(challenger: Episodes, champion: Episodes) -> None:
     if not np.array_equal(challenger.seeds, champion.seeds):
         raise ValueError("challenger and champion played different seeds; play both on the same.")
-    reigning = summarized(champion)
-    against = f"{played:.2f} on average, the champion {reigning:.2f}, over the same {len(challenger.seeds)} episodes"
-    if played > reigning:
-        return Verdict("promote", f"the challenger returns {against}")
-    if played < reigning:
-        return Verdict("reject", f"the challenger returns only {against}")
-    return Verdict("tie", f"the challenger returns {against}; a tie keeps the champion")
-
-
-def summarized(episodes: Episodes) -> float:
-    """Mean return of episodes whose returns are all finite."""
-    if not np.isfinite(episodes.returns).all():
-        raise ValueError("an episode has a return that is not finite, which cannot be compared; check the environment's rewards.")
-    return float(episodes.returns.mean())
-
-
-def metrics(challenger: Episodes, champion: Episodes | None) -> dict[str, float]:
-    """The numbers behind the verdict, under ``promotion/``."""
-    numbers = evaluation.summarize(challenger).metrics("promotion/challenger_")
-    if champion is None:
-        return numbers
-    difference = float((challenger.returns - champion.returns).mean())
-    return numbers | evaluation.summarize(champion).metrics("promotion/champion_") | {"promotion/mean_difference": difference}
-
-
-def record(verdict: Verdict, challenger: Episodes, champion: Episodes | None) -> dict[str, Any]:
-    """The verdict and its evidence as JSON values."""
-    return {
-        "schema": SCHEMA,
-        **asdict(verdict),
-        "challenger": asdict(evaluation.summarize(challenger)),
-        "champion": None if champion is None else asdict(evaluation.summarize(champion)),
-        "episodes": table(challenger, champion),
-    }
-
-
-def table(challenger: Episodes, champion: Episodes | None) -> dict[str, list[float]]:
-    """The episodes side by side as columns."""
-    columns: dict[str, list[float]] = {"seed": challenger.seeds.tolist()}
     for name, episodes in (("challenger", challenger), ("champion", champion)):
-        if episodes is not None:
-            columns |= {f"{name}_return": episodes.returns.tolist(), f"{name}_length": episodes.lengths.tolist()}
-    return columns
+        if (broken := ~np.isfinite(episodes.returns)).any():
+            raise ValueError(
+                f"the {name}'s episode with the seed {episodes.seeds[broken][0]} returned {episodes.returns[broken][0]}, "
+                "which cannot be compared; check the environment's rewards."
+            )

@@ -179,6 +179,12 @@ def describe(spec: EnvSpec | None) -> str:
     return _write(replace(spec, additional_wrappers=wrappers))
 
 
+def same(first: str, second: str) -> bool:
+    """Whether two descriptions are of one environment; a field that only one version of Gymnasium knows has to be empty."""
+    specs = json.loads(first), json.loads(second)
+    return all(specs[0].get(key) == specs[1].get(key) or not (specs[0].get(key) or specs[1].get(key)) for key in {*specs[0], *specs[1]})
+
+
 def wrappers(description: str) -> list[dict[str, Any]]:
     """The wrappers of a described environment, in the notation of ``compose``."""
     return [{wrapper["entry_point"]: wrapper["kwargs"]} for wrapper in json.loads(description)["additional_wrappers"]]

@@ -48,6 +48,19 @@ class Episodes:
     returns: NDArray[np.float64]
     lengths: NDArray[np.int64]
 
+    @classmethod
+    def none(cls) -> Episodes:
+        """No episodes, to add others to."""
+        return cls(np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.int64))
+
+    def __add__(self, more: Episodes) -> Episodes:
+        """These episodes, and then the others."""
+        return Episodes(
+            np.concatenate([self.seeds, more.seeds]),
+            np.concatenate([self.returns, more.returns]),
+            np.concatenate([self.lengths, more.lengths]),
+        )
+
     def table(self) -> dict[str, list[float]]:
         """Columns ``episode``, ``seed``, ``return`` and ``length``, as ``mlflow.log_table`` takes them."""
         return {

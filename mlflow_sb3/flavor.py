@@ -139,7 +139,7 @@ def log_model(
         raise MlflowException.invalid_parameter_value(
             f"signing_key={os.fspath(signing_key)!r} signs a registered version, and none is registered; give registered_model_name too."
         )
-    registry.check_signing_key(signing_key)
+    registry.check_keys(signing_key)
     info: ModelInfo = Model.log(
         artifact_path=artifact_path,
         flavor=agent.prepare(sb3_model, environment, inference=inference, image_input=image_input),

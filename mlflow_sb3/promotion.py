@@ -1,87 +1,127 @@
-"""The gate: challenger and champion play now, on the same seeds, and the better one bears the alias."""
+"""A challenger takes the champion's place, or does not: decided by games on the same seeds, recorded, and only then done."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
+import mlflow
 from mlflow import MlflowClient
-from mlflow.exceptions import MlflowException
+from mlflow.entities import Run
 from tqdm import tqdm
 
-from mlflow_sb3 import comparison, contender, environment, registry
-from mlflow_sb3.comparison import Verdict
-from mlflow_sb3.contender import Contender
+from mlflow_sb3 import lock, match, promotion_run, record, registry, reigns, servable, words
+from mlflow_sb3.comparison import Gate
+from mlflow_sb3.record import Record
 from mlflow_sb3.registry import Version
+from mlflow_sb3.reigns import Move
 
-PREVIOUS = "previous-{alias}"
+if TYPE_CHECKING:
+    from mlflow_sb3.signing import KeyPath
+
+APPROVAL = "approval"
+"""Tag of a model version; ``approved`` lets its promotion go on where approval is required."""
 
 
 @dataclass(frozen=True)
-class Promotion:
-    """What the gate found; nothing has changed in the registry yet."""
+class Terms:
+    """On which terms a challenger is promoted."""
 
-    challenger: Version
-    champion: Version | None
-    verdict: Verdict
-    metrics: dict[str, float]
-    record: dict[str, Any]
-
-    def apply(self, alias: str) -> None:
-        """Move the alias if the challenger won, and write the verdict on the challenger's version.
-
-        Raises:
-            MlflowException: The alias has moved since the games began.
-        """
-        name = self.challenger.name
-        if (now := registry.champion(name, alias)) != self.champion:
-            raise MlflowException.invalid_parameter_value(
-                f"{alias} of {name} is {now} now, and was {self.champion} when the games began; promote again."
-            )
-        if self.verdict.promoted:
-            registry.set_alias(name, alias, self.challenger.number)
-            if self.champion is not None:
-                registry.set_alias(name, PREVIOUS.format(alias=alias), self.champion.number)
-        for key, value in {"verdict": self.verdict.verdict, "reason": self.verdict.reason}.items():
-            MlflowClient().set_model_version_tag(name, str(self.challenger.number), f"mlflow_sb3.{key}", value)
+    alias: str = "champion"
+    gate: Gate = field(default_factory=Gate)
+    judge: str | None = None
+    """See ``match.arrange``."""
+    force: str | None = None
+    """Why the challenger is promoted without playing; None to let it play."""
+    approval: bool = False
+    """Whether a person has to approve it first, by the tag ``approval=approved`` of the version."""
+    public_key: KeyPath | None = None
+    """See ``registry.fetch``."""
 
 
-def hold(challenger: Version, champion: Version | None, *, episodes: int = 100, progress: bool = False) -> Promotion:
-    """Let a challenger play against the champion.
+def promote(challenger: Version, terms: Terms, *, progress: bool = False) -> Record:
+    """Decide about a challenger, write down why, and give it the alias if it won.
+
+    Others may promote versions of the same model at the same time: when the champion has changed during the games, the
+    challenger plays against the new one. A promotion that was interrupted is finished first.
 
     Args:
         challenger: Version that may become the champion.
-        champion: The version that is, if there is one.
-        episodes: For each of them, on seeds that are used for this pair alone.
+        terms: What it has to show, and what else has to be.
         progress: Show a progress bar on standard error.
 
+    Returns:
+        The record, as ``promotion.json`` has it.
+
     Raises:
-        MlflowException: A version's files have changed, the two were trained in different environments, or the
-            challenger is the champion.
+        MlflowException: Nothing could be decided, as where a version cannot be loaded or served; the record says so.
     """
-    if champion is not None and champion.number == challenger.number:
-        raise MlflowException.invalid_parameter_value(f"{challenger} is the champion already; name another version to promote.")
-    contenders = [contender.load(version) for version in (challenger, champion) if version is not None]
-    _check_environments(contenders)
-    seed = comparison.gate_seed(challenger.name, *_model_ids(challenger, champion), episodes)
-    seeds = environment.seeds(seed, "gate", episodes)
-    with tqdm(total=episodes * len(contenders), desc="gate", unit="episode", disable=not progress, mininterval=1) as bar:
-        played = [one.play(seeds, on_episode=bar.update) for one in contenders]
-    sides = (played[0], played[1] if champion is not None else None)
-    verdict = comparison.decide(*sides)
-    versions = {"challenger_version": asdict(challenger), "champion_version": None if champion is None else asdict(champion)}
-    return Promotion(challenger, champion, verdict, comparison.metrics(*sides), comparison.record(verdict, *sides) | versions)
+    run = active_run()
+    reigns.finish_interrupted(challenger.name, terms.alias)
+    earlier: list[Any] = []
+    while True:
+        champion = registry.champion(challenger.name, terms.alias)
+        promotion = record.begin(run, challenger, champion, terms.alias, "test" if terms.force is None else "force") | {"earlier": earlier}
+        if champion is not None and champion.number == challenger.number:
+            return _nothing_to_do(promotion)
+        try:
+            promotion |= _decide(challenger, champion, terms, promotion, progress=progress)
+            if promotion["moves"]:
+                servable.check(challenger, public_key=terms.public_key)
+        except Exception as error:  # an environment or the code of a model may raise anything
+            promotion |= {"verdict": "error", "moves": False, "reason": " ".join(f"{error}".split()) or type(error).__name__}
+            promotion_run.write(promotion, challenger)
+            promotion_run.illustrate(promotion, challenger)
+            raise
+        promotion_run.write(promotion, challenger)
+        if not promotion["moves"] or _take_over(challenger, champion, terms.alias, run.info.run_id):
+            break
+        earlier = [*earlier, {key: promotion[key] for key in ("champion", "verdict", "reason")}]
+    if promotion["moves"] or promotion["verdict"] in ("reject", "tie"):
+        registry.drop_alias(challenger, registry.CHALLENGER)
+    promotion_run.illustrate(promotion, challenger)
+    return promotion
 
 
-def _check_environments(contenders: list[Contender]) -> None:
-    first, *others = contenders
-    for other in others:
-        if other.environment != first.environment:
-            raise MlflowException.invalid_parameter_value(
-                f"{first.version} and {other.version} were trained in different environments, so their returns cannot be compared; "
-                "register them under different names."
-            )
+def active_run() -> Run:
+    """The active run with its tags; there has to be one, for the record."""
+    active = mlflow.active_run()
+    if active is None:
+        raise mlflow.MlflowException.invalid_parameter_value("a promotion is recorded in a run; call it inside mlflow.start_run().")
+    return MlflowClient().get_run(active.info.run_id)
 
 
-def _model_ids(challenger: Version, champion: Version | None) -> tuple[str, str | None]:
-    return challenger.model_id, None if champion is None else champion.model_id
+def _decide(challenger: Version, champion: Version | None, terms: Terms, promotion: Record, *, progress: bool) -> Record:
+    """The verdict with its evidence, and whether the alias moves."""
+    approval = MlflowClient().get_model_version(challenger.name, str(challenger.number)).tags.get(APPROVAL)
+    allowed = not terms.approval or approval == "approved"
+    asked: Record = {"approval": approval if terms.approval else None}
+    if terms.force is not None:
+        asked |= {"verdict": "promote", "moves": allowed}
+        return asked | {"reason": words.forced(promotion | asked, terms.force)}
+    arranged = match.arrange(challenger, champion, terms.gate, judge=terms.judge, public_key=terms.public_key)
+    with tqdm(total=2 * terms.gate.episodes, desc="gate", unit="episode", disable=not progress, mininterval=1) as bar:
+        found = record.evidence(arranged, arranged.play(terms.gate, on_episode=bar.update))
+    found |= asked | {"judge": terms.judge, "moves": found["verdict"] == "promote" and allowed}
+    return found | {"reason": words.reason(promotion | found)}
+
+
+def _take_over(challenger: Version, champion: Version | None, alias: str, run_id: str) -> bool:
+    """Give the alias to the challenger; false when somebody else has become champion since the games began."""
+    with lock.held(challenger.name) as held:
+        found = reigns.settle(challenger.name, alias, held)
+        if found.champion != (None if champion is None else champion.number):
+            return False
+        reigns.move(found, (*found.numbers, challenger.number), Move("promotion", run_id), held)
+        return reigns.read(challenger.name, alias).champion == challenger.number
+
+
+def _nothing_to_do(promotion: Record) -> Record:
+    """The challenger is the champion: what its promotion left undone is done, and what it wrote on the version stays."""
+    challenger = Version(**promotion["challenger"])
+    promotion |= {"verdict": "tie", "moves": False}
+    promotion |= {"reason": f"{challenger} is the {promotion['alias']} already, and nothing was played."}
+    mlflow.log_dict(promotion, promotion_run.RECORD)
+    registry.drop_alias(challenger, registry.CHALLENGER)
+    promotion_run.illustrate(promotion, challenger)
+    return promotion

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
 CHALLENGER = "challenger"
 """Alias of the version that was registered last."""
+ROLLED_BACK = "mlflow_sb3.rolled_back"
+"""Tag of a model version that lost the alias by a rollback: the run of the rollback."""
+SCORE = "eval/kept_mean_reward"
+"""Metric of a training run: the mean return of the kept agent over the fresh episodes of the choice."""
 DIGEST = "mlflow_sb3.digest"
 """Tag of a model version: SHA-256 over a manifest of its files."""
 SIGNATURE = "mlflow_sb3.signature"
@@ -75,6 +79,22 @@ def check_alias(alias: str) -> None:
         )
 
 
+def check_exists(name: str) -> None:
+    """Refuse a registered model that does not exist.
+
+    Raises:
+        MlflowException: There is none of that name.
+    """
+    try:
+        MlflowClient().get_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        raise MlflowException.invalid_parameter_value(
+            f"registered model {name!r} does not exist on {mlflow.get_registry_uri()}; train and log an agent of that name first."
+        ) from error
+
+
 def find(name: str, *, alias: str | None = None, number: int | None = None) -> Version:
     """Find a version by its number, or else by its alias.
 
@@ -89,13 +109,44 @@ def find(name: str, *, alias: str | None = None, number: int | None = None) -> V
     except MlflowException as error:
         if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise
-        raise MlflowException.invalid_parameter_value(_missing(client, name, alias, number)) from error
+        check_exists(name)
+        raise MlflowException.invalid_parameter_value(_missing(name, alias, number)) from error
 
 
 def champion(name: str, alias: str) -> Version | None:
     """The version that bears an alias, or None when none does yet."""
     aliases = MlflowClient().get_registered_model(name).aliases
     return find(name, number=int(aliases[alias])) if alias in aliases else None
+
+
+def best(name: str, alias: str, experiment_id: str, top: int) -> list[Version]:
+    """The versions whose trainings in an experiment scored best, the best one first, without the champion and what was rolled back.
+
+    Raises:
+        MlflowException: There is none.
+    """
+    check_exists(name)
+    client = MlflowClient()
+    numbers: dict[str | None, int] = {}
+    for found in client.search_model_versions(f"name='{name}'"):
+        if ROLLED_BACK not in found.tags:
+            numbers[found.run_id] = max(int(found.version), numbers.get(found.run_id, 0))
+    runs = client.search_runs([experiment_id], f"metrics.`{SCORE}` > -1e308", order_by=[f"metrics.`{SCORE}` DESC"], max_results=1000)
+    reigning = champion(name, alias)
+    scored = [numbers[run.info.run_id] for run in runs if run.info.run_id in numbers]
+    chosen = [number for number in scored if reigning is None or number != reigning.number][:top]
+    if not chosen:
+        raise MlflowException.invalid_parameter_value(
+            f"no version of {name} but the champion comes from a training of this experiment; name the experiment, or train first."
+        )
+    return [find(name, number=number) for number in chosen]
+
+
+def drop_alias(version: Version, alias: str) -> None:
+    """Take an alias from a version, if that bears it."""
+    client = MlflowClient()
+    if int(client.get_registered_model(version.name).aliases.get(alias, 0)) == version.number:
+        client.delete_registered_model_alias(version.name, alias)
 
 
 def register(
@@ -120,7 +171,7 @@ def register(
     Raises:
         MlflowException: The key cannot sign, or the alias cannot be set; no version is registered then.
     """
-    check_signing_key(signing_key)
+    check_keys(signing_key)
     uri = f"models:/{model_id}"
     with _downloaded(uri) as folder:
         all_tags = (tags or {}) | _tags(digest(folder), signing_key)
@@ -134,12 +185,14 @@ def register(
     return find(name, number=int(registered.version))
 
 
-def check_signing_key(signing_key: KeyPath | None) -> None:
-    """Refuse a key that cannot sign, before the work that it is for is done."""
-    if signing_key is not None:
+def check_keys(signing_key: KeyPath | None, public_key: KeyPath | None = None) -> None:
+    """Refuse keys that cannot sign or verify, before the work that they are for is done."""
+    if signing_key is not None or public_key is not None:
         from mlflow_sb3 import signing
 
-        signing.check_private_key(signing_key)
+        for key, check in ((signing_key, signing.check_private_key), (public_key, signing.check_public_key)):
+            if key is not None:
+                check(key)
 
 
 def set_alias(name: str, alias: str, number: int) -> None:
@@ -261,16 +314,9 @@ def _version(found: ModelVersion) -> Version:
     )
 
 
-def _missing(client: MlflowClient, name: str, alias: str | None, number: int | None) -> str:
-    try:
-        model = client.get_registered_model(name)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        return f"registered model {name!r} does not exist on {mlflow.get_registry_uri()}; train and log an agent of that name first."
-    if number is not None:
-        return f"registered model {name} has no version {number}; its aliases are {_aliases(model.aliases)}."
-    return f"registered model {name} has no alias {alias!r}; its aliases are {_aliases(model.aliases)}."
+def _missing(name: str, alias: str | None, number: int | None) -> str:
+    wanted = f"alias {alias!r}" if number is None else f"version {number}"
+    return f"registered model {name} has no {wanted}; its aliases are {_aliases(MlflowClient().get_registered_model(name).aliases)}."
 
 
 def _aliases(aliases: dict[str, str]) -> str:

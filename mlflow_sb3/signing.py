@@ -30,6 +30,15 @@ def check_private_key(path: KeyPath) -> None:
     _private_key(path)
 
 
+def check_public_key(path: KeyPath) -> None:
+    """Refuse what cannot verify, before the work that is to be verified is done.
+
+    Raises:
+        MlflowException: The file cannot be read, or holds no Ed25519 public key.
+    """
+    _public_key(path)
+
+
 def sign(digest: str, private_key: KeyPath) -> str:
     """Sign a digest; the signature is text in base64.
 

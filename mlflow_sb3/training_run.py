@@ -29,7 +29,6 @@ _AGENT = "agent.zip"
 _ENVIRONMENT = "environment.json"
 _STATISTICS = "vec_normalize.json"
 _STEP = "eval/kept_step"
-_SCORE = "eval/kept_mean_reward"
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ class TrainingRun:
         signing_key: KeyPath | None = None,
     ) -> Version:
         """Log the agent into the training run, as the model of the step it was kept from, and register it."""
-        registry.check_signing_key(signing_key)
+        registry.check_keys(signing_key)
         info = flavor.log_model(
             self.model,
             name=registry.model_name(self.env_id, self.algo),
@@ -76,7 +75,7 @@ def log(trained: Trained, description: str) -> None:
         mlflow.log_artifacts(folder, _FOLDER)
     mlflow.set_tag(registry.DIGEST, hashlib.sha256(trained.kept.agent).hexdigest())
     mlflow.log_table(trained.table(), "candidates.json")
-    mlflow.log_metrics({_STEP: trained.kept.step, _SCORE: trained.kept.score})
+    mlflow.log_metrics({_STEP: trained.kept.step, registry.SCORE: trained.kept.score})
 
 
 def load(run_id: str) -> TrainingRun:

@@ -13,7 +13,7 @@ import click
 import mlflow
 from tqdm import tqdm
 
-from steps.step import Step, VersionNumber
+from steps.step import Step, VersionNumber, public_key_option
 
 
 @click.command(cls=Step)
@@ -22,7 +22,7 @@ from steps.step import Step, VersionNumber
 @click.option("--version", "number", default="", type=VersionNumber(), help="Version to load instead of the alias.")
 @click.option("--episodes", default=100, show_default=True, type=click.IntRange(min=1), help="Episodes to play.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of the stream that gives every episode its seed.")
-@click.option("--public-key", default="", help="PEM file of an Ed25519 key that has to have signed the version; relative to the project.")
+@public_key_option
 @click.option("--video", default=False, show_default=True, type=bool, help="Film the first episode.")
 def evaluate(model_name: str, alias: str, number: int | None, episodes: int, seed: int, public_key: str, video: bool) -> None:
     """Play EPISODES fresh episodes with an agent and log their returns."""

@@ -11,7 +11,7 @@ from typing import Any
 import click
 import mlflow
 
-from steps.step import Step, inference_option
+from steps.step import Step, inference_option, signing_key_option
 
 
 @click.command(cls=Step)
@@ -25,7 +25,7 @@ from steps.step import Step, inference_option
     type=click.Choice(["tensor", "base64"]),
     help="base64: an image comes as the bytes of a binary column.",
 )
-@click.option("--signing-key", default="", help="PEM file of an Ed25519 private key to sign the version with; relative to the project.")
+@signing_key_option
 def log_model(run_id: str, model_name: str, inference: Any, image_input: Any, signing_key: str) -> None:
     """Log the agent of a training run as a model that acts without PyTorch, and register it as the challenger."""
     from mlflow_sb3 import registry, training_run
@@ -33,7 +33,7 @@ def log_model(run_id: str, model_name: str, inference: Any, image_input: Any, si
     if model_name:
         registry.check_name(model_name)
     key = signing_key or None
-    registry.check_signing_key(key)
+    registry.check_keys(key)
     trained = training_run.load(run_id)
     name = model_name or registry.model_name(trained.env_id, trained.algo)
     version = trained.log_model(name, alias=registry.CHALLENGER, inference=inference, image_input=image_input, signing_key=key)

@@ -16,7 +16,16 @@ from mlflow.entities import Run
 from mlflow.exceptions import ExecutionException
 
 from mlflow_sb3 import registry, settings
-from steps.step import Step, inference_option, recipe
+from steps.step import (
+    Maybe,
+    Step,
+    approval_option,
+    fail_on_reject_option,
+    inference_option,
+    public_key_option,
+    recipe,
+    signing_key_option,
+)
 
 PROJECT = Path(__file__).parent.parent
 
@@ -26,6 +35,12 @@ PROJECT = Path(__file__).parent.parent
 @inference_option
 @click.option("--model-name", default="", help="Registered model.  [default: made from env and algo, as cartpole-v1-dqn]")
 @click.option("--episodes", default=100, show_default=True, type=click.IntRange(min=1), help="Episodes that the champion plays.")
+@click.option("--gate-episodes", default=400, show_default=True, type=click.IntRange(min=2), help="Pairs that promote plays at the most.")
+@click.option("--min-return", default="", type=Maybe(click.FLOAT), help="Mean return that a champion has to reach.")
+@approval_option
+@fail_on_reject_option
+@signing_key_option
+@public_key_option
 def main(
     env_id: str,
     algo: str,
@@ -39,10 +54,20 @@ def main(
     inference: str,
     model_name: str,
     episodes: int,
+    gate_episodes: int,
+    min_return: float | None,
+    approval: str,
+    fail_on_reject: bool,
+    signing_key: str,
+    public_key: str,
 ) -> None:
-    """Train an agent, log and register it, make it the champion if it is better, and play with the champion."""
+    """Train an agent, log and register it, make it the champion if it is surely better, and play with the champion.
+
+    Where there is no champion yet, the agent plays that did not become it.
+    """
     name = model_name or registry.model_name(env_id, algo)
     registry.check_name(name)
+    registry.check_keys(signing_key or None, public_key or None)
     settings.check_unpickling_allowed("log_model, which reads the agent that train wrote")
     recipe = {
         "env": env_id,
@@ -56,12 +81,20 @@ def main(
         "from_model": from_model,
     }
     trained = _step("train", recipe)
-    logged = _step("log_model", {"run_id": trained.info.run_id, "model_name": name, "inference": inference})
+    logged = _step("log_model", {"run_id": trained.info.run_id, "model_name": name, "inference": inference, "signing_key": signing_key})
     version = logged.data.tags["mlflow_sb3.version"]
+    number = version.rpartition("/")[2]
     mlflow.set_tag("mlflow_sb3.version", version)
-    promoted = _step("promote", {"model_name": name, "version": version.rpartition("/")[2]})
+    gate = {
+        "episodes": gate_episodes,
+        "min_return": "" if min_return is None else min_return,
+        "approval": approval,
+        "fail_on_reject": str(fail_on_reject).lower(),
+    }
+    promoted = _step("promote", {"model_name": name, "version": number, "public_key": public_key} | gate)
     mlflow.set_tag("mlflow_sb3.verdict", promoted.data.tags["mlflow_sb3.verdict"])
-    _step("evaluate", {"model_name": name, "episodes": episodes})
+    played = {} if registry.champion(name, "champion") else {"version": number}
+    _step("evaluate", {"model_name": name, "episodes": episodes, "public_key": public_key} | played)
 
 
 def _step(entry_point: str, parameters: dict[str, Any]) -> Run:

@@ -1,33 +1,102 @@
-"""Make a version of a registered model the champion, if it is better than the one there is.
+"""Make a version of a registered model the champion, if it is really better than the one there is.
 
-Reads   the challenger and the champion from the registry.
-Writes  the aliases champion and previous-champion, metrics promotion/..., promotion.json, tags on the run and the version.
+Reads   the challenger and the champion from the registry; with --replay, the record of an earlier run.
+Writes  promotion.json, the table and the picture in promotion/, metrics promotion/...; tags and the description of the version;
+        the aliases champion, previous-champion and challenger.
 """
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
+
 import click
 import mlflow
 
-from steps.step import Step, VersionNumber
+from steps.step import Maybe, Step, VersionNumber, approval_option, fail_on_reject_option, public_key_option
+
+if TYPE_CHECKING:
+    from mlflow_sb3.promotion import Terms
+    from mlflow_sb3.registry import Version
 
 
 @click.command(cls=Step)
 @click.option("--model-name", default="cartpole-v1-dqn", show_default=True, help="Registered model.")
 @click.option("--version", "number", default="", type=VersionNumber(), help="Version to promote.  [default: the alias challenger]")
 @click.option("--alias", default="champion", show_default=True, help="Alias that the better one bears.")
-def promote(model_name: str, number: int | None, alias: str) -> None:
-    """Play challenger and champion on the same seeds; the alias moves to the challenger if it is better."""
+@click.option("--episodes", default=400, show_default=True, type=click.IntRange(min=2), help="Pairs of episodes to play at the most.")
+@click.option("--alpha", default=0.05, show_default=True, type=float, help="Chance of promoting a challenger that is not better.")
+@click.option("--min-improvement", default=0.0, show_default=True, type=float, help="Return that the challenger has to be ahead.")
+@click.option("--min-return", default="", type=Maybe(click.FLOAT), help="Mean return that it has to reach.")
+@click.option("--environment", default="", help="That judges: challenger, champion, an id or EnvSpec JSON.  [default: the one of both]")
+@click.option("--candidates", default="challenger", show_default=True, type=click.Choice(["challenger", "best"]), help="best: by training.")
+@click.option("--top", default=3, show_default=True, type=click.IntRange(min=1), help="Versions that --candidates best takes.")
+@click.option("--experiment", default="", help="Name, for --candidates best.  [default: that of this run]")
+@click.option("--rule", default="test", show_default=True, type=click.Choice(["test", "force"]), help="force: without playing.")
+@click.option("--reason", default="", help="Why, for --rule force.")
+@approval_option
+@fail_on_reject_option
+@click.option("--replay", default="", help="Play the promotion of this run again, and change nothing.")
+@public_key_option
+def promote(model_name: str, number: int | None, alias: str, replay: str, fail_on_reject: bool, **asked: Any) -> None:
+    """Play challenger and champion on the same seeds; the alias moves to the challenger if it is surely better."""
     from mlflow_sb3 import promotion, registry
 
+    if replay:
+        return _replay(replay)
     registry.check_alias(alias)
-    challenger = registry.find(model_name, alias=registry.CHALLENGER, number=number)
-    outcome = promotion.hold(challenger, registry.champion(model_name, alias), progress=True)
-    mlflow.log_metrics(outcome.metrics, model_id=challenger.model_id)
-    mlflow.log_dict(outcome.record, "promotion.json")
-    outcome.apply(alias)
-    mlflow.set_tags({"mlflow_sb3.version": str(challenger), "mlflow_sb3.verdict": outcome.verdict.verdict})
-    click.echo(f"{outcome.verdict.verdict}: {challenger}: {outcome.verdict.reason}")
+    if (asked["rule"] == "force") != bool(asked["reason"].strip()):
+        raise click.UsageError("--rule force and --reason go together: say why the version is promoted without playing.")
+    challengers = _challengers(model_name, number, alias, asked)
+    terms = _terms(alias, asked, len(challengers))
+    records = []
+    for challenger in challengers:
+        with mlflow.start_run(run_name=str(challenger), nested=True) if len(challengers) > 1 else nullcontext():
+            records.append(promotion.promote(challenger, terms, progress=True))
+        click.echo(f"{records[-1]['verdict']}: {records[-1]['reason']}")
+    promoted = [found for found in records if found["verdict"] == "promote"]
+    if fail_on_reject and not promoted:
+        raise click.ClickException(f"{records[-1]['verdict']}: {records[-1]['reason']}")
+    mlflow.set_tag("mlflow_sb3.verdict", (promoted or records)[-1]["verdict"])
+    return None
+
+
+def _challengers(model_name: str, number: int | None, alias: str, asked: dict[str, Any]) -> list[Version]:
+    from mlflow_sb3 import registry
+
+    if asked["candidates"] == "challenger":
+        return [registry.find(model_name, alias=registry.CHALLENGER, number=number)]
+    if number is not None or asked["rule"] == "force":
+        raise click.UsageError("--candidates best finds the versions itself and lets them play; leave --version and --rule force out.")
+    return registry.best(model_name, alias, _experiment_id(asked["experiment"]), asked["top"])
+
+
+def _experiment_id(name: str) -> str:
+    """Of the experiment of that name, or else of this run."""
+    if not name:
+        return str(mlflow.get_run(click.get_current_context().obj).info.experiment_id)
+    found = mlflow.get_experiment_by_name(name)
+    if found is None:
+        raise click.UsageError(f"--experiment {name!r} does not exist; give the name of one that agents were trained in.")
+    return str(found.experiment_id)
+
+
+def _terms(alias: str, asked: dict[str, Any], challengers: int) -> Terms:
+    """What the options ask for; several challengers share the chance of an error."""
+    from mlflow_sb3.comparison import Gate
+    from mlflow_sb3.promotion import Terms
+
+    gate = Gate(asked["episodes"], asked["alpha"] / challengers, asked["min_improvement"], asked["min_return"])
+    force = asked["reason"] if asked["rule"] == "force" else None
+    return Terms(alias, gate, asked["environment"] or None, force, asked["approval"] == "required", asked["public_key"] or None)
+
+
+def _replay(run_id: str) -> None:
+    from mlflow_sb3 import replay
+
+    if differences := replay.replay(run_id, progress=True):
+        raise click.ClickException(f"the replay of run {run_id} differs: {'; '.join(differences)}.")
+    click.echo(f"identical: run {run_id} has the same episodes, bounds and verdict again")
 
 
 if __name__ == "__main__":

@@ -107,15 +107,16 @@ class Json(click.ParamType[Any]):
         return parsed
 
 
-class Timesteps(click.IntRange):
-    """A number of environment steps, or nothing: MLproject cannot leave a parameter out."""
+class Maybe(click.ParamType[Any]):
+    """A value of another type, or nothing: MLproject cannot leave a parameter out."""
 
-    def __init__(self) -> None:
-        super().__init__(min=1)
+    def __init__(self, inner: click.ParamType[Any]) -> None:
+        self._inner = inner
+        self.name = inner.name
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Parse a positive number; empty text is None."""
-        return None if value == "" else super().convert(value, param, ctx)
+        """Empty text is None; the other type converts all else."""
+        return None if value in ("", None) else self._inner.convert(value, param, ctx)
 
 
 class VersionNumber(click.ParamType[int | None]):
@@ -141,7 +142,7 @@ def recipe(command: Callable[..., Any]) -> Callable[..., Any]:
     options = [
         click.option("--env", "env_id", default="CartPole-v1", show_default=True, help="Gymnasium id, or module:EnvId."),
         click.option("--algo", default="dqn", show_default=True, help=ALGORITHMS),
-        click.option("--timesteps", default="", type=Timesteps(), help="Environment steps.  [default: the preset's, or 50000]"),
+        click.option("--timesteps", default="", type=Maybe(click.IntRange(min=1)), help="Steps.  [default: the preset's, or 50000]"),
         click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of learning and of choosing the agent."),
         click.option("--hyperparams", default="{}", show_default=True, type=Json(_HYPERPARAMS), help="JSON; overrides the preset's keys."),
         click.option(
@@ -160,3 +161,20 @@ inference_option = click.option(
     "--inference", default="onnx", show_default=True, type=click.Choice(["onnx", "native"]), help="native: by SB3's own file."
 )
 """By what the model acts."""
+
+approval_option = click.option(
+    "--approval", default="none", show_default=True, type=click.Choice(["none", "required"]), help="required: by the tag approval=approved."
+)
+"""Whether a person decides too."""
+fail_on_reject_option = click.option(
+    "--fail-on-reject", default=False, show_default=True, type=bool, help="Exit with 1 when nothing was promoted."
+)
+"""For pipelines that go on with a new champion alone."""
+signing_key_option = click.option(
+    "--signing-key", default="", help="PEM file of an Ed25519 private key to sign with; relative to the project."
+)
+"""Who answers for a version."""
+public_key_option = click.option(
+    "--public-key", default="", help="PEM file of an Ed25519 key that has to have signed the version; relative to the project."
+)
+"""Whose signature versions have to bear."""

@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import gymnasium
 import mlflow
@@ -16,6 +17,9 @@ from mlflow import MlflowClient
 from stable_baselines3 import PPO
 
 from mlflow_sb3 import environment, registry
+
+LEVELS = (0, 1, 5, 5, 7)
+"""What the agents of `levels` do: versions 1 and 2 are hardly apart, 3 and 4 equal, and 5 is the best."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,45 @@ def store(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     mlflow.set_experiment(experiment_id=mlflow.create_experiment("test", artifact_location=(tmp_path / "artifacts").as_uri()))
     yield uri
     mlflow.set_tracking_uri(before)
+
+
+@pytest.fixture(scope="session")
+def levels_store(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with five versions of the registered model `levels`, whose agents always take the action of ``LEVELS``."""
+    folder = tmp_path_factory.mktemp("levels")
+    shutil.copy(empty_store, folder / "mlflow.db")
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
+    mlflow.set_experiment(experiment_id=mlflow.create_experiment("levels", artifact_location=(folder / "artifacts").as_uri()))
+    with mlflow.start_run():
+        for level in LEVELS:
+            leveled(level)
+    mlflow.set_tracking_uri(before)
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def levels(store: str, levels_store: Path, tmp_path: Path) -> Iterator[list[registry.Version]]:
+    """The versions of `levels` in a store of this test, inside a run; their files are shared by all tests and not to be changed."""
+    shutil.copy(levels_store, tmp_path / "levels.db")
+    mlflow.set_tracking_uri(store.replace("mlflow.db", "levels.db"))
+    mlflow.set_experiment("levels")
+    with mlflow.start_run():
+        yield [registry.find("levels", number=1 + place) for place in range(len(LEVELS))]
+
+
+def leveled(level: int, name: str = "levels", **kwargs: Any) -> registry.Version:
+    """Register an agent that always takes one action."""
+    import mlflow_sb3
+
+    env = gymnasium.make("tests.environments:Levels-v0", **kwargs)
+    model = PPO("MlpPolicy", env, policy_kwargs={"net_arch": []}, device="cpu")
+    weight, bias = model.policy.get_submodule("action_net").parameters()
+    with torch.no_grad():
+        weight[:] = bias[:] = 0.0
+        bias[level] = 1.0
+    info = mlflow_sb3.log_model(model, name=name, registered_model_name=name)
+    return registry.find(name, number=int(str(info.registered_model_version)))
 
 
 @pytest.fixture(scope="session")

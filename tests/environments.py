@@ -30,6 +30,28 @@ class OneStep(gymnasium.Env[Observation, np.int64]):
         return np.zeros(1, np.float32), float(action), True, False, {}
 
 
+class Levels(gymnasium.Env[Observation, np.int64]):
+    """One action, which returns its mean and normal noise of its own: agents of known order whose episodes differ."""
+
+    observation_space = spaces.Box(-1, 1, (1,))
+    action_space = spaces.Discrete(8)
+    means = (0.0, 0.02, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0)
+
+    def __init__(self, *, spread: float = 1.0, fault: str = "") -> None:
+        self.spread = spread
+        self.fault = fault
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, dict[str, Any]]:
+        super().reset(seed=seed, options=options)
+        return self.np_random.uniform(-1, 1, 1).astype(np.float32), {}
+
+    def step(self, action: np.int64) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        if self.fault == "crash":
+            raise LookupError("the simulator is gone")
+        reward = self.means[action] + self.spread * self.np_random.normal(size=8)[action]
+        return np.zeros(1, np.float32), float("nan") if self.fault == "nan" else float(reward), True, False, {}
+
+
 class Spaces(gymnasium.Env[Any, Any]):
     """Three steps of any spaces; observations are sampled from theirs, and actions have to lie in theirs."""
 
@@ -156,6 +178,7 @@ def no_environment(env: gymnasium.Env[Any, Any]) -> None:
 
 
 gymnasium.register("BitFlipping-v0", entry_point="stable_baselines3.common.envs:BitFlippingEnv", kwargs={"n_bits": 4})
+gymnasium.register("Levels-v0", entry_point="tests.environments:Levels")
 gymnasium.register("Masked-v0", entry_point="tests.environments:Masked")
 gymnasium.register("Named-v0", entry_point="tests.environments:Named")
 gymnasium.register("Picture-v0", entry_point="tests.environments:Picture")

@@ -1,131 +1,315 @@
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
+import json
+from dataclasses import replace
+from typing import Any
 
-import gymnasium
+import mlflow
 import numpy as np
 import pytest
-import torch
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
-from stable_baselines3 import PPO
 
-import mlflow_sb3
-from mlflow_sb3 import comparison, contender, environment, pictures, promotion, registry
+from mlflow_sb3 import environment, promotion, promotion_run, record, registry, reigns, rollback
+from mlflow_sb3.comparison import Gate
 from mlflow_sb3.evaluation import Episodes
+from mlflow_sb3.promotion import Terms
 from mlflow_sb3.registry import Version
+from tests.conftest import leveled
 
-Register = Callable[[float], Version]
-
-
-@pytest.fixture
-def register(store: str) -> Register:  # noqa: ARG001 a store to register in
-    """Registers an agent that pushes to where gain times the pole's angle and speed points: the better, the larger."""
-
-    def make(gain: float) -> Version:
-        model = PPO("MlpPolicy", "CartPole-v1", policy_kwargs={"net_arch": []}, device="cpu")
-        weight, bias = model.policy.get_submodule("action_net").parameters()
-        with torch.no_grad():
-            weight[:] = bias[:] = 0.0
-            weight[1] = torch.tensor([0.0, 0.0, gain, gain / 4])
-        info = mlflow_sb3.log_model(model, name="agent", registered_model_name="agent")
-        return registry.find("agent", number=int(str(info.registered_model_version)))
-
-    return make
+Levels = list[Version]
+QUICK = Gate(episodes=60)
+SURE = Gate(episodes=60, alpha=0.001)
+"""Seeds follow from the ids of the models, which are new in every test: errs once in a thousand."""
 
 
-def aliases() -> dict[str, int]:
-    return {alias: int(number) for alias, number in MlflowClient().get_registered_model("agent").aliases.items()}
+def promote(version: Version, **terms: Any) -> record.Record:
+    return promotion.promote(version, Terms(**{"gate": QUICK} | terms))
 
 
-def hold(challenger: Version) -> promotion.Promotion:
-    held = promotion.hold(challenger, registry.champion("agent", "champion"), episodes=20)
-    held.apply("champion")
-    return held
+def aliases(name: str = "levels") -> dict[str, int]:
+    return {alias: int(number) for alias, number in MlflowClient().get_registered_model(name).aliases.items()}
 
 
-def test_the_better_agent_becomes_champion_and_the_former_one_keeps_a_name(register: Register) -> None:
-    worse, better = register(-10.0), register(10.0)
-
-    verdicts = [hold(version).verdict.verdict for version in (worse, better)]
-
-    assert verdicts == ["promote", "promote"]
-    assert aliases() == {"champion": better.number, "previous-champion": worse.number}
+def tags(version: Version) -> dict[str, str]:
+    found: dict[str, str] = MlflowClient().get_model_version(version.name, str(version.number)).tags
+    return found
 
 
-def test_the_worse_agent_is_rejected_and_told_why(register: Register) -> None:
-    better, worse = register(10.0), register(-10.0)
-    hold(better)
-
-    held = hold(worse)
-
-    tags = MlflowClient().get_model_version("agent", str(worse.number)).tags
-    assert held.verdict.verdict == tags["mlflow_sb3.verdict"] == "reject"
-    assert tags["mlflow_sb3.reason"] == held.verdict.reason
-    assert held.metrics["promotion/mean_difference"] < 0
-    assert aliases() == {"champion": better.number}
+def logged() -> dict[str, Any]:
+    run = mlflow.active_run()
+    assert run is not None
+    found: dict[str, Any] = json.loads(mlflow.artifacts.load_text(f"{run.info.artifact_uri}/promotion.json"))
+    return found
 
 
-def test_an_equal_agent_ties_and_the_champion_stays(register: Register) -> None:
-    first, second = register(10.0), register(10.0)
-    hold(first)
+def test_the_first_champion_has_to_beat_random_actions(levels: Levels) -> None:
+    worst, *_, best = levels
 
-    assert hold(second).verdict.verdict == "tie"
-    assert aliases() == {"champion": first.number}
+    lost = promote(worst)
+    without = aliases()
+    won = promote(best)
 
-
-def test_both_play_the_seeds_of_their_pair(register: Register) -> None:
-    first, second = register(10.0), register(-10.0)
-    hold(first)
-
-    held = hold(second)
-
-    seed = comparison.gate_seed("agent", second.model_id, first.model_id, 20)
-    assert held.record["episodes"]["seed"] == environment.seeds(seed, "gate", 20)
+    assert (lost["verdict"], without) == ("reject", {})
+    assert "a uniform random policy" in lost["reason"]
+    assert "there is no champion yet" in lost["reason"]
+    assert (won["verdict"], aliases()) == ("promote", {"champion": 5})
 
 
-def test_a_champion_that_came_meanwhile_is_not_overwritten(register: Register) -> None:
-    first, second = register(10.0), register(10.0)
-    held = promotion.hold(second, None, episodes=2)
-    registry.set_alias("agent", "champion", first.number)
+def test_the_better_agent_becomes_champion_and_the_former_one_keeps_a_name(levels: Levels) -> None:
+    promote(levels[2])
 
-    with pytest.raises(MlflowException, match="champion of agent is agent/1 now, and was None when the games began; promote again"):
-        held.apply("champion")
+    found = promote(levels[4])
 
-    assert aliases() == {"champion": first.number}
-    assert "mlflow_sb3.verdict" not in MlflowClient().get_model_version("agent", str(second.number)).tags
+    assert found["verdict"] == "promote"
+    assert found["lower_bound"] > 0
+    assert aliases() == {"champion": 5, "previous-champion": 3}
 
 
-def test_the_champion_cannot_challenge_itself(register: Register) -> None:
-    version = register(10.0)
-    hold(version)
+def test_the_worse_agent_is_rejected_early_and_told_why(levels: Levels) -> None:
+    promote(levels[4])
 
-    with pytest.raises(MlflowException, match="agent/1 is the champion already"):
-        hold(version)
+    found = promote(levels[2])
+
+    assert found["verdict"] == tags(levels[2])["mlflow_sb3.verdict"] == "reject"
+    assert tags(levels[2])["mlflow_sb3.reason"] == found["reason"]
+    assert tags(levels[2])["mlflow_sb3.promotion_run"] == found["run_id"]
+    assert [look["pairs"] for look in found["looks"]] == [25]
+    assert len(found["episodes"]["seed"]) == 25
+    assert aliases() == {"champion": 5}
 
 
-def test_agents_of_different_environments_are_not_compared(register: Register) -> None:
-    hold(register(10.0))
-    model = PPO("MlpPolicy", gymnasium.make("CartPole-v1", max_episode_steps=50), device="cpu")
-    info = mlflow_sb3.log_model(model, name="agent", registered_model_name="agent")
+def test_an_equal_agent_ties_and_the_champion_stays(levels: Levels) -> None:
+    promote(levels[2])
 
-    with pytest.raises(MlflowException, match="agent/2 and agent/1 were trained in different environments"):
-        hold(registry.find("agent", number=int(str(info.registered_model_version))))
+    found = promote(levels[3])
+
+    assert found["verdict"] == "tie"
+    assert "At most 4.87 % of all pairs differ" in found["reason"]
+    assert len(found["episodes"]["seed"]) == 60
+    assert aliases() == {"champion": 3}
+
+
+def test_what_may_be_chance_is_inconclusive(levels: Levels) -> None:
+    promote(levels[0], force="the first one")
+
+    found = promote(levels[1], gate=SURE)
+
+    assert found["verdict"] == "inconclusive"
+    assert found["lower_bound"] < 0 < found["upper_bound"]
+    assert "may" not in found["reason"]
+    assert "levels/1 stays the champion" in found["reason"]
+
+
+def test_the_champion_ties_with_itself_and_nothing_is_played(levels: Levels) -> None:
+    promote(levels[4])
+    before = tags(levels[4])
+
+    found = promote(levels[4])
+
+    assert found["verdict"] == "tie"
+    assert found["reason"] == "levels/5 is the champion already, and nothing was played."
+    assert tags(levels[4]) == before
+
+
+def test_an_improvement_that_is_too_small_is_no_promotion(levels: Levels) -> None:
+    promote(levels[2])
+
+    rejected = promote(levels[4], gate=Gate(episodes=60, min_improvement=4.0))
+    promoted = promote(levels[4], gate=Gate(episodes=60, min_improvement=1.0))
+
+    assert (rejected["verdict"], promoted["verdict"]) == ("reject", "promote")
+    assert "4.00 was asked for" in rejected["reason"]
+
+
+def test_a_least_return_is_asked_of_the_mean(levels: Levels) -> None:
+    rejected = promote(levels[4], gate=Gate(episodes=60, min_return=9.0))
+    inconclusive = promote(levels[4], gate=replace(SURE, min_return=6.0))
+    promoted = promote(levels[4], gate=Gate(episodes=60, min_return=5.0))
+
+    assert (rejected["verdict"], inconclusive["verdict"], promoted["verdict"]) == ("reject", "inconclusive", "promote")
+    assert "min_return is 9.00" in rejected["reason"]
+
+
+def test_both_play_the_seeds_of_their_pair(levels: Levels) -> None:
+    promote(levels[4])
+
+    found = promote(levels[2])
+
+    seed = QUICK.seed("levels", levels[2].model_id, levels[4].model_id, None)
+    seeds = environment.seeds(seed, "gate", 25)
+    assert found["episodes"]["seed"] == seeds
+    assert found["seeds"] == record.seeds_digest(Episodes(np.array(seeds), np.zeros(25), np.zeros(25, np.int64)))
+
+
+def test_a_challenger_that_loses_loses_its_alias_and_one_that_wins_is_no_challenger_any_more(levels: Levels) -> None:
+    held = []
+    for number in (3, 4, 1, 5):
+        registry.set_alias("levels", "challenger", number)
+        promote(levels[number - 1])
+        held.append("challenger" in aliases())
+    promote(levels[0], force="the next is hardly better")
+    registry.set_alias("levels", "challenger", 2)
+
+    undecided = promote(levels[1], gate=SURE)
+
+    assert held == [False] * 4
+    assert (undecided["verdict"], aliases()["challenger"]) == ("inconclusive", 2)
+
+
+def test_the_alias_of_another_challenger_is_left_alone(levels: Levels) -> None:
+    promote(levels[4])
+    registry.set_alias("levels", "challenger", 3)
+
+    promote(levels[0])
+
+    assert aliases()["challenger"] == 3
+
+
+def test_force_promotes_without_playing_and_says_why(levels: Levels) -> None:
+    promote(levels[4])
+
+    found = promote(levels[0], force="the best one hurts the gripper")
+
+    assert aliases() == {"champion": 1, "previous-champion": 5}
+    assert found["reason"] == (
+        "levels/1 did not have to play in place of levels/5: the best one hurts the gripper. So it becomes the champion."
+    )
+    assert logged()["rule"] == "force"
+    assert "episodes" not in logged()
+
+
+def test_approval_is_waited_for(levels: Levels) -> None:
+    waiting = promote(levels[4], approval=True)
+    before = aliases()
+    MlflowClient().set_model_version_tag("levels", "5", "approval", "approved")
+
+    approved = promote(levels[4], approval=True)
+
+    assert (waiting["verdict"], waiting["moves"], before) == ("promote", False, {})
+    assert "set the tag approval=approved on version 5 and promote it again" in waiting["reason"]
+    assert (approved["moves"], aliases()) == (True, {"champion": 5})
+
+
+def test_what_nobody_approved_does_not_take_over_by_force_either(levels: Levels) -> None:
+    MlflowClient().set_model_version_tag("levels", "5", "approval", "rejected")
+
+    assert not promote(levels[4], approval=True, force="now")["moves"]
+    assert aliases() == {}
+
+
+@pytest.mark.parametrize(("fault", "says"), [("nan", "returned nan, which cannot be compared"), ("crash", "the simulator is gone")])
+def test_what_cannot_be_decided_is_an_error_and_moves_nothing(levels: Levels, fault: str, says: str) -> None:
+    promote(levels[2])
+    judge = environment.compose("tests.environments:Levels-v0", kwargs={"fault": fault})
+
+    with pytest.raises((ValueError, LookupError), match=says):
+        promote(levels[4], judge=judge)
+
+    assert logged()["verdict"] == tags(levels[4])["mlflow_sb3.verdict"] == "error"
+    assert says in logged()["reason"]
+    assert aliases() == {"champion": 3}
+
+
+def test_agents_of_different_environments_are_compared_where_one_is_named(levels: Levels) -> None:
+    promote(levels[2])
+    other = leveled(7, spread=2.0)
+
+    with pytest.raises(MlflowException, match=r"levels/6 and levels/3 were trained in different environments.*name the one that judges"):
+        promote(other)
+    found = promote(other, judge="champion")
+
+    assert found["verdict"] == "promote"
+    assert found["environment"]["kwargs"] == {}
+    assert aliases()["champion"] == 6
+
+
+@pytest.mark.usefixtures("levels")
+@pytest.mark.parametrize(
+    ("judge", "says"),
+    [
+        ("CartPole-v1", r"has observations Box.*levels/5 was trained for Box\(-1"),
+        ("Nope-v0", "environment 'Nope-v0' cannot be made"),
+        ("{}", "is no EnvSpec JSON"),
+    ],
+)
+def test_a_judge_that_does_not_fit_is_refused(judge: str, says: str) -> None:
+    with pytest.raises(MlflowException, match=says):
+        promote(registry.find("levels", number=5), judge=judge)
+
+
+def test_a_champion_that_came_meanwhile_is_played_against(levels: Levels, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The champion changes while the games are played: exactly between them and the lock."""
+    promote(levels[2])
+    written = promotion_run.write
+
+    def and_then_somebody_promotes(found: record.Record, version: Version) -> None:
+        written(found, version)
+        if found["champion"]["number"] == 3:
+            registry.set_alias("levels", "champion", 5)
+
+    monkeypatch.setattr(promotion_run, "write", and_then_somebody_promotes)
+    better = leveled(6)
+
+    found = promote(better)
+
+    assert found["verdict"] == "reject"
+    assert found["champion"]["number"] == 5
+    assert [(earlier["champion"]["number"], earlier["verdict"]) for earlier in found["earlier"]] == [(3, "promote")]
+    assert aliases() == {"champion": 5}
+
+
+def test_a_promotion_needs_a_run(levels: Levels) -> None:
+    mlflow.end_run()
+
+    with pytest.raises(MlflowException, match=r"call it inside mlflow\.start_run"):
+        promote(levels[4])
+
+
+def test_rolling_back_twice_goes_back_two(levels: Levels) -> None:
+    for version in (levels[0], levels[2], levels[4]):
+        promote(version, force="a history")
+
+    first = rollback.roll_back("levels", why="it crashed")
+    between = aliases()
+    rollback.roll_back("levels")
+
+    assert first["reason"] == "levels/3 is the champion again, in place of levels/5: it crashed."
+    assert between == {"champion": 3, "previous-champion": 1}
     assert aliases() == {"champion": 1}
+    assert logged()["verdict"] == logged()["rule"] == "rollback"
+    with pytest.raises(MlflowException, match="nobody was champion of levels before version 1"):
+        rollback.roll_back("levels")
 
 
-def test_an_agent_that_names_no_environment_cannot_play(store: str, tmp_path: Path) -> None:  # noqa: ARG001
-    PPO("MlpPolicy", "CartPole-v1", device="cpu").save(tmp_path / "agent.zip")
-    mlflow_sb3.log_model(PPO.load(tmp_path / "agent.zip", device="cpu"), name="agent", registered_model_name="agent")
+def test_a_version_that_was_champion_twice_is_gone_back_over_twice(levels: Levels) -> None:
+    for number in (1, 3, 1, 5):
+        promote(levels[number - 1], force="a history")
 
-    with pytest.raises(MlflowException, match="agent/1 names no environment to play in"):
-        contender.load(registry.find("agent", number=1))
+    visited = []
+    for _ in range(3):
+        rollback.roll_back("levels")
+        visited.append(aliases()["champion"])
+
+    assert visited == [1, 3, 1]
+    assert reigns.read("levels", "champion").numbers == (1,)
 
 
-def test_the_histogram_counts_every_episode() -> None:
-    figure = pictures.histogram(Episodes(np.arange(5), np.array([1.0, 1.0, 2.0, 3.0, 9.0]), np.ones(5, dtype=np.int64)), "title")
+def test_a_rollback_skips_what_was_deleted_and_does_without_the_champion(levels: Levels) -> None:
+    for version in (levels[0], levels[2], levels[4]):
+        promote(version, force="a history")
+    MlflowClient().delete_model_version("levels", "3")
+    MlflowClient().delete_model_version("levels", "5")
 
-    (axes,) = figure.axes
-    assert sum(patch.get_height() for patch in axes.patches) == 5  # type: ignore[attr-defined]
-    assert axes.get_title() == "title"
+    rollback.roll_back("levels")
+
+    assert aliases()["champion"] == 1
+
+
+def test_a_champion_that_a_person_set_is_gone_back_from(levels: Levels) -> None:
+    promote(levels[2])
+    registry.set_alias("levels", "champion", 5)
+
+    rollback.roll_back("levels")
+
+    assert aliases() == {"champion": 3}

@@ -19,6 +19,7 @@ from steps.evaluate import evaluate
 from steps.log_model import log_model
 from steps.main import main
 from steps.promote import promote
+from steps.rollback import rollback
 from steps.step import Step
 from steps.train import train
 from tests.conftest import Keys
@@ -49,10 +50,10 @@ def artifacts(run: Run, folder: str | None = None) -> set[str]:
 
 @pytest.fixture
 def champion(store: str) -> registry.Version:  # noqa: ARG001 a store to be champion in
-    """A tiny agent that went through train, log_model and promote."""
+    """A tiny agent that went through train, log_model and promote, which it is too bad for without force."""
     trained = succeed(train, *TINY)
     succeed(log_model, "--run-id", trained.info.run_id)
-    succeed(promote, "--model-name", "cartpole-v1-ppo")
+    succeed(promote, "--model-name", "cartpole-v1-ppo", "--rule", "force", "--reason", "somebody has to be")
     return registry.find("cartpole-v1-ppo", alias="champion")
 
 
@@ -130,26 +131,102 @@ def test_the_model_is_logged_into_the_training_run(champion: registry.Version) -
     assert champion.run_id == logged.source_run_id
     assert logged.params["sb3/algo"] == "ppo"
     assert mlflow.get_run(str(champion.run_id)).data.params["sb3/env"] == "CartPole-v1"
-    assert registry.find("cartpole-v1-ppo", alias="challenger") == champion
-
-
-def test_the_first_version_becomes_champion(champion: registry.Version) -> None:
-    run = last_run()
-
-    assert champion.number == 1
-    assert run.data.tags["mlflow_sb3.verdict"] == "promote"
-    assert "promotion.json" in artifacts(run)
-    assert "promotion/challenger_mean_return" in run.data.metrics
 
 
 def test_an_equal_agent_does_not_become_champion(champion: registry.Version) -> None:
     succeed(log_model, "--run-id", str(champion.run_id))
+    assert registry.find("cartpole-v1-ppo", alias="challenger").number == 2
 
-    result = invoke(promote, "--model-name", "cartpole-v1-ppo")
+    result = invoke(promote, "--model-name", "cartpole-v1-ppo", "--episodes", "30")
+
+    run = last_run()
+    assert result.exit_code == 0
+    assert "tie: cartpole-v1-ppo/2 and cartpole-v1-ppo/1 returned the same in each of 30 pairs" in result.output
+    assert registry.find("cartpole-v1-ppo", alias="champion").number == 1
+    assert run.data.tags["mlflow_sb3.verdict"] == "tie"
+    assert run.data.metrics["promotion/pairs"] == 30
+    assert {"promotion.json"} <= artifacts(run)
+    assert artifacts(run, "promotion") == {"promotion/episodes.json", "promotion/returns.png"}
+    assert mlflow.load_table("promotion/episodes.json", run_ids=[run.info.run_id]).columns.tolist()[:2] == ["seed", "challenger_return"]
+
+
+def test_a_pipeline_may_ask_for_a_failure_where_nothing_is_promoted(champion: registry.Version) -> None:
+    succeed(log_model, "--run-id", str(champion.run_id))
+
+    result = invoke(promote, "--model-name", champion.name, "--episodes", "30", "--fail-on-reject", "true")
+
+    assert_refused(result, 1, "tie: cartpole-v1-ppo/2 and cartpole-v1-ppo/1")
+
+
+def test_a_promotion_is_played_again(champion: registry.Version) -> None:
+    succeed(log_model, "--run-id", str(champion.run_id))
+    run = succeed(promote, "--model-name", champion.name, "--episodes", "30")
+
+    result = invoke(promote, "--replay", run.info.run_id)
 
     assert result.exit_code == 0
-    assert "tie: cartpole-v1-ppo/2" in result.output
-    assert registry.find("cartpole-v1-ppo", alias="champion").number == 1
+    assert f"identical: run {run.info.run_id}" in result.output
+    assert_refused(invoke(promote, "--replay", str(champion.run_id)), 1, "holds no promotion.json")
+
+
+def test_the_best_of_an_experiment_are_the_challengers(champion: registry.Version) -> None:
+    for seed in ("1", "2"):
+        trained = succeed(train, *TINY, "--seed", seed)
+        succeed(log_model, "--run-id", trained.info.run_id)
+
+    best = succeed(promote, "--model-name", champion.name, "--candidates", "best", "--top", "2", "--episodes", "30")
+
+    children = mlflow.search_runs(filter_string=f"tags.mlflow.parentRunId = '{best.info.run_id}'", output_format="list")
+    records = [json.loads(mlflow.artifacts.load_text(f"{run.info.artifact_uri}/promotion.json")) for run in children]
+    assert {found["challenger"]["number"] for found in records} == {2, 3}
+    assert {found["gate"]["alpha"] for found in records} == {0.025}
+    assert best.data.tags["mlflow_sb3.verdict"] in ("promote", "reject", "inconclusive")
+
+
+def test_a_rollback_gives_the_alias_back(champion: registry.Version) -> None:
+    succeed(log_model, "--run-id", str(champion.run_id))
+    succeed(promote, "--model-name", champion.name, "--rule", "force", "--reason", "a change")
+
+    result = invoke(rollback, "--model-name", champion.name, "--reason", "it fell over")
+
+    assert "rollback: cartpole-v1-ppo/1 is the champion again, in place of cartpole-v1-ppo/2: it fell over." in result.output
+    assert registry.find(champion.name, alias="champion") == champion
+    assert_refused(invoke(rollback, "--model-name", champion.name), 1, "nobody was champion of cartpole-v1-ppo before version 1")
+
+
+@pytest.mark.usefixtures("store")
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["--rule", "force"], 2, "--rule force and --reason go together"),
+        (["--reason", "because"], 2, "--rule force and --reason go together"),
+        (["--candidates", "best", "--version", "1"], 2, "leave --version and --rule force out"),
+        (["--candidates", "best", "--experiment", "nowhere"], 2, "'nowhere' does not exist"),
+        (["--candidates", "best"], 1, "registered model 'nobody' does not exist"),
+        (["--episodes", "1"], 2, "1 is not in the range"),
+        (["--min-return", "high"], 2, "'high' is not a valid float"),
+        (["--replay", "0" * 32], 1, "not found"),
+    ],
+)
+def test_promotion_refuses_bad_input_in_one_line(arguments: list[str], code: int, says: str) -> None:
+    assert_refused(invoke(promote, "--model-name", "nobody", *arguments), code, says)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--alpha", "0.7"], "alpha=0.7: give a chance of error"),
+        (["--min-improvement", "-1"], "min_improvement=-1.0: give a return of 0 or more"),
+        (["--min-return", "nan"], "min_return=nan: give a finite return"),
+    ],
+)
+def test_settings_of_the_gate_that_make_no_sense_are_refused(champion: registry.Version, arguments: list[str], says: str) -> None:
+    assert_refused(invoke(promote, "--model-name", champion.name, "--version", "1", *arguments), 1, says)
+
+
+@pytest.mark.usefixtures("store")
+def test_what_does_not_exist_cannot_be_rolled_back() -> None:
+    assert_refused(invoke(rollback, "--model-name", "nobody"), 1, "registered model 'nobody' does not exist")
 
 
 def test_evaluation_prints_and_logs_the_episodes(champion: registry.Version) -> None:
@@ -279,7 +356,7 @@ def test_an_unknown_run_is_refused() -> None:
     ("arguments", "code", "says"),
     [
         (["--model-name", "nobody"], 1, "registered model 'nobody' does not exist"),
-        (["--version", "77"], 1, "has no version 77; its aliases are challenger (version 1), champion (version 1)"),
+        (["--version", "77"], 1, "has no version 77; its aliases are champion (version 1)"),
         (["--version", "two"], 2, "'two' is not the number of a model version"),
         (["--version", "0"], 2, "'0' is not the number of a model version"),
     ],
@@ -307,7 +384,7 @@ def test_a_changed_byte_of_the_graph_is_refused(command: click.Command, champion
     result = invoke(command, "--model-name", champion.name, "--version", "1", *(["--alias", "other"] if command is promote else []))
 
     assert_refused(result, 1, "its files changed after registration")
-    assert MlflowClient().get_registered_model(champion.name).aliases == {"challenger": 1, "champion": 1}
+    assert MlflowClient().get_registered_model(champion.name).aliases == {"champion": 1}
 
 
 def test_an_unreachable_server_fails_in_seconds(store: str, monkeypatch: pytest.MonkeyPatch) -> None:

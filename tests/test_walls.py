@@ -20,6 +20,7 @@ from steps.evaluate import evaluate
 from steps.log_model import log_model
 from steps.main import main
 from steps.promote import promote
+from steps.rollback import rollback
 from steps.train import train
 
 ROOT = Path(__file__).parents[1]
@@ -30,6 +31,7 @@ COMMANDS: dict[str, click.Command] = {
     "train": train,
     "log_model": log_model,
     "promote": promote,
+    "rollback": rollback,
     "evaluate": evaluate,
 }
 
@@ -45,14 +47,14 @@ def test_neither_torch_nor_sb3_is_loaded_by_what_acts_judges_and_registers() -> 
     light = [
         "mlflow_sb3",
         *(f"mlflow_sb3.{name}" for name in ("policy", "inputs", "observations", "distribution", "serving", "wrappers", "evaluation")),
-        *(f"mlflow_sb3.{name}" for name in ("comparison", "registry", "contender", "promotion", "flavor")),
+        *(f"mlflow_sb3.{name}" for name in ("comparison", "registry", "contender", "promotion", "rollback", "replay", "flavor")),
     ]
 
     loaded = python(
         "import importlib, sys\n"
         "for name in sys.argv[1:]: importlib.import_module(name)\n"
         "import mlflow_sb3; mlflow_sb3.load_policy\n"
-        "import steps.promote, steps.evaluate, steps.main\n"
+        "import steps.promote, steps.rollback, steps.evaluate, steps.main\n"
         "print(sorted({'torch', 'stable_baselines3', 'ray', 'rl_zoo3'} & set(sys.modules)))",
         *light,
     )

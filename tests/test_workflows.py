@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from mlflow_sb3 import contender, environment, registry, training_run
+from mlflow_sb3 import contender, environment, registry, servable, training_run
 from mlflow_sb3.candidates import CHECKPOINT_EPISODES, ROUNDS
 from steps.evaluate import evaluate
 from steps.log_model import log_model
@@ -59,16 +59,17 @@ def test_what_was_chosen_is_what_acts(algo: str, env_id: str, hyperparams: dict[
     recipe = {"algo": algo, "env": env_id, "hyperparams": json.dumps(hyperparams), "wrappers": json.dumps(wrappers)}
     run_id = invoke(train, timesteps="96", preset="none", seed="4", **recipe)
     invoke(log_model, run_id=run_id, model_name="agent")
-    invoke(promote, model_name="agent")
-    invoke(evaluate, model_name="agent", episodes="3")
+    invoke(promote, model_name="agent", episodes="30")
+    invoke(evaluate, model_name="agent", version="1", episodes="3")
 
     rounds = [episodes for _, episodes in ROUNDS]
     seeds = environment.seeds(4, "choice", sum(rounds), start=CHECKPOINT_EPISODES)
-    agent = contender.load(registry.find("agent", alias="champion"))
+    agent = contender.load(registry.find("agent", number=1))
     played = agent.play(seeds)
     score = mlflow.get_run(run_id).data.metrics["eval/kept_mean_reward"]
     fresh = mlflow.load_table("candidates.json", run_ids=[run_id]).query("kept")["fresh_episodes"].item()
     assert np.mean(played.returns[:fresh]) == pytest.approx(score)
+    servable.check(registry.find("agent", number=1))
 
 
 @pytest.mark.usefixtures("store")
@@ -76,7 +77,7 @@ def test_an_agent_goes_on_from_a_champion() -> None:
     hyperparams = json.dumps({**ON_POLICY, "normalize": True})
     first = invoke(train, algo="ppo", timesteps="64", preset="none", hyperparams=hyperparams)
     invoke(log_model, run_id=first, model_name="agent")
-    invoke(promote, model_name="agent")
+    invoke(promote, model_name="agent", rule="force", reason="to have one")
 
     second = invoke(train, algo="ppo", timesteps="64", from_model="models:/agent@champion", hyperparams='{"learning_rate": 0.01}')
 
@@ -90,7 +91,7 @@ def test_an_agent_goes_on_from_a_champion() -> None:
     loaded = training_run.load(second).model
     assert loaded.get_vec_normalize_env() is not None
     invoke(log_model, run_id=second, model_name="agent")
-    invoke(promote, model_name="agent")
+    invoke(promote, model_name="agent", episodes="30")
 
 
 @pytest.mark.usefixtures("store")
@@ -98,8 +99,8 @@ def test_native_inference_goes_through_all_steps() -> None:
     run_id = invoke(train, algo="ppo", timesteps="64", preset="none", hyperparams=json.dumps({**ON_POLICY, "normalize": True}))
     invoke(log_model, run_id=run_id, model_name="agent", inference="native")
     invoke(log_model, run_id=run_id, model_name="agent")
-    invoke(promote, model_name="agent", version="1")
-    invoke(promote, model_name="agent", version="2")
+    invoke(promote, model_name="agent", version="1", rule="force", reason="to have one")
+    invoke(promote, model_name="agent", version="2", episodes="30")
     invoke(evaluate, model_name="agent", episodes="5")
 
     versions = mlflow.MlflowClient().search_model_versions("name='agent'")

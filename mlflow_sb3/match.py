@@ -1,0 +1,114 @@
+"""A challenger and a champion, or who stands in for one, in the judge's environment: what a gate lets play."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mlflow.exceptions import MlflowException
+
+from mlflow_sb3 import comparison, contender, environment, evaluation, spaces
+from mlflow_sb3.baseline import RandomPolicy
+from mlflow_sb3.comparison import Comparison, Gate
+from mlflow_sb3.contender import Contender
+from mlflow_sb3.evaluation import Episodes, Policy
+from mlflow_sb3.registry import Version
+
+if TYPE_CHECKING:
+    from mlflow_sb3.signing import KeyPath
+
+
+@dataclass(frozen=True)
+class Match:
+    """Two policies, the environment that judges them, and the seed of the games."""
+
+    challenger: Policy
+    champion: Policy
+    environment: str
+    reward_threshold: float | None
+    seed: int
+
+    def play(self, gate: Gate, *, on_episode: Callable[[], object] = lambda: None) -> Comparison:
+        """Let both play the same seeds, until the gate has seen enough."""
+        seeds = environment.seeds(self.seed, "gate", gate.episodes)
+
+        def both(start: int, stop: int) -> tuple[Episodes, Episodes]:
+            return self._play(self.challenger, seeds[start:stop], on_episode), self._play(self.champion, seeds[start:stop], on_episode)
+
+        return comparison.compare(gate, both, seed=self.seed)
+
+    def _play(self, policy: Policy, seeds: list[int], on_episode: Callable[[], object]) -> Episodes:
+        return evaluation.play(policy, lambda: environment.remake(self.environment), seeds, on_episode=on_episode)
+
+
+def arrange(
+    challenger: Version,
+    champion: Version | None,
+    gate: Gate,
+    *,
+    judge: str | None = None,
+    public_key: KeyPath | None = None,
+) -> Match:
+    """Load both, and find the environment that judges them.
+
+    Args:
+        challenger: Has to show that it is better.
+        champion: Who is to be beaten; a uniform random policy where there is none.
+        gate: Its settings are in the seed of the games.
+        judge: ``"challenger"`` or ``"champion"`` for the environment of that one, a Gymnasium id, or ``EnvSpec`` JSON;
+            by default it is the environment of both.
+        public_key: See ``registry.fetch``.
+
+    Raises:
+        MlflowException: One of them cannot be loaded, their environments differ and no judge is named, or they do not fit the judge.
+    """
+    loaded = [_load(version, public_key) for version in (challenger, champion) if version is not None]
+    description = _judge(loaded, judge)
+    champion_id = None if champion is None else champion.model_id
+    seed = gate.seed(challenger.name, challenger.model_id, champion_id, None if judge is None else description)
+    with environment.remake(description) as env:
+        if judge is not None:
+            _check_spaces(env, loaded)
+        opponent = loaded[1].policy if champion is not None else RandomPolicy(env, seed=seed, takes_masks=loaded[0].policy.takes_masks)
+        threshold = None if env.spec is None else env.spec.reward_threshold
+    return Match(loaded[0].policy, opponent, description, threshold, seed)
+
+
+def _load(version: Version, public_key: KeyPath | None) -> Contender:
+    try:
+        return contender.load(version, public_key=public_key)
+    except (MlflowException, OSError) as error:
+        raise MlflowException.invalid_parameter_value(f"{version} cannot be loaded: {error}") from error
+
+
+def _judge(loaded: list[Contender], judge: str | None) -> str:
+    sides = dict(zip(("challenger", "champion"), loaded, strict=False))
+    if judge is None:
+        first, *others = loaded
+        for other in others:
+            if not environment.same(first.environment, other.environment):
+                raise MlflowException.invalid_parameter_value(
+                    f"{first.version} and {other.version} were trained in different environments, so their returns cannot be compared; "
+                    "name the one that judges: environment=challenger, champion, a Gymnasium id or EnvSpec JSON."
+                )
+        return first.environment
+    if judge in sides:
+        return sides[judge].environment
+    if judge.lstrip().startswith("{"):
+        environment.remake(judge).close()
+        return judge
+    return environment.compose(judge)
+
+
+def _check_spaces(env: environment.Env, loaded: list[Contender]) -> None:
+    for one in loaded:
+        for kind, found, wanted in (
+            ("observations", spaces.described(env.observation_space), one.policy.observation_space),
+            ("actions", spaces.described(env.action_space), one.policy.action_space),
+        ):
+            if (found.shape, found.dtype, found.low, found.high) != (wanted.shape, wanted.dtype, wanted.low, wanted.high):
+                raise MlflowException.invalid_parameter_value(
+                    f"the environment that judges has {kind} {found.text}, and {one.version} was trained for {wanted.text}; "
+                    "name one that both fit, with its wrappers as EnvSpec JSON."
+                )

@@ -1,0 +1,139 @@
+"""A promotion's record for people: in sentences, and as the Markdown description of a version. All numbers are the record's."""
+
+from __future__ import annotations
+
+from mlflow_sb3.record import Record
+
+RANDOM = "a uniform random policy"
+MARK = "<!-- mlflow-sb3: promotion -->"
+"""Stands in a description above what is ours; what people wrote stands above it."""
+
+
+def challenger(record: Record) -> str:
+    """``name/number`` of the challenger."""
+    return _name(record["challenger"])
+
+
+def opponent(record: Record) -> str:
+    """``name/number`` of the champion, or what stands in for one."""
+    return RANDOM if record["champion"] is None else _name(record["champion"])
+
+
+def reason(record: Record) -> str:
+    """What the games of a record say, and what follows from it."""
+    pairs, alias = len(record["episodes"]["seed"]), record["alias"]
+    stays = f"there is no {alias} yet" if record["champion"] is None else f"{opponent(record)} stays the {alias}"
+    if record["verdict"] == "tie":
+        return f"{_tie(record, pairs)}, so {stays}."
+    own, other = record["challenger_episodes"]["mean_return"], record["champion_episodes"]["mean_return"]
+    played = f"{challenger(record)} returned {own:.2f} on average and {opponent(record)} {other:.2f}, over the same {pairs} episodes."
+    if record["verdict"] == "promote":
+        return f"{played} {_ahead(record)}, so {_follows(record)}."
+    return f"{played} {_behind(record)}, so {stays}."
+
+
+def forced(record: Record, why: str) -> str:
+    """What follows from a promotion without games."""
+    before = "" if record["champion"] is None else f" in place of {opponent(record)}"
+    return f"{challenger(record)} did not have to play{before}: {why.rstrip('.')}. So {_follows(record)}."
+
+
+def description(record: Record, before: str | None) -> str:
+    """The description of a version: what people wrote, then this promotion.
+
+    Args:
+        record: Of the promotion.
+        before: The description so far; what an earlier promotion wrote in it is replaced.
+    """
+    written = (before or "").partition(MARK)[0].rstrip()
+    rows = _rows(record) if "episodes" in record else []
+    lines = [
+        written,
+        MARK,
+        f"**{record['verdict']}** ({record['rule']}): {record['reason']}",
+        *(["\n".join(rows)] if rows else []),
+        _source(record),
+    ]
+    return "\n\n".join(line for line in lines if line)
+
+
+def number(value: float | None) -> str:
+    """Two digits behind the point; what the record does not know is unknown."""
+    return "unknown" if value is None else f"{value:.2f}"
+
+
+def _rows(record: Record) -> list[str]:
+    own, other = record["challenger_episodes"], record["champion_episodes"]
+    named = {
+        "mean return": "mean_return",
+        "standard deviation": "std_return",
+        "worst 5 % of the returns, mean": "worst_return",
+        "mean length, steps": "mean_length",
+    }
+    sides = [f"| {label} | {number(own[key])} | {number(other[key])} |" for label, key in named.items()]
+    facts = {
+        "difference of the means": number(record["mean_difference"]),
+        f"its bounds, {_confidence(record)} each": f"{number(record['lower_bound'])} to {number(record['upper_bound'])}",
+        "smallest difference that so many pairs show (power 80 %)": number(record["smallest_detectable_difference"]),
+        "probability of improvement": number(record["probability_of_improvement"]),
+    }
+    pairs = len(record["episodes"]["seed"])
+    both = [f"| {label} | {value} | |" for label, value in facts.items()]
+    return [f"| {pairs} pairs | {challenger(record)} | {opponent(record)} |", "| --- | --- | --- |", *sides, *both]
+
+
+def _source(record: Record) -> str:
+    commit = f", commit {record['commit']}" if record["commit"] else ""
+    return f"Decided by {record['user']} in run {record['run_id']}{commit}."
+
+
+def _ahead(record: Record) -> str:
+    difference, lower = number(record["mean_difference"]), number(record["lower_bound"])
+    return f"The difference of {difference} is at least {lower} with {_confidence(record)} confidence"
+
+
+def _behind(record: Record) -> str:
+    """Why it is not promoted, although it is no tie."""
+    gate, own, difference = record["gate"], record["challenger_return_bounds"], number(record["mean_difference"])
+    asked = f" and {number(gate['min_improvement'])} was asked for" if gate["min_improvement"] else ""
+    if own is not None and record["lower_bound"] is not None and record["lower_bound"] > gate["min_improvement"]:
+        return (
+            f"Its mean return lies between {number(own['lower'])} and {number(own['upper'])} ({_confidence(record)} each), "
+            f"and min_return is {number(gate['min_return'])}"
+        )
+    if record["verdict"] == "reject":
+        return f"The difference of {difference} is at most {number(record['upper_bound'])} with {_confidence(record)} confidence{asked}"
+    if record["lower_bound"] is None or record["upper_bound"] is None:
+        return f"Too few of the pairs differ to say how sure the difference of {difference} is{asked}"
+    return (
+        f"The difference of {difference} lies between {number(record['lower_bound'])} and {number(record['upper_bound'])} "
+        f"({_confidence(record)} each){asked}; a difference of {number(record['smallest_detectable_difference'])} would have been found"
+    )
+
+
+def _tie(record: Record, pairs: int) -> str:
+    mean = number(record["challenger_episodes"]["mean_return"])
+    if not record["all_returns_equal"]:
+        share = f"{100 * record['largest_share_of_other_pairs']:.2f} %"
+        return (
+            f"{challenger(record)} and {opponent(record)} returned the same in each of {pairs} pairs of episodes, {mean} on average. "
+            f"At most {share} of all pairs differ ({_confidence(record)} confidence)"
+        )
+    threshold = record["reward_threshold"]
+    reached = "The environment's ceiling is reached, and it" if threshold is not None and float(mean) >= threshold else "The environment"
+    return f"{challenger(record)} and {opponent(record)} returned {mean} in each of {pairs} episodes. {reached} tells them not apart"
+
+
+def _follows(record: Record) -> str:
+    if record["moves"]:
+        return f"it becomes the {record['alias']}"
+    number = record["challenger"]["number"]
+    return f"it may become the {record['alias']}: set the tag approval=approved on version {number} and promote it again"
+
+
+def _confidence(record: Record) -> str:
+    return f"{100 * (1 - record['gate']['alpha']):.4g} %"
+
+
+def _name(version: dict[str, object]) -> str:
+    return f"{version['name']}/{version['number']}"

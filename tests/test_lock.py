@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+
+from mlflow_sb3 import lock
+
+pytestmark = pytest.mark.usefixtures("store")
+
+
+def held_models() -> list[str]:
+    return [model.name for model in MlflowClient().search_registered_models()]
+
+
+def test_one_holds_it_at_a_time() -> None:
+    inside: list[int] = []
+    most = []
+
+    def work() -> None:
+        with lock.held("agent"):
+            inside.append(1)
+            most.append(len(inside))
+            time.sleep(0.05)
+            inside.pop()
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert most == [1] * 4
+    assert held_models() == []
+
+
+def test_locks_of_different_models_do_not_wait_for_each_other() -> None:
+    with lock.held("one"), lock.held("other"):
+        assert sorted(held_models()) == ["one.lock", "other.lock"]
+
+
+def test_it_is_given_back_when_the_work_fails() -> None:
+    with pytest.raises(LookupError), lock.held("agent"):
+        raise LookupError
+
+    assert held_models() == []
+
+
+def test_it_is_taken_from_a_dead_holder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "LEASE", 0.5)
+    MlflowClient().create_registered_model("agent.lock", description="of somebody who was killed")
+
+    start = time.monotonic()
+    with lock.held("agent"):
+        waited = time.monotonic() - start
+
+    assert waited > 0.5
+    assert held_models() == []
+
+
+def test_who_lost_it_notices_and_leaves_that_of_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "LEASE", 0.2)
+    with lock.held("agent") as slow, lock.held("agent") as other:
+        other.check()
+        with pytest.raises(MlflowException, match=r"another process took agent\.lock over"):
+            slow.check()
+
+    assert held_models() == []
+
+
+def test_nobody_waits_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "PATIENCE", 0.3)
+
+    with lock.held("agent"), pytest.raises(MlflowException, match=r"agent\.lock was held by others for 0 s"), lock.held("agent"):
+        pass

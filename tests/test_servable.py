@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from stable_baselines3 import PPO
+
+import mlflow_sb3
+from mlflow_sb3 import promotion, registry, servable
+from mlflow_sb3.promotion import Terms
+from mlflow_sb3.registry import Version
+
+
+def stored(version: Version) -> Path:
+    return Path(mlflow.get_logged_model(version.model_id).artifact_location.removeprefix("file://"))
+
+
+def change(version: Version, **values: object) -> Version:
+    """Change what stands in a version's card, and register it again as it is then."""
+    card = stored(version) / "agent" / "agent.json"
+    card.write_text(json.dumps(json.loads(card.read_text()) | values))
+    return registry.register(version.model_id, version.name)
+
+
+def test_a_version_that_answers_as_it_did_can_be_served(registered: Version) -> None:
+    servable.check(registered)
+
+    card = json.loads((stored(registered) / "agent" / "agent.json").read_text())
+    assert card["example_action"] in ([0], [1])
+
+
+def test_a_version_that_answers_otherwise_is_refused(registered: Version) -> None:
+    other = change(registered, example_action=[7])
+
+    with pytest.raises(MlflowException, match=r"agent/2 cannot be served: it answers its example with \[[01]\], and did with \[7\]"):
+        servable.check(other)
+
+
+def test_a_version_that_cannot_be_loaded_through_mlflow_is_refused_and_does_not_become_champion(registered: Version) -> None:
+    (stored(registered) / "MLmodel").write_text((stored(registered) / "MLmodel").read_text().replace("mlflow_sb3.flavor", "nowhere.loader"))
+    broken = registry.register(registered.model_id, "agent")
+
+    with (
+        mlflow.start_run(),
+        pytest.raises(MlflowException, match="agent/2 cannot be served: ModuleNotFoundError: No module"),
+    ):
+        promotion.promote(broken, Terms(force="try it"))
+    assert MlflowClient().get_registered_model("agent").aliases == {}
+    assert MlflowClient().get_model_version("agent", "2").tags["mlflow_sb3.verdict"] == "error"
+
+
+def test_a_changed_file_is_refused_before_anything_is_loaded(registered: Version) -> None:
+    shutil.rmtree(stored(registered) / "code")
+
+    with pytest.raises(MlflowException, match="its files changed after registration"):
+        servable.check(registered)
+
+
+def test_an_example_of_ones_own_has_to_be_answered(store: str, ppo: PPO) -> None:  # noqa: ARG001
+    mlflow_sb3.log_model(ppo, name="agent", registered_model_name="agent", input_example=np.zeros((2, 4)))
+
+    servable.check(registry.find("agent", number=1))

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from typing import Any
+
+import mlflow
+import pytest
+from matplotlib.collections import PathCollection
+from mlflow import MlflowClient
+
+from mlflow_sb3 import pictures, promotion, record, words
+from mlflow_sb3.comparison import Gate
+from mlflow_sb3.promotion import Terms
+from mlflow_sb3.registry import Version
+
+GATES = {
+    "promote": (3, 5, Gate(episodes=60)),
+    "reject": (5, 3, Gate(episodes=60)),
+    "tie": (3, 4, Gate(episodes=60)),
+    "inconclusive": (1, 2, Gate(episodes=60, alpha=0.001)),
+    "reject, least return": (3, 5, Gate(episodes=60, min_return=9.0)),
+    "too few": (1, 2, Gate(episodes=2, alpha=0.001)),
+}
+
+
+def promoted(levels: list[Version], champion: int, challenger: int, gate: Gate) -> dict[str, Any]:
+    """The record, read back from the run's promotion.json."""
+    promotion.promote(levels[champion - 1], Terms(force="the first"))
+    promotion.promote(levels[challenger - 1], Terms(gate=gate))
+    run = mlflow.active_run()
+    assert run is not None
+    found: dict[str, Any] = json.loads(mlflow.artifacts.load_text(f"{run.info.artifact_uri}/promotion.json"))
+    return found
+
+
+def numbers(value: Any) -> set[str]:
+    """Every number in a record as text for people has it."""
+    if isinstance(value, dict):
+        return set().union(*map(numbers, value.values())) if value else set()
+    if isinstance(value, list):
+        return set()
+    return {f"{value:.2f}", str(value)} if isinstance(value, (int, float)) and not isinstance(value, bool) else set()
+
+
+@pytest.mark.parametrize("case", GATES)
+def test_every_number_in_the_description_and_the_picture_is_one_of_the_record(levels: list[Version], case: str) -> None:
+    champion, challenger, gate = GATES[case]
+    found = promoted(levels, champion, challenger, gate)
+    pairs = len(found["episodes"]["seed"])
+    known = numbers(found) | {str(pairs), f"{100 * (1 - gate.alpha):.4g}", "5", "80", "2"}
+    if found["largest_share_of_other_pairs"]:
+        known.add(f"{100 * found['largest_share_of_other_pairs']:.2f}")
+
+    text = str(MlflowClient().get_model_version("levels", str(challenger)).description).replace(found["run_id"], "")
+    text = text.replace(f"levels/{champion}", "").replace(f"levels/{challenger}", "").replace(str(found["commit"]), "")
+    figure = pictures.paired(found)
+    shown = [part for axes in figure.axes for part in (axes.get_title(), axes.get_xlabel(), axes.get_ylabel())]
+    drawn = " ".join(shown).replace(f"levels/{champion}", "").replace(f"levels/{challenger}", "")
+
+    assert found["reason"] in str(MlflowClient().get_model_version("levels", str(challenger)).description)
+    assert set(re.findall(r"-?\d+(?:\.\d+)?", text.replace("mlflow-sb3", ""))) <= known
+    assert set(re.findall(r"-?\d+(?:\.\d+)?", drawn)) <= known
+
+
+def test_the_points_of_the_picture_are_the_pairs_and_the_looks(levels: list[Version]) -> None:
+    found = promoted(levels, 3, 5, Gate(episodes=60))
+
+    pairs, looks = pictures.paired(found).axes
+
+    (scattered,) = [part for part in pairs.collections if isinstance(part, PathCollection)]
+    assert sorted(map(tuple, scattered.get_offsets().tolist())) == sorted(  # type: ignore[union-attr]
+        zip(found["episodes"]["champion_return"], found["episodes"]["challenger_return"], strict=True)
+    )
+    (means,) = [part for part in looks.collections if isinstance(part, PathCollection)]
+    assert [y for _, y in means.get_offsets().tolist()] == [look["mean_difference"] for look in found["looks"]]  # type: ignore[union-attr]
+    assert [label.get_text() for label in looks.get_xticklabels()] == [str(look["pairs"]) for look in found["looks"]]
+
+
+def test_what_people_wrote_in_a_description_stays(levels: list[Version]) -> None:
+    MlflowClient().update_model_version("levels", "5", "Trained on the new track.")
+
+    promoted(levels, 5, 3, Gate(episodes=60))
+    promotion.promote(levels[4], Terms(force="again", alias="other"))
+
+    text = str(MlflowClient().get_model_version("levels", "5").description)
+    assert text.startswith("Trained on the new track.")
+    assert text.count(words.MARK) == 1
+    assert "levels/5 did not have to play: again. So it becomes the other." in text
+
+
+@pytest.mark.parametrize(
+    ("returned", "threshold", "says"),
+    [
+        (500.0, 475.0, "The environment's ceiling is reached, and it tells them not apart"),
+        (-200.0, -110.0, "The environment tells them not apart"),
+        (7.0, None, "The environment tells them not apart"),
+    ],
+)
+def test_a_tie_at_the_ceiling_says_so(levels: list[Version], returned: float, threshold: float | None, says: str) -> None:
+    found = promoted(levels, 3, 4, Gate(episodes=60)) | {"all_returns_equal": True, "reward_threshold": threshold}
+    found["challenger_episodes"]["mean_return"] = returned
+
+    assert (
+        words.reason(found)
+        == f"levels/4 and levels/3 returned {returned:.2f} in each of 60 episodes. {says}, so levels/3 stays the champion."
+    )
+
+
+def test_metrics_have_no_unknown_numbers(levels: list[Version]) -> None:
+    found = promoted(levels, 3, 5, replace(Gate(), episodes=60))
+
+    metrics = record.metrics(found)
+
+    assert metrics["promotion/pairs"] == 60
+    assert metrics["promotion/mean_difference"] == found["mean_difference"]
+    assert "promotion/lower_bound" not in record.metrics(found | {"lower_bound": None})
