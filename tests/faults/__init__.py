@@ -1,0 +1,1 @@
+"""What happens when processes come together, or are killed."""

@@ -1,0 +1,78 @@
+"""Promotions and rollbacks as processes of their own, which may be killed before any call of the registry."""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+from collections.abc import Callable
+from multiprocessing import get_context
+from typing import Any
+
+import mlflow
+from mlflow import MlflowClient
+
+from mlflow_sb3 import lock, promotion, registry, rollback
+from mlflow_sb3.comparison import Gate
+from mlflow_sb3.promotion import Terms
+
+LEASE = 1.5
+"""Seconds after which these processes take a lock from a dead holder, who may be missed sooner than in life."""
+
+context = get_context("forkserver")
+context.set_forkserver_preload([__name__])
+
+
+def promote(number: int) -> str:
+    version = registry.find("levels", number=number)
+    return str(promotion.promote(version, Terms(gate=Gate(episodes=60)))["verdict"])
+
+
+def roll_back() -> str:
+    return str(rollback.roll_back("levels")["reason"])
+
+
+def call(uri: str, work: Callable[[], str], killed_before: int | None = None) -> int | None:
+    """Do the work in a new process; returns its exit code, -9 when it was killed before that call of the registry."""
+    process = start(uri, work, killed_before)
+    process.join()
+    code: int | None = process.exitcode
+    return code
+
+
+def start(uri: str, work: Callable[[], str], killed_before: int | None = None, barrier: Any = None) -> Any:
+    process = context.Process(target=_run, args=(uri, work, killed_before, barrier))
+    process.start()
+    return process
+
+
+def _run(uri: str, work: Callable[[], str], killed_before: int | None, barrier: Any) -> None:
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_experiment("levels")
+    lock.LEASE = LEASE
+    if barrier is not None:
+        barrier.wait()
+    with mlflow.start_run():
+        if killed_before is not None:
+            _kill_before(killed_before)
+        work()
+
+
+def _kill_before(number: int) -> None:
+    """Count the calls of the registry, and let the kernel kill this process before one of them."""
+    made = 0
+
+    def counted(method: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(method)
+        def counting(*args: Any, **kwargs: Any) -> Any:
+            nonlocal made
+            made += 1
+            if made == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return method(*args, **kwargs)
+
+        return counting
+
+    for name in dir(MlflowClient):
+        if not name.startswith("_") and ("registered_model" in name or "model_version" in name):
+            setattr(MlflowClient, name, counted(getattr(MlflowClient, name)))
