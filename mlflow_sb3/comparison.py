@@ -92,7 +92,8 @@ class Comparison:
     looks: list[Look]
     verdict: Word
     challenger_bounds: Bounds | None
-    """Of the challenger's mean return, where a least return was asked for."""
+    """Of the challenger's mean return, where a least return was asked for: the t bounds decide, for the bootstrap knows nothing of
+    returns that are nearly all the same."""
 
     @property
     def differences(self) -> NDArray[np.float64]:
@@ -146,9 +147,9 @@ def _decide(gate: Gate, differences: NDArray[np.float64], last: Look, own: Bound
         return "tie"
     if not last.bounds.lower > gate.min_improvement:
         return "inconclusive"
-    if own is None or gate.min_return is None or own.lower >= gate.min_return:
+    if own is None or gate.min_return is None or own.t_lower >= gate.min_return:
         return "promote"
-    return "reject" if own.upper < gate.min_return else "inconclusive"
+    return "reject" if own.t_upper < gate.min_return else "inconclusive"
 
 
 def _check(challenger: Episodes, champion: Episodes) -> None:

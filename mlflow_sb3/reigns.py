@@ -61,10 +61,9 @@ def read(name: str, alias: str) -> Reigns:
 
 
 def finish_interrupted(name: str, alias: str) -> None:
-    """Finish, or forget, a move that was interrupted."""
-    if read(name, alias).following is not None:
-        with held(name) as lock:
-            settle(name, alias, lock)
+    """Finish, or forget, a move that was interrupted, and take the lock away that a killed process left."""
+    with held(name) as lock:
+        settle(name, alias, lock)
 
 
 def settle(name: str, alias: str, lock: Lock) -> Reigns:

@@ -98,7 +98,7 @@ def _behind(record: Record) -> str:
     asked = f" and {number(gate['min_improvement'])} was asked for" if gate["min_improvement"] else ""
     if own is not None and record["lower_bound"] is not None and record["lower_bound"] > gate["min_improvement"]:
         return (
-            f"Its mean return lies between {number(own['lower'])} and {number(own['upper'])} ({_confidence(record)} each), "
+            f"Its mean return lies between {number(own['t_lower'])} and {number(own['t_upper'])} ({_confidence(record)} each), "
             f"and min_return is {number(gate['min_return'])}"
         )
     if record["verdict"] == "reject":

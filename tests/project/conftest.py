@@ -11,7 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -84,7 +84,8 @@ def serving(place: Place, command: Sequence[str], ready: str) -> Iterator[None]:
                 time.sleep(0.5)
             yield
         finally:
-            os.killpg(process.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it ended by itself, which the assertion above tells
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
 
