@@ -53,7 +53,7 @@ def _scatter(axes: Axes, promotion: Record) -> None:
         xlabel=f"return of {words.opponent(promotion)} (mean {words.number(other)})",
         ylabel=f"return of {words.challenger(promotion)} (mean {words.number(own)})",
     )
-    axes.legend(loc="upper left")
+    axes.legend(loc="best")
 
 
 def _closing_in(axes: Axes, promotion: Record) -> None:

@@ -232,6 +232,10 @@ def fetch(version: Version, *, public_key: KeyPath | None = None) -> Iterator[Pa
     if public_key is not None:
         _check_signature(version, version.digest, public_key)
     with _downloaded(version.uri) as folder:
+        if not any(path.is_file() for path in folder.rglob("*")):
+            raise MlflowException.invalid_parameter_value(
+                f"model version {version} has no files any more: somebody deleted its artifacts; take another version, or register it again."
+            )
         if (found := digest(folder)) != version.digest:
             raise MlflowException.invalid_parameter_value(
                 f"model version {version} has the digest {found}, but its tag says {version.digest}: "

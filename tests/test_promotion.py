@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from typing import Any
 
@@ -313,3 +314,19 @@ def test_a_champion_that_a_person_set_is_gone_back_from(levels: Levels) -> None:
     rollback.roll_back("levels")
 
     assert aliases() == {"champion": 3}
+
+
+def test_a_champion_whose_files_are_gone_is_named_and_rolled_back(store: str) -> None:  # noqa: ARG001 files of this test alone
+    with mlflow.start_run():
+        first, second, third = leveled(5), leveled(7), leveled(6)
+        promote(first, force="a history")
+        promote(second, force="a history")
+        shutil.rmtree(mlflow.get_logged_model(second.model_id).artifact_location.removeprefix("file://"))
+
+        with pytest.raises(MlflowException, match="levels/2 cannot be loaded: model version levels/2 has no files any more"):
+            promote(third)
+        refused = aliases(), logged()["verdict"]
+        rollback.roll_back("levels")
+
+    assert refused == ({"champion": 2, "previous-champion": 1}, "error")
+    assert aliases() == {"champion": 1}
