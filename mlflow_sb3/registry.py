@@ -234,7 +234,7 @@ def fetch(version: Version, *, public_key: KeyPath | None = None) -> Iterator[Pa
     with _downloaded(version.uri) as folder:
         if not any(path.is_file() for path in folder.rglob("*")):
             raise MlflowException.invalid_parameter_value(
-                f"model version {version} has no files any more: somebody deleted its artifacts; take another version, or register it again."
+                f"model version {version} has no files any more: its artifacts were deleted; take another version, or register it again."
             )
         if (found := digest(folder)) != version.digest:
             raise MlflowException.invalid_parameter_value(
