@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import click
 import mlflow
 import pytest
 from click.testing import CliRunner
@@ -21,6 +22,7 @@ import mlflow_sb3
 from mlflow_sb3 import contender, registry, signing
 from mlflow_sb3.registry import Version
 from steps.evaluate import evaluate
+from steps.promote import promote
 from tests.conftest import Keys
 from tests.test_registry import flip, stored
 
@@ -32,12 +34,16 @@ def fetch(version: Version, key: Path | None) -> None:
         pass
 
 
-def evaluated(version: Version, key: Path | None) -> None:
-    """The step, whose failure is one line."""
-    given = [] if key is None else ["--public-key", str(key)]
-    result = CliRunner().invoke(evaluate, ["--model-name", version.name, "--version", str(version.number), "--episodes", "1", *given])
-    if result.exit_code:
-        raise MlflowException(result.stderr)
+def stepped(command: click.Command, *options: str) -> Load:
+    """A step, whose failure is one line."""
+
+    def load(version: Version, key: Path | None) -> None:
+        given = [] if key is None else ["--public-key", str(key)]
+        result = CliRunner().invoke(command, ["--model-name", version.name, "--version", str(version.number), *options, *given])
+        if result.exit_code:
+            raise MlflowException(result.stderr)
+
+    return load
 
 
 LOADS: dict[str, Load] = {
@@ -45,13 +51,18 @@ LOADS: dict[str, Load] = {
     "load_policy": lambda version, key: mlflow_sb3.load_policy(version.uri, public_key=key),
     "load_model": lambda version, key: mlflow_sb3.load_model(version.uri, public_key=key),
     "contender": lambda version, key: contender.load(version, public_key=key),
-    "evaluate": evaluated,
+    "evaluate": stepped(evaluate, "--episodes", "1"),
 }
+PROMOTIONS: dict[str, Load] = {
+    "promote": stepped(promote, "--alias", "other", "--episodes", "2"),
+    "promote by force": stepped(promote, "--alias", "other", "--rule", "force", "--reason", "to try"),
+}
+"""They import what the model names, but only when its files are checked."""
 
 
 def refuse(version: Version, key: Path | None, says: str) -> None:
     """Every way to load a version refuses it."""
-    for load in LOADS.values():
+    for load in (LOADS | PROMOTIONS).values():
         with pytest.raises(MlflowException, match=says):
             load(version, key)
 
@@ -116,9 +127,9 @@ def test_one_changed_byte_in_any_file_is_refused_and_nothing_is_imported(
 
     for file in files:
         with changed(file):
-            for name in ("fetch", "load_policy", "evaluate"):
+            for name in ("fetch", "load_policy", "evaluate", "promote by force"):
                 with pytest.raises(MlflowException, match="its files changed after registration"):
-                    LOADS[name](trapped, key)
+                    (LOADS | PROMOTIONS)[name](trapped, key)
                 assert not canary.exists(), (file, name)
 
     assert {"MLmodel", "requirements.txt", "agent/agent.json", "agent/agent.zip", "agent/policy.onnx", "code/trap.py"} <= names
