@@ -18,6 +18,10 @@ PATIENCE = 300.0
 """Seconds to wait for others who are alive."""
 
 
+class LostError(MlflowException):
+    """The lock was taken away from a holder who was too slow."""
+
+
 @dataclass(frozen=True)
 class Lock:
     """A held lock: a registered model that is called as the locked one with ``.lock``, of which the registry allows one alone."""
@@ -29,10 +33,10 @@ class Lock:
         """Refuse to go on when it was taken away.
 
         Raises:
-            MlflowException: Another holder has it.
+            LostError: Another holder has it.
         """
         if _holder(self.name) != self.token:
-            raise MlflowException(f"another process took {self.name} over after {LEASE:.0f} s without an answer; call again.")
+            raise LostError(f"another process took {self.name} over after {LEASE:.0f} s without an answer; call again.")
 
 
 @contextmanager

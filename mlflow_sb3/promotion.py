@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -108,12 +109,15 @@ def _decide(challenger: Version, champion: Version | None, terms: Terms, promoti
 
 def _take_over(challenger: Version, champion: Version | None, alias: str, run_id: str) -> bool:
     """Give the alias to the challenger; false when somebody else has become champion since the games began."""
-    with lock.held(challenger.name) as held:
-        found = reigns.settle(challenger.name, alias, held)
-        if found.champion != (None if champion is None else champion.number):
-            return False
-        reigns.move(found, (*found.numbers, challenger.number), Move("promotion", run_id), held)
-        return reigns.read(challenger.name, alias).champion == challenger.number
+    while True:
+        with suppress(lock.LostError), lock.held(challenger.name) as held:
+            found = reigns.settle(challenger.name, alias, held)
+            if found.champion == challenger.number:  # the lock was lost after the alias had moved
+                return True
+            if found.champion != (None if champion is None else champion.number):
+                return False
+            reigns.move(found, (*found.numbers, challenger.number), Move("promotion", run_id), held)
+            return reigns.read(challenger.name, alias).champion == challenger.number
 
 
 def _nothing_to_do(promotion: Record) -> Record:

@@ -11,7 +11,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from mlflow_sb3 import environment, promotion, promotion_run, record, registry, reigns, rollback
+from mlflow_sb3 import environment, lock, promotion, promotion_run, record, registry, reigns, rollback
 from mlflow_sb3.comparison import Gate
 from mlflow_sb3.evaluation import Episodes
 from mlflow_sb3.promotion import Terms
@@ -258,6 +258,28 @@ def test_a_champion_that_came_meanwhile_is_played_against(levels: Levels, monkey
     assert found["champion"]["number"] == 5
     assert [(earlier["champion"]["number"], earlier["verdict"]) for earlier in found["earlier"]] == [(3, "promote")]
     assert aliases() == {"champion": 5}
+
+
+@pytest.mark.parametrize("lost_at", [1, 2], ids=["before the alias moves", "after it"])
+def test_a_lock_that_is_lost_is_taken_again(levels: Levels, monkeypatch: pytest.MonkeyPatch, lost_at: int) -> None:
+    """Somebody takes the lock away exactly before one of the checks."""
+    promote(levels[2])
+    check, checks = lock.Lock.check, []
+
+    def robbed(held: lock.Lock) -> None:
+        checks.append(1)
+        if len(checks) == lost_at:
+            MlflowClient().delete_registered_model(held.name)
+        check(held)
+
+    monkeypatch.setattr(lock.Lock, "check", robbed)
+
+    found = promote(levels[4])
+
+    assert found["verdict"] == "promote"
+    assert aliases() == {"champion": 5, "previous-champion": 3}
+    assert reigns.read("levels", "champion").numbers == (3, 5)
+    assert len(checks) > lost_at
 
 
 def test_a_promotion_needs_a_run(levels: Levels) -> None:

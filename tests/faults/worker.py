@@ -37,22 +37,22 @@ def roll_back() -> str:
 
 def call(uri: str, work: Callable[[], str], killed_before: int | None = None) -> int | None:
     """Do the work in a new process; returns its exit code, -9 when it was killed before that call of the registry."""
-    process = start(uri, work, killed_before)
+    process = start(uri, work, killed_before, lease=LEASE)
     process.join()
     code: int | None = process.exitcode
     return code
 
 
-def start(uri: str, work: Callable[[], str], killed_before: int | None = None, barrier: Any = None) -> Any:
-    process = context.Process(target=_run, args=(uri, work, killed_before, barrier))
+def start(uri: str, work: Callable[[], str], killed_before: int | None = None, *, lease: float = lock.LEASE, barrier: Any = None) -> Any:
+    process = context.Process(target=_run, args=(uri, work, killed_before, lease, barrier))
     process.start()
     return process
 
 
-def _run(uri: str, work: Callable[[], str], killed_before: int | None, barrier: Any) -> None:
+def _run(uri: str, work: Callable[[], str], killed_before: int | None, lease: float, barrier: Any) -> None:
     mlflow.set_tracking_uri(uri)
     mlflow.set_experiment("levels")
-    lock.LEASE = LEASE
+    lock.LEASE = lease
     if barrier is not None:
         barrier.wait()
     with mlflow.start_run():
