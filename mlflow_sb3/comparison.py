@@ -21,6 +21,9 @@ LOOKS = (25, 50, 100, 200)
 FEWEST = 2
 """Pairs of which a mean and its error can be said."""
 SMALLEST_ALPHA, LARGEST_ALPHA = 0.001, 0.5
+LARGEST_RETURN = 1e100
+ROUNDING = 1e-9
+"""Part of a return by which the order of the rewards may change their sum."""
 WORST = 0.05
 """Share of the episodes that count as the worst."""
 
@@ -97,8 +100,8 @@ class Comparison:
 
     @property
     def differences(self) -> NDArray[np.float64]:
-        """Challenger less champion, shape ``(pairs,)``."""
-        return self.challenger.returns - self.champion.returns
+        """Challenger less champion, shape ``(pairs,)``; see ``differences``."""
+        return differences(self.challenger.returns, self.champion.returns)
 
     @property
     def probability_of_improvement(self) -> float:
@@ -128,12 +131,12 @@ def compare(gate: Gate, play: Play, *, seed: int) -> Comparison:
         more, others = play(len(challenger.seeds), pairs)
         challenger, champion = challenger + more, champion + others
         _check(challenger, champion)
-        differences = challenger.returns - champion.returns
-        looks.append(Look(pairs, float(differences.mean()), bounds.of_mean(differences, gate.alpha, seed=seed)))
-        if differences.any() and looks[-1].bounds.upper <= gate.min_improvement:
+        between = differences(challenger.returns, champion.returns)
+        looks.append(Look(pairs, float(between.mean()), bounds.of_mean(between, gate.alpha, seed=seed)))
+        if between.any() and looks[-1].bounds.upper <= gate.min_improvement:
             return Comparison(gate, challenger, champion, looks, "reject", None)
     own = None if gate.min_return is None else bounds.of_mean(challenger.returns, gate.alpha, seed=seed)
-    return Comparison(gate, challenger, champion, looks, _decide(gate, differences, looks[-1], own), own)
+    return Comparison(gate, challenger, champion, looks, _decide(gate, between, looks[-1], own), own)
 
 
 def worst(returns: NDArray[np.float64]) -> float:
@@ -142,8 +145,13 @@ def worst(returns: NDArray[np.float64]) -> float:
     return float(np.sort(returns)[:count].mean())
 
 
-def _decide(gate: Gate, differences: NDArray[np.float64], last: Look, own: Bounds | None) -> Word:
-    if not differences.any():
+def differences(challenger: NDArray[np.float64], champion: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Challenger less champion; exactly 0 where they differ by no more than the rounding of sums of rewards."""
+    return np.where(np.isclose(challenger, champion, rtol=ROUNDING, atol=0.0), 0.0, challenger - champion)
+
+
+def _decide(gate: Gate, between: NDArray[np.float64], last: Look, own: Bounds | None) -> Word:
+    if not between.any():
         return "tie"
     if not last.bounds.lower > gate.min_improvement:
         return "inconclusive"
@@ -156,7 +164,7 @@ def _check(challenger: Episodes, champion: Episodes) -> None:
     if not np.array_equal(challenger.seeds, champion.seeds):
         raise ValueError("challenger and champion played different seeds; play both on the same.")
     for name, episodes in (("challenger", challenger), ("champion", champion)):
-        if (broken := ~np.isfinite(episodes.returns)).any():
+        if (broken := ~(np.abs(episodes.returns) < LARGEST_RETURN)).any():
             raise ValueError(
                 f"the {name}'s episode with the seed {episodes.seeds[broken][0]} returned {episodes.returns[broken][0]}, "
                 "which cannot be compared; check the environment's rewards."

@@ -30,6 +30,8 @@ _UNMAKEABLE = (
     ValueError,
 )
 """What the constructors of environments and wrappers raise."""
+_NOT_PLAYED = {"disable_env_checker", "nondeterministic", "reward_threshold", "vector_entry_point"}
+"""Fields of an EnvSpec that change no episode."""
 _MONITOR = "stable_baselines3.common.monitor:"
 
 
@@ -182,7 +184,8 @@ def describe(spec: EnvSpec | None) -> str:
 def same(first: str, second: str) -> bool:
     """Whether two descriptions are of one environment; a field that only one version of Gymnasium knows has to be empty."""
     specs = json.loads(first), json.loads(second)
-    return all(specs[0].get(key) == specs[1].get(key) or not (specs[0].get(key) or specs[1].get(key)) for key in {*specs[0], *specs[1]})
+    keys = {*specs[0], *specs[1]} - _NOT_PLAYED
+    return all(specs[0].get(key) == specs[1].get(key) or not (specs[0].get(key) or specs[1].get(key)) for key in keys)
 
 
 def wrappers(description: str) -> list[dict[str, Any]]:

@@ -10,12 +10,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from mlflow import MlflowClient
+from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES, MLFLOW_HTTP_REQUEST_TIMEOUT
 from mlflow.exceptions import MlflowException
 
-LEASE = 10.0
+from mlflow_sb3 import settings
+
+LEASE = 30.0
 """Seconds after which a lock that has not changed hands is taken from a holder who must be dead: alive, it takes a second."""
 PATIENCE = 300.0
 """Seconds to wait for others who are alive."""
+MARK = "mlflow_sb3.lock"
+"""Tag of a registered model that is a lock, and nobody's model."""
+
+_IMPATIENT = {MLFLOW_HTTP_REQUEST_MAX_RETRIES.name: "1", MLFLOW_HTTP_REQUEST_TIMEOUT.name: "10"}
+"""A holder does not wait for a server for longer than the lease."""
+_MISSING = "RESOURCE_DOES_NOT_EXIST"
 
 
 class LostError(MlflowException):
@@ -44,43 +53,63 @@ def held(name: str) -> Iterator[Lock]:
     """Hold the lock of a registered model; wait for whoever holds it.
 
     Raises:
-        MlflowException: Others held it for five minutes.
+        MlflowException: Others held it for five minutes, or a model of somebody's has its name.
     """
     lock = Lock(f"{name}.lock", uuid.uuid4().hex)
     _acquire(lock)
     try:
-        yield lock
+        with settings.during(_IMPATIENT):
+            yield lock
     finally:
-        if _holder(lock.name) == lock.token:
-            MlflowClient().delete_registered_model(lock.name)
+        _delete(lock.name, lock.token)
 
 
 def _acquire(lock: Lock) -> None:
-    client = MlflowClient()
     start = since = time.monotonic()
     last: str | None = None
     while time.monotonic() - start < PATIENCE:
-        try:
-            client.create_registered_model(lock.name, description=lock.token)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
-        else:
+        if _created(lock):
             return
         time.sleep(random.uniform(0.1, 0.5))  # noqa: S311 so that those who wait do not come at once
         holder = _holder(lock.name)
         if holder != last:
             last, since = holder, time.monotonic()
         elif holder is not None and time.monotonic() - since > LEASE:
-            client.delete_registered_model(lock.name)
+            _delete(lock.name, holder)
     raise MlflowException(f"{lock.name} was held by others for {PATIENCE:.0f} s; call again, or delete that registered model.")
+
+
+def _created(lock: Lock) -> bool:
+    try:
+        MlflowClient().create_registered_model(lock.name, tags={MARK: "true"}, description=lock.token)
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_ALREADY_EXISTS", _MISSING):  # MLflow reads the one in its way, which may be gone by then
+            raise
+        return False
+    return True
 
 
 def _holder(name: str) -> str | None:
     """The token of who holds a lock; None when nobody does."""
     try:
-        return str(MlflowClient().get_registered_model(name).description)
+        found = MlflowClient().get_registered_model(name)
     except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+        if error.error_code != _MISSING:
             raise
         return None
+    if MARK not in found.tags:
+        raise MlflowException.invalid_parameter_value(
+            f"registered model {name} is no lock, and promotions need one of that name for a second; rename it."
+        )
+    return str(found.description)
+
+
+def _delete(name: str, token: str) -> None:
+    """Delete a lock, if that holder has it still."""
+    if _holder(name) != token:
+        return
+    try:
+        MlflowClient().delete_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != _MISSING:
+            raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mlflow.exceptions import MlflowException
 
@@ -13,6 +13,7 @@ from mlflow_sb3.baseline import RandomPolicy
 from mlflow_sb3.comparison import Comparison, Gate
 from mlflow_sb3.contender import Contender
 from mlflow_sb3.evaluation import Episodes, Policy
+from mlflow_sb3.inputs import Space
 from mlflow_sb3.registry import Version
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def arrange(
     loaded = [_load(version, public_key) for version in (challenger, champion) if version is not None]
     description = _judge(loaded, judge)
     champion_id = None if champion is None else champion.model_id
-    seed = gate.seed(challenger.name, challenger.model_id, champion_id, None if judge is None else description)
+    seed = gate.seed(challenger.name, challenger.model_id, champion_id, description)
     with environment.remake(description) as env:
         if judge is not None:
             _check_spaces(env, loaded)
@@ -93,8 +94,8 @@ def _judge(loaded: list[Contender], judge: str | None) -> str:
                     "name the one that judges: environment=challenger, champion, a Gymnasium id or EnvSpec JSON."
                 )
         return first.environment
-    if judge in sides:
-        return sides[judge].environment
+    if judge in ("challenger", "champion"):
+        return sides.get(judge, loaded[0]).environment
     if judge.lstrip().startswith("{"):
         environment.remake(judge).close()
         return judge
@@ -107,8 +108,15 @@ def _check_spaces(env: environment.Env, loaded: list[Contender]) -> None:
             ("observations", spaces.described(env.observation_space), one.policy.observation_space),
             ("actions", spaces.described(env.action_space), one.policy.action_space),
         ):
-            if (found.shape, found.dtype, found.low, found.high) != (wanted.shape, wanted.dtype, wanted.low, wanted.high):
+            if _layout(found) != _layout(wanted):
                 raise MlflowException.invalid_parameter_value(
                     f"the environment that judges has {kind} {found.text}, and {one.version} was trained for {wanted.text}; "
                     "name one that both fit, with its wrappers as EnvSpec JSON."
                 )
+
+
+def _layout(space: Space) -> Any:
+    """What has to be the same for a policy to act: keys, shapes, dtypes and integers; the bounds of floats need not."""
+    if space.spaces is not None:
+        return {key: _layout(inner) for key, inner in space.spaces.items()}
+    return space.shape, space.dtype, space.low, space.high

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import mlflow
 from mlflow import MlflowClient
@@ -59,28 +58,21 @@ def promote(challenger: Version, terms: Terms, *, progress: bool = False) -> Rec
     """
     run = active_run()
     reigns.finish_interrupted(challenger.name, terms.alias)
-    earlier: list[Any] = []
+    earlier: list[Record] = []
     while True:
         champion = registry.champion(challenger.name, terms.alias)
-        promotion = record.begin(run, challenger, champion, terms.alias, "test" if terms.force is None else "force") | {"earlier": earlier}
+        promotion = record.begin(run, challenger, champion, terms.alias, "test" if terms.force is None else "force")
         if champion is not None and champion.number == challenger.number:
-            return _nothing_to_do(promotion)
-        try:
-            promotion |= _decide(challenger, champion, terms, promotion, progress=progress)
-            if promotion["moves"]:
-                servable.check(challenger, public_key=terms.public_key)
-        except Exception as error:  # an environment or the code of a model may raise anything
-            promotion |= {"verdict": "error", "moves": False, "reason": " ".join(f"{error}".split()) or type(error).__name__}
-            promotion_run.write(promotion, challenger)
-            promotion_run.illustrate(promotion, challenger)
-            raise
+            return earlier[-1] if earlier else _nothing_to_do(promotion)
+        promotion |= _decide(challenger, champion, terms, promotion, progress=progress) | {"earlier": earlier}
         promotion_run.write(promotion, challenger)
-        if not promotion["moves"] or _take_over(challenger, champion, terms.alias, run.info.run_id):
+        if not promotion["moves"] or _take_over(promotion, challenger, champion):
             break
-        earlier = [*earlier, {key: promotion[key] for key in ("champion", "verdict", "reason")}]
+        earlier = [*earlier, promotion]
+    if promotion["moves"]:
+        registry.drop_tag(challenger, registry.ROLLED_BACK)
     if promotion["moves"] or promotion["verdict"] in ("reject", "tie"):
         registry.drop_alias(challenger, registry.CHALLENGER)
-    promotion_run.illustrate(promotion, challenger)
     return promotion
 
 
@@ -93,7 +85,18 @@ def active_run() -> Run:
 
 
 def _decide(challenger: Version, champion: Version | None, terms: Terms, promotion: Record, *, progress: bool) -> Record:
-    """The verdict with its evidence, and whether the alias moves."""
+    """The verdict with its evidence, and whether the alias moves; an error is recorded, and raised again."""
+    try:
+        found = _judged(challenger, champion, terms, promotion, progress=progress)
+        if found["moves"]:
+            servable.check(challenger, public_key=terms.public_key)
+    except Exception as error:  # an environment or the code of a model may raise anything
+        _record_error(promotion, challenger, error)
+        raise
+    return found
+
+
+def _judged(challenger: Version, champion: Version | None, terms: Terms, promotion: Record, *, progress: bool) -> Record:
     approval = MlflowClient().get_model_version(challenger.name, str(challenger.number)).tags.get(APPROVAL)
     allowed = not terms.approval or approval == "approved"
     asked: Record = {"approval": approval if terms.approval else None}
@@ -107,17 +110,36 @@ def _decide(challenger: Version, champion: Version | None, terms: Terms, promoti
     return found | {"reason": words.reason(promotion | found)}
 
 
-def _take_over(challenger: Version, champion: Version | None, alias: str, run_id: str) -> bool:
+def _record_error(promotion: Record, challenger: Version, error: Exception) -> None:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    promotion_run.write(promotion | {"verdict": "error", "moves": False, "reason": reason}, challenger)
+
+
+def _take_over(promotion: Record, challenger: Version, champion: Version | None) -> bool:
     """Give the alias to the challenger; false when somebody else has become champion since the games began."""
     while True:
-        with suppress(lock.LostError), lock.held(challenger.name) as held:
-            found = reigns.settle(challenger.name, alias, held)
-            if found.champion == challenger.number:  # the lock was lost after the alias had moved
-                return True
-            if found.champion != (None if champion is None else champion.number):
-                return False
-            reigns.move(found, (*found.numbers, challenger.number), Move("promotion", run_id), held)
-            return reigns.read(challenger.name, alias).champion == challenger.number
+        try:
+            return _moved(challenger, champion, promotion["alias"], Move("promotion", promotion["run_id"]))
+        except lock.LostError:
+            continue  # with the lock of another try, what became of the alias is seen
+        except Exception as error:
+            _record_error(promotion, challenger, error)
+            raise
+
+
+def _moved(challenger: Version, champion: Version | None, alias: str, what: Move) -> bool:
+    name = challenger.name
+    with lock.held(name) as held:
+        found = reigns.settle(name, alias, held)
+        if found.champion == challenger.number and found.by_hand:  # this one's call came after the lock was another's, over a new champion
+            registry.set_alias(name, alias, found.numbers[-2])
+            return False
+        if found.champion == challenger.number:  # the lock was lost after the alias had moved
+            return True
+        if found.champion != (None if champion is None else champion.number):
+            return False
+        reigns.move(found, (*found.numbers, challenger.number), what, held)
+        return reigns.read(name, alias).champion == challenger.number
 
 
 def _nothing_to_do(promotion: Record) -> Record:
@@ -125,7 +147,6 @@ def _nothing_to_do(promotion: Record) -> Record:
     challenger = Version(**promotion["challenger"])
     promotion |= {"verdict": "tie", "moves": False}
     promotion |= {"reason": f"{challenger} is the {promotion['alias']} already, and nothing was played."}
-    mlflow.log_dict(promotion, promotion_run.RECORD)
+    promotion_run.log(promotion)
     registry.drop_alias(challenger, registry.CHALLENGER)
-    promotion_run.illustrate(promotion, challenger)
     return promotion

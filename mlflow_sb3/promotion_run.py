@@ -13,29 +13,35 @@ from mlflow_sb3 import pictures, record, words
 from mlflow_sb3.record import Record
 from mlflow_sb3.registry import Version
 
+LONGEST = 5000
+"""Characters of a description, and of a tag, that every database takes."""
 RECORD = "promotion.json"
 _VERDICT, _REASON, _RUN = "mlflow_sb3.verdict", "mlflow_sb3.reason", "mlflow_sb3.promotion_run"
 
 
 def write(promotion: Record, version: Version) -> None:
-    """Put the record into the active run, and the verdict on the version: before any alias moves, so that none moves without."""
-    mlflow.log_dict(promotion, RECORD)
+    """Put a record, with what can be made from it, into the active run, and the verdict on the version.
+
+    All of it before any alias moves, so that none moves without a record.
+    """
+    log(promotion)
+    if "episodes" in promotion:
+        folder = "/".join(["promotion", *([str(len(promotion["earlier"]) + 1)] if promotion.get("earlier") else [])])
+        mlflow.log_metrics(record.metrics(promotion), model_id=version.model_id)
+        mlflow.log_table(promotion["episodes"], f"{folder}/episodes.json")
+        mlflow.log_figure(pictures.paired(promotion), f"{folder}/returns.png")
     client, number = MlflowClient(), str(version.number)
-    tags = {_VERDICT: promotion["verdict"], _REASON: promotion["reason"][:5000], _RUN: promotion["run_id"]}
+    tags = {_VERDICT: promotion["verdict"], _REASON: promotion["reason"][:LONGEST], _RUN: promotion["run_id"]}
     for key, value in tags.items():
         client.set_model_version_tag(version.name, number, key, value)
     before = client.get_model_version(version.name, number).description
-    client.update_model_version(version.name, number, words.description(promotion, before))
+    client.update_model_version(version.name, number, words.description(promotion, before, LONGEST))
 
 
-def illustrate(promotion: Record, version: Version) -> None:
-    """Put what can be made from the record beside it: metrics, the table, the picture and the tags of the run."""
-    mlflow.set_tags({"mlflow_sb3.version": str(version), _VERDICT: promotion["verdict"]})
-    if "episodes" not in promotion:
-        return
-    mlflow.log_metrics(record.metrics(promotion), model_id=version.model_id)
-    mlflow.log_table(promotion["episodes"], "promotion/episodes.json")
-    mlflow.log_figure(pictures.paired(promotion), "promotion/returns.png")
+def log(promotion: Record) -> None:
+    """Put a record into the active run, and its verdict as a tag."""
+    mlflow.log_text(json.dumps(promotion, indent=2, allow_nan=False), RECORD)
+    mlflow.set_tags({"mlflow_sb3.version": words.challenger(promotion), _VERDICT: promotion["verdict"]})
 
 
 def load(run_id: str) -> Record:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import json
 import math
 from dataclasses import asdict
 from typing import Any
@@ -49,7 +48,7 @@ def evidence(match: Match, compared: Comparison) -> Record:
     return {
         "verdict": compared.verdict,
         "gate": asdict(gate),
-        "environment": json.loads(match.environment),
+        "environment": match.environment,
         "seeds": seeds_digest(compared.challenger),
         "looks": [{"pairs": look.pairs, "mean_difference": look.mean_difference, **_bounds(look.bounds)} for look in compared.looks],
         "mean_difference": last.mean_difference,
@@ -101,4 +100,5 @@ def _finite(number: float) -> float | None:
 
 
 def _summary(episodes: Episodes) -> Record:
-    return asdict(evaluation.summarize(episodes)) | {"worst_return": comparison.worst(episodes.returns)}
+    summary = {key: _finite(value) for key, value in asdict(evaluation.summarize(episodes)).items()}
+    return summary | {"worst_return": comparison.worst(episodes.returns)}

@@ -95,6 +95,19 @@ def check_exists(name: str) -> None:
         ) from error
 
 
+def check_crown(alias: str) -> None:
+    """Refuse an alias that no champion can bear.
+
+    Raises:
+        MlflowException: MLflow refuses it, or it says something else here.
+    """
+    check_alias(alias)
+    if alias == CHALLENGER or alias.startswith("previous-"):
+        raise MlflowException.invalid_parameter_value(
+            f"alias {alias!r} is moved by promotions themselves; give another one for the champion, such as 'champion'."
+        )
+
+
 def find(name: str, *, alias: str | None = None, number: int | None = None) -> Version:
     """Find a version by its number, or else by its alias.
 
@@ -128,7 +141,7 @@ def best(name: str, alias: str, experiment_id: str, top: int) -> list[Version]:
     check_exists(name)
     client = MlflowClient()
     numbers: dict[str | None, int] = {}
-    for found in client.search_model_versions(f"name='{name}'"):
+    for found in _versions(name):
         if ROLLED_BACK not in found.tags:
             numbers[found.run_id] = max(int(found.version), numbers.get(found.run_id, 0))
     runs = client.search_runs([experiment_id], f"metrics.`{SCORE}` > -1e308", order_by=[f"metrics.`{SCORE}` DESC"], max_results=1000)
@@ -140,6 +153,23 @@ def best(name: str, alias: str, experiment_id: str, top: int) -> list[Version]:
             f"no version of {name} but the champion comes from a training of this experiment; name the experiment, or train first."
         )
     return [find(name, number=number) for number in chosen]
+
+
+def numbers(name: str) -> set[int]:
+    """The versions that there are."""
+    return {int(found.version) for found in _versions(name)}
+
+
+def _versions(name: str) -> list[ModelVersion]:
+    quote = '"' if "'" in name else "'"
+    return list(MlflowClient().search_model_versions(f"name={quote}{name}{quote}", max_results=10_000))
+
+
+def drop_tag(version: Version, key: str) -> None:
+    """Take a tag from a version, if that bears it."""
+    client, number = MlflowClient(), str(version.number)
+    if key in client.get_model_version(version.name, number).tags:
+        client.delete_model_version_tag(version.name, number, key)
 
 
 def drop_alias(version: Version, alias: str) -> None:

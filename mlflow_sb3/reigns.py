@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
 from mlflow_sb3 import registry
 from mlflow_sb3.lock import Lock, held
@@ -16,6 +17,8 @@ KEPT = 200
 PREVIOUS = "previous-{alias}"
 """Alias of the version that bore an alias before."""
 _TAG = "mlflow_sb3.reigns.{alias}"
+_CONCLUDED = "mlflow_sb3.concluded.{alias}"
+"""Tag: the run of the last rollback that went through to its end."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,10 @@ class Reigns:
     """The last move, if it was not made by a person."""
     following: tuple[int, ...] | None = None
     """What the numbers become by the last move, if it was begun and not finished."""
+    by_hand: bool = False
+    """Whether somebody else than a promotion or a rollback gave the alias to the champion."""
+    concluded: str | None = None
+    """The run of the last rollback that went through to its end."""
 
     @property
     def before(self) -> tuple[int, ...]:
@@ -50,14 +57,24 @@ def read(name: str, alias: str) -> Reigns:
     """Read the reigns; a version that a person gave the alias to has the last one."""
     model = MlflowClient().get_registered_model(name)
     champion = int(model.aliases[alias]) if alias in model.aliases else None
-    journal = json.loads(model.tags.get(_TAG.format(alias=alias), "{}"))
+    journal = _journal(name, model.tags.get(_TAG.format(alias=alias), "{}"))
     last = Move(**journal["last"]) if journal.get("last") else None
-    numbers = tuple(journal.get("numbers", ()))
+    numbers, concluded = tuple(journal.get("numbers", ())), model.tags.get(_CONCLUDED.format(alias=alias))
     if "following" in journal:
-        return Reigns(name, alias, numbers, champion, last, tuple(journal["following"]))
+        return Reigns(name, alias, numbers, champion, last, tuple(journal["following"]), concluded=concluded)
     if champion is not None and numbers[-1:] != (champion,):
-        return Reigns(name, alias, (*numbers, champion), champion)
-    return Reigns(name, alias, numbers, champion, last)
+        return Reigns(name, alias, (*numbers, champion), champion, by_hand=bool(numbers))
+    return Reigns(name, alias, numbers, champion, last, concluded=concluded)
+
+
+def _journal(name: str, text: str) -> dict[str, Any]:
+    try:
+        journal: dict[str, Any] = json.loads(text)
+    except ValueError as error:
+        raise MlflowException.invalid_parameter_value(
+            f"the tag {_TAG.format(alias='...')} of {name} is {text!r}, which is no JSON; delete the tag to forget the former champions."
+        ) from error
+    return journal
 
 
 def finish_interrupted(name: str, alias: str) -> None:
@@ -89,16 +106,18 @@ def move(reigns: Reigns, numbers: tuple[int, ...], what: Move, lock: Lock) -> No
     _finish(moving, numbers[-KEPT:], lock)
 
 
-def forget_last(reigns: Reigns) -> None:
-    """Keep the reigns, and not what the last move was."""
-    _write(replace(reigns, last=None))
+def conclude(name: str, alias: str, run_id: str) -> None:
+    """Say that a rollback went through to its end, as its last call of the registry: who calls again means to go further back."""
+    MlflowClient().set_registered_model_tag(name, _CONCLUDED.format(alias=alias), run_id)
 
 
 def _finish(reigns: Reigns, numbers: tuple[int, ...], lock: Lock) -> None:
     lock.check()
     previous = PREVIOUS.format(alias=reigns.alias)
-    if len(numbers) > 1:
-        registry.set_alias(reigns.name, previous, numbers[-2])
+    existing = registry.numbers(reigns.name)
+    before = [number for number in numbers[:-1] if number in existing and number != numbers[-1]]
+    if before:
+        registry.set_alias(reigns.name, previous, before[-1])
     else:
         MlflowClient().delete_registered_model_alias(reigns.name, previous)
     _write(replace(reigns, numbers=numbers))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 from mlflow.exceptions import MlflowException
 from tqdm import tqdm
@@ -12,12 +13,16 @@ from mlflow_sb3.comparison import Gate
 from mlflow_sb3.record import Record
 from mlflow_sb3.registry import Version
 
+if TYPE_CHECKING:
+    from mlflow_sb3.signing import KeyPath
 
-def replay(run_id: str, *, progress: bool = False) -> list[str]:
+
+def replay(run_id: str, *, public_key: KeyPath | None = None, progress: bool = False) -> list[str]:
     """Play the games of a promotion again, with the same versions, seeds and settings; nothing in the registry changes.
 
     Args:
         run_id: Of the promotion.
+        public_key: See ``registry.fetch``.
         progress: Show a progress bar on standard error.
 
     Returns:
@@ -33,7 +38,7 @@ def replay(run_id: str, *, progress: bool = False) -> list[str]:
         )
     gate = Gate(**before["gate"])
     champion = None if before["champion"] is None else _same(before["champion"])
-    arranged = match.arrange(_same(before["challenger"]), champion, gate, judge=before["judge"])
+    arranged = match.arrange(_same(before["challenger"]), champion, gate, judge=before["judge"], public_key=public_key)
     with tqdm(total=2 * gate.episodes, desc="replay", unit="episode", disable=not progress, mininterval=1) as bar:
         again = json.loads(json.dumps(record.evidence(arranged, arranged.play(gate, on_episode=bar.update))))
     return [_difference(key, before, again) for key in again if before.get(key) != again[key]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mlflow import MlflowClient
+from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from mlflow_sb3 import lock, promotion, promotion_run, record, registry, reigns, servable
@@ -34,29 +35,50 @@ def roll_back(name: str, alias: str = "champion", *, why: str = "", public_key: 
     run = promotion.active_run()
     reigns.finish_interrupted(name, alias)
     found = reigns.read(name, alias)
-    if found.champion is not None and _was_interrupted(found.last, run.info.run_id):
-        return _finished(found, record.begin(run, registry.find(name, number=found.champion), None, alias, "rollback"))
-    target = _before(found)
-    servable.check(target, public_key=public_key)
+    if found.champion is not None and _was_interrupted(found):
+        champion = registry.find(name, number=found.champion)
+        rolled = record.begin(run, champion, None, alias, "rollback") | {"verdict": "rollback", "moves": False}
+        rolled |= {"reason": f"an interrupted rollback is finished: {champion} is the {alias} again; call again to go further back."}
+        promotion_run.log(rolled)
+    else:
+        rolled = _roll_back(found, _before(found), run, why, public_key)
+    reigns.conclude(name, alias, run.info.run_id if found.last is None or rolled["moves"] else found.last.run_id)
+    return rolled
+
+
+def _roll_back(found: Reigns, target: Version, run: Run, why: str, public_key: KeyPath | None) -> Record:
+    name, alias = found.name, found.alias
     champion = None if found.champion is None else registry.find(name, number=found.champion)
-    rolled = record.begin(run, target, champion, alias, "rollback") | {"verdict": "rollback", "moves": True}
-    rolled |= {"reason": f"{target} is the {alias} again{f', in place of {champion}' if champion else ''}{f': {why}' if why else ''}."}
+    rolled = record.begin(run, target, champion, alias, "rollback")
+    try:
+        servable.check(target, public_key=public_key)
+    except MlflowException as error:
+        promotion_run.write(rolled | {"verdict": "error", "moves": False, "reason": " ".join(str(error).split())}, target)
+        raise MlflowException.invalid_parameter_value(f"{error} Or promote another version with rule=force and a reason.") from error
+    replaced = "" if champion is None else f", in place of {champion}"
+    because = f": {why.rstrip('.')}" if why else ""
+    rolled |= {"verdict": "rollback", "moves": True, "reason": f"{target} is the {alias} again{replaced}{because}."}
     promotion_run.write(rolled, target)
     if champion is not None:
-        MlflowClient().set_model_version_tag(name, str(champion.number), registry.ROLLED_BACK, run.info.run_id)
+        _mark(champion, run.info.run_id)
     with lock.held(name) as held:
         settled = reigns.settle(name, alias, held)
         if settled.champion != found.champion:
             raise MlflowException(f"{alias} of {name} moved from version {found.champion} to {settled.champion} meanwhile; call again.")
         last = max(place for place, number in enumerate(settled.before) if number == target.number)
         reigns.move(settled, settled.before[: last + 1], Move("rollback", run.info.run_id), held)
-    promotion_run.illustrate(rolled, target)
     return rolled
+
+
+def _mark(champion: Version, run_id: str) -> None:
+    """What was rolled back is no candidate any more, and an approval of it has ended."""
+    MlflowClient().set_model_version_tag(champion.name, str(champion.number), registry.ROLLED_BACK, run_id)
+    registry.drop_tag(champion, promotion.APPROVAL)
 
 
 def _before(found: Reigns) -> Version:
     """The last version before the champion that has not been deleted."""
-    existing = {int(version.version) for version in MlflowClient().search_model_versions(f"name='{found.name}'")}
+    existing = registry.numbers(found.name)
     for number in reversed(found.before):
         if number in existing and number != found.champion:
             return registry.find(found.name, number=number)
@@ -66,18 +88,6 @@ def _before(found: Reigns) -> Version:
     )
 
 
-def _was_interrupted(last: Move | None, run_id: str) -> bool:
-    """Whether the last move is another run's rollback that did not end well: who calls again does not mean to go back once more."""
-    if last is None or last.by != "rollback" or last.run_id == run_id:
-        return False
-    return bool(MlflowClient().get_run(last.run_id).info.status != "FINISHED")
-
-
-def _finished(found: Reigns, rolled: Record) -> Record:
-    version = Version(**rolled["challenger"])
-    reigns.forget_last(found)
-    rolled |= {"verdict": "rollback", "moves": False}
-    rolled |= {"reason": f"a rollback that was interrupted is finished: {version} is the {rolled['alias']} again."}
-    promotion_run.write(rolled, version)
-    promotion_run.illustrate(rolled, version)
-    return rolled
+def _was_interrupted(found: Reigns) -> bool:
+    """Whether the last move is a rollback that did not go through to its end: who calls again does not mean to go back once more."""
+    return found.last is not None and found.last.by == "rollback" and found.last.run_id != found.concluded

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from mlflow_sb3.record import Record
 
+SMALL = 0.1
+"""Returns below it are shown with two digits wherever those begin."""
 RANDOM = "a uniform random policy"
-MARK = "<!-- mlflow-sb3: promotion -->"
-"""Stands in a description above what is ours; what people wrote stands above it."""
+MARK, END = "<!-- mlflow-sb3: promotion -->", "<!-- mlflow-sb3: end -->"
+"""Stand around what is ours in a description; what people write above and below stays."""
 
 
 def challenger(record: Record) -> str:
@@ -26,7 +28,9 @@ def reason(record: Record) -> str:
     if record["verdict"] == "tie":
         return f"{_tie(record, pairs)}, so {stays}."
     own, other = record["challenger_episodes"]["mean_return"], record["champion_episodes"]["mean_return"]
-    played = f"{challenger(record)} returned {own:.2f} on average and {opponent(record)} {other:.2f}, over the same {pairs} episodes."
+    played = (
+        f"{challenger(record)} returned {number(own)} on average and {opponent(record)} {number(other)}, over the same {pairs} episodes."
+    )
     if record["verdict"] == "promote":
         return f"{played} {_ahead(record)}, so {_follows(record)}."
     return f"{played} {_behind(record)}, so {stays}."
@@ -38,28 +42,30 @@ def forced(record: Record, why: str) -> str:
     return f"{challenger(record)} did not have to play{before}: {why.rstrip('.')}. So {_follows(record)}."
 
 
-def description(record: Record, before: str | None) -> str:
-    """The description of a version: what people wrote, then this promotion.
+def description(record: Record, before: str | None, longest: int) -> str:
+    """The description of a version: what people wrote, with this promotion between its marks.
 
     Args:
         record: Of the promotion.
         before: The description so far; what an earlier promotion wrote in it is replaced.
+        longest: Characters that it may have; the table is left out, or all of ours, when people's text leaves no room.
     """
-    written = (before or "").partition(MARK)[0].rstrip()
-    rows = _rows(record) if "episodes" in record else []
-    lines = [
-        written,
-        MARK,
-        f"**{record['verdict']}** ({record['rule']}): {record['reason']}",
-        *(["\n".join(rows)] if rows else []),
-        _source(record),
-    ]
-    return "\n\n".join(line for line in lines if line)
+    above, _, rest = (before or "").partition(MARK)
+    below = rest.partition(END)[2]
+    verdict = f"**{record['verdict']}** ({record['rule']}): {record['reason']}"
+    table = "\n".join(_rows(record)) if "episodes" in record else ""
+    for ours in ([MARK, verdict, table, _source(record), END], [MARK, verdict, _source(record), END]):
+        text = "\n\n".join(part for part in (above.strip(), *ours, below.strip()) if part)
+        if len(text) <= longest:
+            return text
+    return before or ""
 
 
 def number(value: float | None) -> str:
-    """Two digits behind the point; what the record does not know is unknown."""
-    return "unknown" if value is None else f"{value:.2f}"
+    """Two digits behind the point, or as many as show a small number; what the record does not know is unknown."""
+    if value is None:
+        return "unknown"
+    return f"{value:.2f}" if value == 0 or abs(value) >= SMALL else f"{value:.2g}"
 
 
 def _rows(record: Record) -> list[str]:
@@ -112,7 +118,8 @@ def _behind(record: Record) -> str:
 
 
 def _tie(record: Record, pairs: int) -> str:
-    mean = number(record["challenger_episodes"]["mean_return"])
+    value = record["challenger_episodes"]["mean_return"]
+    mean = number(value)
     if not record["all_returns_equal"]:
         share = f"{100 * record['largest_share_of_other_pairs']:.2f} %"
         return (
@@ -120,17 +127,15 @@ def _tie(record: Record, pairs: int) -> str:
             f"At most {share} of all pairs differ ({_confidence(record)} confidence)"
         )
     threshold = record["reward_threshold"]
-    reached = (
-        "The environment's ceiling is reached, so that it" if threshold is not None and float(mean) >= threshold else "The environment"
-    )
+    reached = "The environment's ceiling is reached, so that it" if threshold is not None and value >= threshold else "The environment"
     return f"{challenger(record)} and {opponent(record)} returned {mean} in each of {pairs} episodes. {reached} does not tell them apart"
 
 
 def _follows(record: Record) -> str:
     if record["moves"]:
         return f"it becomes the {record['alias']}"
-    number = record["challenger"]["number"]
-    return f"it may become the {record['alias']}: set the tag approval=approved on version {number} and promote it again"
+    version = record["challenger"]["number"]
+    return f"it may become the {record['alias']}: set the tag approval=approved on version {version} and promote it again"
 
 
 def _confidence(record: Record) -> str:

@@ -7,7 +7,6 @@ Writes  promotion.json, the table and the picture in promotion/, metrics promoti
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -42,23 +41,43 @@ def promote(model_name: str, number: int | None, alias: str, replay: str, fail_o
     """Play challenger and champion on the same seeds; the alias moves to the challenger if it is surely better."""
     from mlflow_sb3 import promotion, registry
 
+    registry.check_keys(None, asked["public_key"] or None)
     if replay:
-        return _replay(replay)
-    registry.check_alias(alias)
+        return _replay(replay, asked["public_key"] or None)
+    registry.check_crown(alias)
     if (asked["rule"] == "force") != bool(asked["reason"].strip()):
         raise click.UsageError("--rule force and --reason go together: say why the version is promoted without playing.")
     challengers = _challengers(model_name, number, alias, asked)
     terms = _terms(alias, asked, len(challengers))
-    records = []
-    for challenger in challengers:
-        with mlflow.start_run(run_name=str(challenger), nested=True) if len(challengers) > 1 else nullcontext():
-            records.append(promotion.promote(challenger, terms, progress=True))
-        click.echo(f"{records[-1]['verdict']}: {records[-1]['reason']}")
-    promoted = [found for found in records if found["verdict"] == "promote"]
-    if fail_on_reject and not promoted:
-        raise click.ClickException(f"{records[-1]['verdict']}: {records[-1]['reason']}")
-    mlflow.set_tag("mlflow_sb3.verdict", (promoted or records)[-1]["verdict"])
+    if len(challengers) == 1:
+        _echo(promotion.promote(challengers[0], terms, progress=True))
+    else:
+        _one_by_one(challengers, terms)
+    reigning = registry.champion(model_name, alias)
+    if fail_on_reject and (reigning is None or reigning.number not in [challenger.number for challenger in challengers]):
+        raise click.ClickException(f"{' and '.join(map(str, challengers))} did not become the {alias} of {model_name}.")
     return None
+
+
+def _one_by_one(challengers: list[Version], terms: Terms) -> None:
+    """Each in a run of its own; one that cannot be decided keeps no other from its games."""
+    from mlflow_sb3 import promotion
+
+    words, failures = [], []
+    for challenger in challengers:
+        try:
+            with mlflow.start_run(run_name=str(challenger), nested=True):
+                words.append(_echo(promotion.promote(challenger, terms, progress=True)))
+        except Exception as error:  # noqa: BLE001 the same as of a step, raised when all have played
+            failures.append(f"{challenger} could not be decided: {error}")
+    mlflow.set_tag("mlflow_sb3.verdict", next((word for word in ("promote", "inconclusive", "tie", "reject") if word in words), "error"))
+    if failures:
+        raise click.ClickException(" ".join(failures))
+
+
+def _echo(found: dict[str, Any]) -> str:
+    click.echo(f"{found['verdict']}: {found['reason']}")
+    return str(found["verdict"])
 
 
 def _challengers(model_name: str, number: int | None, alias: str, asked: dict[str, Any]) -> list[Version]:
@@ -86,15 +105,18 @@ def _terms(alias: str, asked: dict[str, Any], challengers: int) -> Terms:
     from mlflow_sb3.comparison import Gate
     from mlflow_sb3.promotion import Terms
 
-    gate = Gate(asked["episodes"], asked["alpha"] / challengers, asked["min_improvement"], asked["min_return"])
+    try:
+        gate = Gate(asked["episodes"], asked["alpha"] / challengers, asked["min_improvement"], asked["min_return"])
+    except ValueError as error:
+        raise click.UsageError(f"{error}") from error
     force = asked["reason"] if asked["rule"] == "force" else None
     return Terms(alias, gate, asked["environment"] or None, force, asked["approval"] == "required", asked["public_key"] or None)
 
 
-def _replay(run_id: str) -> None:
+def _replay(run_id: str, public_key: str | None) -> None:
     from mlflow_sb3 import replay
 
-    if differences := replay.replay(run_id, progress=True):
+    if differences := replay.replay(run_id, public_key=public_key, progress=True):
         raise click.ClickException(f"the replay of run {run_id} differs: {'; '.join(differences)}.")
     click.echo(f"identical: run {run_id} has the same episodes, bounds and verdict again")
 

@@ -21,7 +21,8 @@ def rollback(model_name: str, alias: str, reason: str, public_key: str) -> None:
     from mlflow_sb3 import registry
     from mlflow_sb3.rollback import roll_back
 
-    registry.check_alias(alias)
+    registry.check_keys(None, public_key or None)
+    registry.check_crown(alias)
     registry.check_exists(model_name)
     found = roll_back(model_name, alias, why=reason, public_key=public_key or None)
     click.echo(f"rollback: {found['reason']}")

@@ -281,3 +281,9 @@ def test_the_shipped_gate_tells_a_rare_catastrophe_from_a_better_agent() -> None
     assert sum(outcome.word == "promote" for outcome in right) >= 95
     assert sum(outcome.few_promote for outcome in worse) > 70
     assert {outcome.pairs for outcome in (*worse, *right) if outcome.word == "promote"} == {400}
+
+
+def test_the_rounding_of_sums_is_no_difference() -> None:
+    found = comparison.differences(np.array([0.6000000000000001, 1e6 + 1e-7, 2.0, 0.0]), np.array([0.6, 1e6, 1.0, 0.0]))
+
+    assert found.tolist() == [0.0, 0.0, 1.0, 0.0]

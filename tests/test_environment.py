@@ -193,3 +193,13 @@ def test_streams_and_seeds_have_nothing_in_common() -> None:
     assert len(set().union(*lists)) > 0.9999 * sum(map(len, lists))
     assert len({values[0] for values in lists}) == len(lists)
     assert all(0 <= value < 2**31 for values in lists for value in values)
+
+
+def test_environments_are_the_same_whatever_does_not_change_an_episode(cartpole: str) -> None:
+    def changed(**fields: Any) -> str:
+        return json.dumps(json.loads(cartpole) | fields)
+
+    assert environment.same(cartpole, changed(reward_threshold=None, vector_entry_point=None, nondeterministic=True))
+    assert environment.same(cartpole, changed(a_field_of_a_later_version=None))
+    assert not environment.same(cartpole, changed(max_episode_steps=200))
+    assert not environment.same(cartpole, changed(a_field_of_a_later_version="something"))

@@ -51,7 +51,7 @@ def test_it_is_given_back_when_the_work_fails() -> None:
 
 def test_it_is_taken_from_a_dead_holder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lock, "LEASE", 0.5)
-    MlflowClient().create_registered_model("agent.lock", description="of somebody who was killed")
+    MlflowClient().create_registered_model("agent.lock", tags={lock.MARK: "true"}, description="of somebody who was killed")
 
     start = time.monotonic()
     with lock.held("agent"):
@@ -59,6 +59,15 @@ def test_it_is_taken_from_a_dead_holder(monkeypatch: pytest.MonkeyPatch) -> None
 
     assert waited > 0.5
     assert held_models() == []
+
+
+def test_a_model_of_that_name_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "LEASE", 0.1)
+    MlflowClient().create_registered_model("agent.lock")
+
+    with pytest.raises(MlflowException, match=r"registered model agent\.lock is no lock.*rename it"), lock.held("agent"):
+        pass
+    assert held_models() == ["agent.lock"]
 
 
 def test_who_lost_it_notices_and_leaves_that_of_the_other(monkeypatch: pytest.MonkeyPatch) -> None:

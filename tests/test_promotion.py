@@ -137,7 +137,7 @@ def test_both_play_the_seeds_of_their_pair(levels: Levels) -> None:
 
     found = promote(levels[2])
 
-    seed = QUICK.seed("levels", levels[2].model_id, levels[4].model_id, None)
+    seed = QUICK.seed("levels", levels[2].model_id, levels[4].model_id, found["environment"])
     seeds = environment.seeds(seed, "gate", 25)
     assert found["episodes"]["seed"] == seeds
     assert found["seeds"] == record.seeds_digest(Episodes(np.array(seeds), np.zeros(25), np.zeros(25, np.int64)))
@@ -221,7 +221,7 @@ def test_agents_of_different_environments_are_compared_where_one_is_named(levels
     found = promote(other, judge="champion")
 
     assert found["verdict"] == "promote"
-    assert found["environment"]["kwargs"] == {}
+    assert json.loads(found["environment"])["kwargs"] == {}
     assert aliases()["champion"] == 6
 
 
@@ -280,6 +280,102 @@ def test_a_lock_that_is_lost_is_taken_again(levels: Levels, monkeypatch: pytest.
     assert aliases() == {"champion": 5, "previous-champion": 3}
     assert reigns.read("levels", "champion").numbers == (3, 5)
     assert len(checks) > lost_at
+
+
+def test_a_late_call_does_not_put_the_worse_one_over_a_new_champion(levels: Levels, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The holder stalls before its alias is set, another one takes the lock and becomes champion, and then the call comes."""
+    promote(levels[0], force="a history")
+    set_alias = registry.set_alias
+    stalled: list[str] = []
+
+    def stalling(name: str, alias: str, number: int) -> None:
+        if not stalled:
+            stalled.append(alias)
+            MlflowClient().delete_registered_model("levels.lock")
+            promote(levels[4], force="somebody else's process")
+        set_alias(name, alias, number)
+
+    monkeypatch.setattr(registry, "set_alias", stalling)
+
+    found = promote(levels[2])
+
+    assert stalled == ["champion"]
+    assert found["verdict"] == "reject"
+    assert [earlier["verdict"] for earlier in found["earlier"]] == ["promote"]
+    assert aliases()["champion"] == 5
+
+
+@pytest.mark.parametrize("deleted", [1, 3])
+def test_versions_that_were_deleted_stand_in_nobodys_way(levels: Levels, deleted: int) -> None:
+    for number in (1, 3, 5):
+        promote(levels[number - 1], force="a history")
+    MlflowClient().delete_model_version("levels", str(deleted))
+
+    rollback.roll_back("levels")
+    rolled = aliases()
+    promote(levels[3], force="go on")
+
+    left = 4 - deleted
+    assert rolled == {"champion": left}
+    assert aliases() == {"champion": 4, "previous-champion": left}
+
+
+def test_a_champion_that_was_deleted_is_followed_by_another(levels: Levels) -> None:
+    promote(levels[2], force="a history")
+    MlflowClient().delete_model_version("levels", "3")
+
+    promote(levels[4], force="go on")
+
+    assert aliases() == {"champion": 5}
+
+
+def test_an_approval_ends_with_the_rollback(levels: Levels) -> None:
+    promote(levels[2])
+    MlflowClient().set_model_version_tag("levels", "5", "approval", "approved")
+    promote(levels[4], approval=True)
+
+    rollback.roll_back("levels")
+
+    assert not promote(levels[4], approval=True)["moves"]
+    assert aliases() == {"champion": 3}
+
+
+def test_what_was_rolled_back_and_promoted_again_is_not_marked_any_more(levels: Levels) -> None:
+    promote(levels[2])
+    promote(levels[4])
+    rollback.roll_back("levels")
+    marked = registry.ROLLED_BACK in tags(levels[4])
+
+    promote(levels[4])
+
+    assert marked
+    assert registry.ROLLED_BACK not in tags(levels[4])
+
+
+def test_naming_the_judge_that_judges_anyway_is_no_other_chance(levels: Levels) -> None:
+    promote(levels[4])
+
+    found = [promote(levels[2], judge=judge)["episodes"] for judge in (None, "champion", "challenger")]
+
+    assert found[0] == found[1] == found[2]
+
+
+def test_what_cannot_take_over_is_recorded_as_an_error(levels: Levels) -> None:
+    MlflowClient().create_registered_model("levels.lock")
+
+    with pytest.raises(MlflowException, match="is no lock"):
+        promote(levels[4], force="try")
+    assert aliases() == {}
+
+
+def test_a_model_with_an_apostrophe_is_rolled_back_too(levels: Levels) -> None:
+    for version in (levels[2], levels[4]):
+        registered = registry.register(version.model_id, "bob's")
+        promote(registered, force="a history")
+
+    rollback.roll_back("bob's")
+
+    assert aliases("bob's") == {"champion": 1}
 
 
 def test_a_promotion_needs_a_run(levels: Levels) -> None:

@@ -55,6 +55,16 @@ def test_a_version_that_cannot_be_loaded_through_mlflow_is_refused_and_does_not_
     assert MlflowClient().get_model_version("agent", "2").tags["mlflow_sb3.verdict"] == "error"
 
 
+def test_the_code_that_the_model_brings_is_what_is_tried(registered: Version) -> None:
+    loader = stored(registered) / "code" / "mlflow_sb3" / "flavor.py"
+    loader.write_text(loader.read_text() + "\n")
+    servable.check(registry.register(registered.model_id, "agent"))
+    loader.write_text("raise RuntimeError('of another version')\n")
+
+    with pytest.raises(MlflowException, match="agent/3 cannot be served: RuntimeError: RuntimeError: of another version"):
+        servable.check(registry.register(registered.model_id, "agent"))
+
+
 def test_a_changed_file_is_refused_before_anything_is_loaded(registered: Version) -> None:
     shutil.rmtree(stored(registered) / "code")
 

@@ -155,7 +155,8 @@ def test_a_pipeline_may_ask_for_a_failure_where_nothing_is_promoted(champion: re
 
     result = invoke(promote, "--model-name", champion.name, "--episodes", "30", "--fail-on-reject", "true")
 
-    assert_refused(result, 1, "tie: cartpole-v1-ppo/2 and cartpole-v1-ppo/1")
+    assert_refused(result, 1, "cartpole-v1-ppo/2 did not become the champion of cartpole-v1-ppo")
+    assert "tie: cartpole-v1-ppo/2 and cartpole-v1-ppo/1" in result.output
 
 
 def test_a_promotion_is_played_again(champion: registry.Version) -> None:
@@ -206,6 +207,9 @@ def test_a_rollback_gives_the_alias_back(champion: registry.Version) -> None:
         (["--episodes", "1"], 2, "1 is not in the range"),
         (["--min-return", "high"], 2, "'high' is not a valid float"),
         (["--replay", "0" * 32], 1, "not found"),
+        (["--alias", "challenger"], 1, "alias 'challenger' is moved by promotions themselves"),
+        (["--alias", "previous-champion"], 1, "alias 'previous-champion' is moved by promotions themselves"),
+        (["--public-key", "/nowhere.pem"], 1, "/nowhere.pem"),
     ],
 )
 def test_promotion_refuses_bad_input_in_one_line(arguments: list[str], code: int, says: str) -> None:
@@ -221,7 +225,7 @@ def test_promotion_refuses_bad_input_in_one_line(arguments: list[str], code: int
     ],
 )
 def test_settings_of_the_gate_that_make_no_sense_are_refused(champion: registry.Version, arguments: list[str], says: str) -> None:
-    assert_refused(invoke(promote, "--model-name", champion.name, "--version", "1", *arguments), 1, says)
+    assert_refused(invoke(promote, "--model-name", champion.name, "--version", "1", *arguments), 2, says)
 
 
 @pytest.mark.usefixtures("store")

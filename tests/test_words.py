@@ -41,7 +41,7 @@ def numbers(value: Any) -> set[str]:
         return set().union(*map(numbers, value.values())) if value else set()
     if isinstance(value, list):
         return set()
-    return {f"{value:.2f}", str(value)} if isinstance(value, (int, float)) and not isinstance(value, bool) else set()
+    return {words.number(value), str(value)} if isinstance(value, (int, float)) and not isinstance(value, bool) else set()
 
 
 @pytest.mark.parametrize("case", GATES)
@@ -82,11 +82,14 @@ def test_what_people_wrote_in_a_description_stays(levels: list[Version]) -> None
     MlflowClient().update_model_version("levels", "5", "Trained on the new track.")
 
     promoted(levels, 5, 3, Gate(episodes=60))
+    before = MlflowClient().get_model_version("levels", "5").description
+    MlflowClient().update_model_version("levels", "5", f"{before}\n\nApproved by Ann.")
     promotion.promote(levels[4], Terms(force="again", alias="other"))
 
     text = str(MlflowClient().get_model_version("levels", "5").description)
     assert text.startswith("Trained on the new track.")
-    assert text.count(words.MARK) == 1
+    assert text.endswith("Approved by Ann.")
+    assert (text.count(words.MARK), text.count(words.END)) == (1, 1)
     assert "levels/5 did not have to play: again. So it becomes the other." in text
 
 
@@ -116,3 +119,22 @@ def test_metrics_have_no_unknown_numbers(levels: list[Version]) -> None:
     assert metrics["promotion/pairs"] == 60
     assert metrics["promotion/mean_difference"] == found["mean_difference"]
     assert "promotion/lower_bound" not in record.metrics(found | {"lower_bound": None})
+
+
+def test_a_description_is_never_longer_than_databases_take(levels: list[Version]) -> None:
+    found = promoted(levels, 3, 5, Gate(episodes=60))
+    whole = words.description(found, "people", 5000)
+
+    short = words.description(found, "people", len(whole) - 1)
+
+    assert "| mean return |" in whole
+    assert "| mean return |" not in short
+    assert found["reason"] in short
+    assert words.description(found, "x" * 5000, 5000) == "x" * 5000
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(500.0, "500.00"), (-0.5, "-0.50"), (0.0, "0.00"), (0.00234, "0.0023"), (-1e-7, "-1e-07"), (None, "unknown")]
+)
+def test_small_numbers_are_not_rounded_away(value: float | None, text: str) -> None:
+    assert words.number(value) == text
