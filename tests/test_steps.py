@@ -184,6 +184,24 @@ def test_the_best_of_an_experiment_are_the_challengers(champion: registry.Versio
     assert best.data.tags["mlflow_sb3.verdict"] in ("promote", "reject", "inconclusive")
 
 
+def test_a_candidate_that_cannot_be_decided_keeps_no_other_from_playing(champion: registry.Version) -> None:
+    for seed in ("1", "2"):
+        trained = succeed(train, *TINY, "--seed", seed)
+        succeed(log_model, "--run-id", trained.info.run_id)
+    broken = registry.find(champion.name, number=2)
+    Path(mlflow.get_logged_model(broken.model_id).artifact_location.removeprefix("file://"), "MLmodel").unlink()
+
+    result = invoke(promote, "--model-name", champion.name, "--candidates", "best", "--top", "2", "--episodes", "30")
+
+    runs = mlflow.search_runs(filter_string="tags.mlflow.parentRunId != ''", output_format="list")
+    verdicts = {run.data.tags["mlflow_sb3.version"]: run.data.tags["mlflow_sb3.verdict"] for run in runs}
+    assert result.exit_code == 1
+    assert f"Error: {broken} could not be decided: {broken} cannot be loaded" in result.stderr
+    assert verdicts.pop(str(broken)) == "error"
+    assert list(verdicts) == [f"{champion.name}/3"]
+    assert verdicts.popitem()[1] != "error"
+
+
 def test_a_rollback_gives_the_alias_back(champion: registry.Version) -> None:
     succeed(log_model, "--run-id", str(champion.run_id))
     succeed(promote, "--model-name", champion.name, "--rule", "force", "--reason", "a change")
