@@ -65,6 +65,7 @@ def promote(challenger: Version, terms: Terms, *, progress: bool = False) -> Rec
         if champion is not None and champion.number == challenger.number:
             return earlier[-1] if earlier else _nothing_to_do(promotion)
         promotion |= _decide(challenger, champion, terms, promotion, progress=progress) | {"earlier": earlier}
+        promotion_run.illustrate(promotion, challenger)
         promotion_run.write(promotion, challenger)
         if not promotion["moves"] or _take_over(promotion, challenger, champion):
             break
@@ -86,12 +87,13 @@ def active_run() -> Run:
 
 def _decide(challenger: Version, champion: Version | None, terms: Terms, promotion: Record, *, progress: bool) -> Record:
     """The verdict with its evidence, and whether the alias moves; an error is recorded, and raised again."""
+    found: Record = {}
     try:
         found = _judged(challenger, champion, terms, promotion, progress=progress)
         if found["moves"]:
             servable.check(challenger, public_key=terms.public_key)
     except Exception as error:  # an environment or the code of a model may raise anything
-        _record_error(promotion, challenger, error)
+        _record_error(promotion | found, challenger, error)
         raise
     return found
 
@@ -117,24 +119,25 @@ def _record_error(promotion: Record, challenger: Version, error: Exception) -> N
 
 def _take_over(promotion: Record, challenger: Version, champion: Version | None) -> bool:
     """Give the alias to the challenger; false when somebody else has become champion since the games began."""
+    move, lost = Move("promotion", promotion["run_id"]), False
     while True:
         try:
-            return _moved(challenger, champion, promotion["alias"], Move("promotion", promotion["run_id"]))
+            return _moved(challenger, champion, promotion["alias"], move, lost=lost)
         except lock.LostError:
-            continue  # with the lock of another try, what became of the alias is seen
+            lost = True  # with the lock of another try, what became of the alias is seen
         except Exception as error:
             _record_error(promotion, challenger, error)
             raise
 
 
-def _moved(challenger: Version, champion: Version | None, alias: str, what: Move) -> bool:
+def _moved(challenger: Version, champion: Version | None, alias: str, what: Move, *, lost: bool) -> bool:
     name = challenger.name
     with lock.held(name) as held:
         found = reigns.settle(name, alias, held)
-        if found.champion == challenger.number and found.by_hand:  # this one's call came after the lock was another's, over a new champion
+        if lost and found.champion == challenger.number and found.by_hand:  # this call came late, over a new champion
             registry.set_alias(name, alias, found.numbers[-2])
             return False
-        if found.champion == challenger.number:  # the lock was lost after the alias had moved
+        if found.champion == challenger.number:  # the lock was lost after the alias had moved, or a person moved it
             return True
         if found.champion != (None if champion is None else champion.number):
             return False

@@ -19,17 +19,19 @@ RECORD = "promotion.json"
 _VERDICT, _REASON, _RUN = "mlflow_sb3.verdict", "mlflow_sb3.reason", "mlflow_sb3.promotion_run"
 
 
-def write(promotion: Record, version: Version) -> None:
-    """Put a record, with what can be made from it, into the active run, and the verdict on the version.
+def illustrate(promotion: Record, version: Version) -> None:
+    """Put what can be made from a record into the active run: metrics, the table and the picture of the games."""
+    if "episodes" not in promotion:
+        return
+    folder = f"promotion/{len(promotion['earlier']) + 1}" if promotion["earlier"] else "promotion"
+    mlflow.log_metrics(record.metrics(promotion), model_id=version.model_id)
+    mlflow.log_table(promotion["episodes"], f"{folder}/episodes.json")
+    mlflow.log_figure(pictures.paired(promotion), f"{folder}/returns.png")
 
-    All of it before any alias moves, so that none moves without a record.
-    """
+
+def write(promotion: Record, version: Version) -> None:
+    """Put a record into the active run, and its verdict on the version: before any alias moves, so that none moves without."""
     log(promotion)
-    if "episodes" in promotion:
-        folder = "/".join(["promotion", *([str(len(promotion["earlier"]) + 1)] if promotion.get("earlier") else [])])
-        mlflow.log_metrics(record.metrics(promotion), model_id=version.model_id)
-        mlflow.log_table(promotion["episodes"], f"{folder}/episodes.json")
-        mlflow.log_figure(pictures.paired(promotion), f"{folder}/returns.png")
     client, number = MlflowClient(), str(version.number)
     tags = {_VERDICT: promotion["verdict"], _REASON: promotion["reason"][:LONGEST], _RUN: promotion["run_id"]}
     for key, value in tags.items():

@@ -36,6 +36,10 @@ def replay(run_id: str, *, public_key: KeyPath | None = None, progress: bool = F
         raise MlflowException.invalid_parameter_value(
             f"run {run_id} decided by {before['rule']} without games; there is nothing to play again."
         )
+    if before["verdict"] == "error":
+        raise MlflowException.invalid_parameter_value(
+            f"run {run_id} ended in an error after its games ({before['reason']}); promote again instead."
+        )
     gate = Gate(**before["gate"])
     champion = None if before["champion"] is None else _same(before["champion"])
     arranged = match.arrange(_same(before["challenger"]), champion, gate, judge=before["judge"], public_key=public_key)

@@ -12,7 +12,8 @@ from mlflow.exceptions import MlflowException
 from stable_baselines3 import PPO
 
 import mlflow_sb3
-from mlflow_sb3 import promotion, registry, servable
+from mlflow_sb3 import promotion, promotion_run, registry, replay, servable
+from mlflow_sb3.comparison import Gate
 from mlflow_sb3.promotion import Terms
 from mlflow_sb3.registry import Version
 
@@ -53,6 +54,26 @@ def test_a_version_that_cannot_be_loaded_through_mlflow_is_refused_and_does_not_
         promotion.promote(broken, Terms(force="try it"))
     assert MlflowClient().get_registered_model("agent").aliases == {}
     assert MlflowClient().get_model_version("agent", "2").tags["mlflow_sb3.verdict"] == "error"
+
+
+def test_what_won_and_cannot_be_served_keeps_its_evidence_and_is_not_replayed(levels: list[Version], tmp_path: Path) -> None:
+    folder = Path(mlflow.get_logged_model(levels[4].model_id).artifact_location.removeprefix("file://"))
+    model = shutil.copytree(folder, tmp_path / "model")
+    (model / "code" / "mlflow_sb3" / "flavor.py").write_text("raise RuntimeError\n")
+    logged = mlflow.initialize_logged_model(name="broken")
+    MlflowClient().log_model_artifacts(logged.model_id, str(model))
+    mlflow.finalize_logged_model(logged.model_id, "READY")
+    version = registry.register(logged.model_id, "levels")
+
+    with pytest.raises(MlflowException, match="levels/6 cannot be served"):
+        promotion.promote(version, Terms(gate=Gate(episodes=60)))
+
+    run = mlflow.active_run()
+    assert run is not None
+    found = promotion_run.load(run.info.run_id)
+    assert (found["verdict"], found["moves"], len(found["episodes"]["seed"])) == ("error", False, 60)
+    with pytest.raises(MlflowException, match="ended in an error after its games"):
+        replay.replay(run.info.run_id)
 
 
 def test_the_code_that_the_model_brings_is_what_is_tried(registered: Version) -> None:
