@@ -19,8 +19,8 @@ LEASE = 30.0
 """Seconds after which a lock that has not changed hands is taken from a holder who must be dead: alive, it takes a second."""
 PATIENCE = 300.0
 """Seconds to wait for others who are alive."""
-MARK = "mlflow_sb3.lock"
-"""Tag of a registered model that is a lock, and nobody's model."""
+MARK = "mlflow-sb3 lock "
+"""Begins the description of a registered model that is a lock, and nobody's model. (A tag may be gone while the model is deleted.)"""
 
 _IMPATIENT = {MLFLOW_HTTP_REQUEST_MAX_RETRIES.name: "1", MLFLOW_HTTP_REQUEST_TIMEOUT.name: "10"}
 """A holder does not wait for a server for longer than the lease."""
@@ -55,7 +55,7 @@ def held(name: str) -> Iterator[Lock]:
     Raises:
         MlflowException: Others held it for five minutes, or a model of somebody's has its name.
     """
-    lock = Lock(f"{name}.lock", uuid.uuid4().hex)
+    lock = Lock(f"{name}.lock", MARK + uuid.uuid4().hex)
     _acquire(lock)
     try:
         with settings.during(_IMPATIENT):
@@ -81,7 +81,7 @@ def _acquire(lock: Lock) -> None:
 
 def _created(lock: Lock) -> bool:
     try:
-        MlflowClient().create_registered_model(lock.name, tags={MARK: "true"}, description=lock.token)
+        MlflowClient().create_registered_model(lock.name, description=lock.token)
     except MlflowException as error:
         if error.error_code not in ("RESOURCE_ALREADY_EXISTS", _MISSING):  # MLflow reads the one in its way, which may be gone by then
             raise
@@ -97,7 +97,7 @@ def _holder(name: str) -> str | None:
         if error.error_code != _MISSING:
             raise
         return None
-    if MARK not in found.tags:
+    if not str(found.description).startswith(MARK):
         raise MlflowException.invalid_parameter_value(
             f"registered model {name} is no lock, and promotions need one of that name for a second; rename it."
         )

@@ -127,7 +127,7 @@ def _tie(record: Record, pairs: int) -> str:
             f"At most {share} of all pairs differ ({_confidence(record)} confidence)"
         )
     threshold = record["reward_threshold"]
-    reached = "The environment's ceiling is reached, so that it" if threshold is not None and value >= threshold else "The environment"
+    reached = "The environment's ceiling is reached: it" if threshold is not None and value >= threshold else "The environment"
     return f"{challenger(record)} and {opponent(record)} returned {mean} in each of {pairs} episodes. {reached} does not tell them apart"
 
 

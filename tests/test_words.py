@@ -96,7 +96,7 @@ def test_what_people_wrote_in_a_description_stays(levels: list[Version]) -> None
 @pytest.mark.parametrize(
     ("returned", "threshold", "says"),
     [
-        (500.0, 475.0, "The environment's ceiling is reached, so that it does not tell them apart"),
+        (500.0, 475.0, "The environment's ceiling is reached: it does not tell them apart"),
         (-200.0, -110.0, "The environment does not tell them apart"),
         (7.0, None, "The environment does not tell them apart"),
     ],
