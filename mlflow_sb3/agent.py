@@ -16,14 +16,15 @@ from mlflow.environment_variables import MLFLOW_UV_AUTO_DETECT
 from mlflow.models import Model, ModelSignature
 
 from mlflow_sb3 import serving, settings
-from mlflow_sb3.evaluation import Policy
-from mlflow_sb3.inputs import Inputs
-from mlflow_sb3.observations import Observations
 from mlflow_sb3.policy import ARCHIVE, CARD, GRAPH, STATISTICS
 from mlflow_sb3.serving import ImageInput
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
+
+    from mlflow_sb3.evaluation import Policy
+    from mlflow_sb3.inputs import Inputs
+    from mlflow_sb3.observations import Observations
 
 FLAVOR_NAME = "stable_baselines3"
 AGENT = "agent"
