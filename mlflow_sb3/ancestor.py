@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModelInput
 from mlflow.exceptions import MlflowException
@@ -34,11 +33,14 @@ class Ancestor:
     model: BaseAlgorithm
     model_id: str | None
 
-    def log_lineage(self, run_id: str) -> None:
-        """Say in a training run what it goes on from: as an input of the run, and as a tag."""
-        if self.model_id is not None:
-            MlflowClient().log_inputs(run_id, models=[LoggedModelInput(self.model_id)])
-            mlflow.set_tag(FROM_MODEL, self.model_id)
+
+def log_lineage(run_id: str, model_uri: str) -> None:
+    """Say in a training run what it goes on from, if that is a LoggedModel: as an input of the run, and as a tag."""
+    model_id = model_uri.removeprefix("models:/")
+    if model_id.startswith("m-"):
+        client = MlflowClient()
+        client.log_inputs(run_id, models=[LoggedModelInput(model_id)])
+        client.set_tag(run_id, FROM_MODEL, model_id)
 
 
 def load(model_uri: str, algo: str, description: str, hyperparams: dict[str, Any], *, seed: int) -> Ancestor:

@@ -165,6 +165,14 @@ def _versions(name: str) -> list[ModelVersion]:
     return list(MlflowClient().search_model_versions(f"name={quote}{name}{quote}", max_results=10_000))
 
 
+def of_run(name: str, run_id: str, tags: dict[str, str]) -> Version | None:
+    """The last version of a registered model that comes from a run, with these tags; None when there is none."""
+    quote = '"' if "'" in name else "'"
+    mine = f"name={quote}{name}{quote} and run_id='{run_id}'"
+    found = [one for one in MlflowClient().search_model_versions(mine, max_results=100) if tags.items() <= one.tags.items()]
+    return _version(max(found, key=lambda one: int(one.version))) if found else None
+
+
 def drop_tag(version: Version, key: str) -> None:
     """Take a tag from a version, if that bears it."""
     client, number = MlflowClient(), str(version.number)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,8 +17,11 @@ from stable_baselines3.common.logger import KVWriter, Logger
 from torch.optim import Adam
 from tqdm import tqdm
 
-from mlflow_sb3 import algorithm, candidates, environment
+from mlflow_sb3 import algorithm, candidates, environment, snapshot
 from mlflow_sb3.candidates import Candidate, Checkpoints
+from mlflow_sb3.interruption import Stop
+from mlflow_sb3.shelf import Shelf
+from mlflow_sb3.snapshot import State
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,10 @@ class Trained:
     model: BaseAlgorithm
     kept: Candidate
     candidates: list[Candidate]
+    last_digest: str
+    """Of the weights that training ended with."""
+    digest: str
+    """Of the weights of the kept agent; see ``weights_digest``."""
 
     def table(self) -> dict[str, list[Any]]:
         """The candidates as columns, in the order of training, as ``mlflow.log_table`` takes them."""
@@ -51,6 +59,9 @@ def train(
     ancestor: BaseAlgorithm | None = None,
     callbacks: Sequence[BaseCallback] = (),
     writers: Sequence[KVWriter] = (),
+    shelf: Shelf | None = None,
+    resumed: State | None = None,
+    stop: Stop | None = None,
     progress: bool = False,
     torch_threads: int = 1,
 ) -> Trained:
@@ -65,24 +76,40 @@ def train(
         ancestor: Goes on learning in place of an algorithm that is built; it has its environments, its hyperparameters and its seed.
         callbacks: SB3's, called besides ours.
         writers: Receive SB3's training metrics.
+        shelf: Takes snapshots of the training.
+        resumed: A snapshot of this very training, to go on from in place of an algorithm that is built.
+        stop: Asked between rollouts, and between the episodes of the choice, whether to stop.
         progress: Show progress bars on standard error.
         torch_threads: Threads of PyTorch while training; small networks gain nothing from more, and other counts give
             other weights in the last bits.
 
     Raises:
         MlflowException: The environment, the algorithm and the hyperparameters do not fit together.
+        Interrupted: ``stop`` said so; the shelf has a snapshot of that moment.
     """
+    stop = stop or Stop()
     with _torch_threads(torch_threads):
-        model = ancestor or algorithm.build(algo, description, hyperparams or {}, seed=learning_seed(seed))
-        _fuse_adam(model)
-        model.set_logger(Logger(folder=None, output_formats=list(writers)))
+        if resumed is None:
+            model = ancestor or algorithm.build(algo, description, hyperparams or {}, seed=learning_seed(seed))
+            _fuse_adam(model)
+        else:
+            model = resumed["model"]
+        model.set_logger(_Logger(writers))
         checkpoints = Checkpoints(description, seed=seed, every=max(1, timesteps // candidates.CHECKPOINTS))
-        with tqdm(total=timesteps, desc="training", unit="step", disable=not progress, mininterval=1) as bar:
-            _learn(model, timesteps, [checkpoints, _Progress(bar), *callbacks])
+        if resumed is not None and resumed["learned"]:
+            vars(checkpoints).update(resumed["callbacks"][0])
+        else:
+            _learn(model, timesteps, [checkpoints, *callbacks], shelf=shelf, resumed=resumed, stop=stop, progress=progress)
+        last_digest = weights_digest(model)
         total = candidates.count_episodes(len(checkpoints.kept))
         with tqdm(total=total, desc="choosing", unit="episode", disable=not progress, mininterval=1) as bar:
-            kept = candidates.choose(model, checkpoints.kept, description, seed=seed, on_episode=bar.update)
-    return Trained(model, kept, checkpoints.kept)
+
+            def on_episode() -> None:
+                bar.update()
+                stop.obey()
+
+            kept = candidates.choose(model, checkpoints.kept, description, seed=seed, on_episode=on_episode)
+    return Trained(model, kept, checkpoints.kept, last_digest, weights_digest(model))
 
 
 def learning_seed(seed: int) -> int:
@@ -90,15 +117,37 @@ def learning_seed(seed: int) -> int:
     return environment.seeds(seed, "learning", 1)[0]
 
 
-def _learn(model: BaseAlgorithm, timesteps: int, callbacks: list[BaseCallback]) -> None:
-    """Learn; SB3 notices some wrong hyperparameters only here."""
-    try:
-        model.learn(timesteps, callback=callbacks, reset_num_timesteps=model.num_timesteps == 0)
-    except algorithm.REFUSALS as error:
-        name, kind = type(model).__name__, type(error).__name__
-        raise MlflowException.invalid_parameter_value(
-            f"{name} stopped at step {model.num_timesteps}: {kind}: {error}; check the hyperparameters and the environment."
-        ) from error
+def weights_digest(model: BaseAlgorithm) -> str:
+    """SHA-256, as 64 hexadecimal digits, over the names, dtypes, shapes and bytes of the weights of a policy."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.policy.state_dict().items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _learn(
+    model: BaseAlgorithm,
+    timesteps: int,
+    callbacks: list[BaseCallback],
+    *,
+    shelf: Shelf | None,
+    resumed: State | None,
+    stop: Stop,
+    progress: bool,
+) -> None:
+    """Learn what is left; SB3 notices some wrong hyperparameters only here."""
+    left = timesteps if resumed is None else model._total_timesteps - model.num_timesteps
+    goes_on = model.num_timesteps > 0 or resumed is not None
+    with tqdm(total=timesteps, initial=timesteps - left, desc="training", unit="step", disable=not progress, mininterval=1) as bar:
+        before, after = _Beginning(callbacks, resumed), _Boundary(callbacks, shelf, stop, resumed)
+        try:
+            model.learn(left, callback=[before, *callbacks, _Progress(bar), after], reset_num_timesteps=not goes_on)
+        except algorithm.REFUSALS as error:
+            name, kind = type(model).__name__, type(error).__name__
+            raise MlflowException.invalid_parameter_value(
+                f"{name} stopped at step {model.num_timesteps}: {kind}: {error}; check the hyperparameters and the environment."
+            ) from error
 
 
 def _fuse_adam(model: BaseAlgorithm) -> None:
@@ -113,6 +162,85 @@ def _fuse_adam(model: BaseAlgorithm) -> None:
             for group in optimizer.param_groups:
                 if group["fused"] is None and group["foreach"] is None:
                     group["fused"] = True
+
+
+class _Logger(Logger):
+    """Counts iterations on, which a resumed ``learn`` counts from 1."""
+
+    def __init__(self, writers: Sequence[KVWriter]) -> None:
+        super().__init__(folder=None, output_formats=list(writers))
+        self.iterations = 0
+        self._before = 0
+
+    def go_on(self, iterations: int) -> None:
+        """So many were counted before."""
+        self._before = self.iterations = iterations
+
+    def record(self, key: str, value: Any, exclude: str | tuple[str, ...] | None = None) -> None:
+        """As SB3 records, but for the iterations."""
+        if key == snapshot.ITERATIONS:
+            value = self.iterations = self._before + value
+        super().record(key, value, exclude)
+
+
+class _Beginning(BaseCallback):
+    """The first callback: before the others act on the first rollout, a resumed training is as it was."""
+
+    def __init__(self, others: Sequence[BaseCallback], resumed: State | None) -> None:
+        super().__init__()
+        self._others = others
+        self._resumed = resumed
+
+    def _on_rollout_start(self) -> None:
+        if self._resumed is not None:
+            snapshot.put_back(self.model, self._others, self._resumed)
+            self._resumed = None
+
+    def _on_step(self) -> bool:
+        return True
+
+
+class _Boundary(BaseCallback):
+    """The last callback: when the others have acted between two rollouts, takes snapshots, and stops."""
+
+    def __init__(self, others: Sequence[BaseCallback], shelf: Shelf | None, stop: Stop, resumed: State | None) -> None:
+        super().__init__()
+        self._others = others
+        self._shelf = shelf
+        self._stop = stop
+        self._generators = None if resumed is None else resumed["generators"]
+        self._early: State | None = None
+
+    def _on_training_start(self) -> None:
+        self._samples_early = snapshot.samples_before_rollouts(self.model)
+        if self._shelf is not None:
+            self._shelf.begin(self.model.num_timesteps)
+        if self._samples_early:
+            self._set_generators()
+            self._early = snapshot.generators()
+
+    def _on_rollout_start(self) -> None:
+        self._set_generators()
+        if self._shelf is not None and (self._stop.requested or self._shelf.is_due(self.model.num_timesteps)):
+            self._shelf.take(self.model, self._others, early=self._early)
+        self._stop.obey()
+
+    def _on_rollout_end(self) -> None:
+        if self._samples_early:
+            self._early = snapshot.generators()
+
+    def _on_training_end(self) -> None:
+        if self._shelf is not None:
+            self._shelf.take(self.model, self._others, learned=True)
+        self._stop.obey()
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _set_generators(self) -> None:
+        if self._generators is not None:
+            snapshot.set_generators(self._generators)
+            self._generators = None
 
 
 class _Progress(BaseCallback):

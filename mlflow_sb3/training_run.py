@@ -15,10 +15,12 @@ from mlflow.exceptions import MlflowException
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
-from mlflow_sb3 import algorithm, flavor, normalization, registry, settings
+from mlflow_sb3 import algorithm, delivery, flavor, normalization, provenance, registry, settings
 from mlflow_sb3.agent import INFERENCE, Inference
+from mlflow_sb3.recipe import Recipe
 from mlflow_sb3.registry import Version
 from mlflow_sb3.serving import ImageInput
+from mlflow_sb3.tracker import Tracker
 from mlflow_sb3.training import Trained
 
 if TYPE_CHECKING:
@@ -28,7 +30,13 @@ _FOLDER = "agent"
 _AGENT = "agent.zip"
 _ENVIRONMENT = "environment.json"
 _STATISTICS = "vec_normalize.json"
+_IMAGE_INPUT = "mlflow_sb3.image_input"
+_LOGGED_BY = "mlflow_sb3.logged_by"
+"""Tag of a model version: the run that logged and registered it."""
 _STEP = "eval/kept_step"
+_CANDIDATES = "candidates.json"
+_TABLES = "mlflow.loggedArtifacts"
+"""Tag by which MLflow knows the tables of a run, in the format of ``mlflow.log_table``."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +59,15 @@ class TrainingRun:
         image_input: ImageInput = "tensor",
         signing_key: KeyPath | None = None,
     ) -> Version:
-        """Log the agent into the training run, as the model of the step it was kept from, and register it."""
+        """Log the agent into the training run, as the model of the step it was kept from, and register it.
+
+        When a run was killed in the middle of this, the next one finishes its version.
+        """
         registry.check_keys(signing_key)
+        tags: dict[str, str] = {INFERENCE: inference, _IMAGE_INPUT: image_input}
+        if (begun := self._begun(name, tags, signed=signing_key is not None)) is not None:
+            registry.set_alias(name, alias, begun.number)
+            return begun
         info = flavor.log_model(
             self.model,
             name=registry.model_name(self.env_id, self.algo),
@@ -62,20 +77,40 @@ class TrainingRun:
             inference=inference,
             image_input=image_input,
         )
-        return registry.register(info.model_id, name, alias=alias, tags={INFERENCE: inference}, signing_key=signing_key)
+        return registry.register(info.model_id, name, alias=alias, tags=tags | _by_this_run(), signing_key=signing_key)
+
+    def _begun(self, name: str, tags: dict[str, str], *, signed: bool) -> Version | None:
+        """The version that a run registered which was killed before it finished; this run finishes it."""
+        version = registry.of_run(name, self.run_id, tags)
+        if version is None or version.digest is None or (version.signature is not None) != signed:
+            return None
+        client, number = MlflowClient(), str(version.number)
+        by = client.get_model_version(name, number).tags.get(_LOGGED_BY)
+        if by is None or client.get_run(by).info.status == "FINISHED":
+            return None
+        for key, value in _by_this_run().items():
+            client.set_model_version_tag(name, number, key, value)
+        return version
 
 
-def log(trained: Trained, description: str) -> None:
-    """Put what training kept into the active run."""
-    with TemporaryDirectory() as folder:
-        Path(folder, _AGENT).write_bytes(trained.kept.agent)
-        Path(folder, _ENVIRONMENT).write_text(description)
-        if trained.kept.statistics is not None:
-            Path(folder, _STATISTICS).write_text(json.dumps(trained.kept.statistics))
-        mlflow.log_artifacts(folder, _FOLDER)
-    mlflow.set_tag(registry.DIGEST, hashlib.sha256(trained.kept.agent).hexdigest())
-    mlflow.log_table(trained.table(), "candidates.json")
-    mlflow.log_metrics({_STEP: trained.kept.step, registry.SCORE: trained.kept.score})
+def _by_this_run() -> dict[str, str]:
+    active = mlflow.active_run()
+    return {} if active is None else {_LOGGED_BY: active.info.run_id}
+
+
+def log(trained: Trained, recipe: Recipe, tracker: Tracker) -> None:
+    """Say what training kept, and how the agent can be made again."""
+    agent = trained.kept.agent
+    tracker.file(f"{_FOLDER}/{_AGENT}", agent)
+    tracker.file(f"{_FOLDER}/{_ENVIRONMENT}", recipe.description)
+    if trained.kept.statistics is not None:
+        tracker.file(f"{_FOLDER}/{_STATISTICS}", json.dumps(trained.kept.statistics))
+    table = trained.table()
+    tracker.file(_CANDIDATES, json.dumps({"columns": list(table), "data": list(zip(*table.values(), strict=True))}))
+    tracker.tags({registry.DIGEST: hashlib.sha256(agent).hexdigest(), _TABLES: json.dumps([{"path": _CANDIDATES, "type": "table"}])})
+    now = delivery.now()
+    tracker.points([(_STEP, float(trained.kept.step), now, 0), (registry.SCORE, trained.kept.score, now, 0)])
+    provenance.log(trained, recipe, tracker)
 
 
 def load(run_id: str) -> TrainingRun:

@@ -1,6 +1,6 @@
 """The whole workflow: train, log_model, promote and evaluate, each a run of its own under this one.
 
-Reads   what its steps read.
+Reads   what its steps read; the steps of an earlier call with the same parameters that was interrupted.
 Writes  four child runs; tags naming the version and the verdict.
 """
 
@@ -15,7 +15,9 @@ import mlflow
 from mlflow.entities import Run
 from mlflow.exceptions import ExecutionException
 
-from mlflow_sb3 import registry, settings
+from mlflow_sb3 import registry, resumption, settings, story
+from mlflow_sb3.interruption import Interrupted
+from mlflow_sb3.story import Story
 from steps.step import (
     Maybe,
     Step,
@@ -23,15 +25,16 @@ from steps.step import (
     fail_on_reject_option,
     inference_option,
     public_key_option,
-    recipe,
+    recipe_options,
     signing_key_option,
+    state_option,
 )
 
 PROJECT = Path(__file__).parent.parent
 
 
 @click.command(cls=Step)
-@recipe
+@recipe_options
 @inference_option
 @click.option("--model-name", default="", help="Registered model.  [default: made from env and algo, as cartpole-v1-dqn]")
 @click.option("--episodes", default=100, show_default=True, type=click.IntRange(min=1), help="Episodes that the champion plays.")
@@ -41,16 +44,12 @@ PROJECT = Path(__file__).parent.parent
 @fail_on_reject_option
 @signing_key_option
 @public_key_option
+@state_option
+@click.option("--fresh", default=False, show_default=True, type=bool, help="Go on with no earlier call that was interrupted.")
+@click.pass_obj
 def main(
-    env_id: str,
-    algo: str,
-    timesteps: int | None,
-    seed: int,
-    hyperparams: dict[str, Any],
-    preset: str,
-    env_kwargs: dict[str, Any],
-    wrappers: list[Any],
-    from_model: str,
+    run_id: str,
+    /,
     inference: str,
     model_name: str,
     episodes: int,
@@ -60,53 +59,79 @@ def main(
     fail_on_reject: bool,
     signing_key: str,
     public_key: str,
+    state_folder: str,
+    fresh: bool,
+    **recipe: Any,
 ) -> None:
     """Train an agent, log and register it, make it the champion if it is surely better, and play with the champion.
 
     Where there is no champion yet, the agent plays that did not become it.
     """
-    name = model_name or registry.model_name(env_id, algo)
+    name = model_name or registry.model_name(recipe["env"], recipe["algo"])
     registry.check_name(name)
     registry.check_keys(signing_key or None, public_key or None)
     settings.check_unpickling_allowed("log_model, which reads the agent that train wrote")
-    recipe = {
-        "env": env_id,
-        "algo": algo,
-        "timesteps": timesteps or "",
-        "seed": seed,
-        "hyperparams": json.dumps(hyperparams),
-        "preset": preset,
-        "env_kwargs": json.dumps(env_kwargs),
-        "wrappers": json.dumps(wrappers),
-        "from_model": from_model,
-    }
-    trained = _step("train", recipe)
-    logged = _step("log_model", {"run_id": trained.info.run_id, "model_name": name, "inference": inference, "signing_key": signing_key})
+    steps = _Steps(Story(run_id, []) if fresh else story.begin(run_id, ignored="fresh"), state_folder)
+    trained = steps.train({key: _text(value) for key, value in recipe.items()})
+    logged = steps.run("log_model", {"run_id": trained.info.run_id, "model_name": name, "inference": inference, "signing_key": signing_key})
     version = logged.data.tags["mlflow_sb3.version"]
     number = version.rpartition("/")[2]
     mlflow.set_tag("mlflow_sb3.version", version)
-    gate = {
-        "episodes": gate_episodes,
-        "min_return": "" if min_return is None else min_return,
-        "approval": approval,
-        "fail_on_reject": str(fail_on_reject).lower(),
-    }
-    promoted = _step("promote", {"model_name": name, "version": number, "public_key": public_key} | gate)
+    gate = {"episodes": gate_episodes, "min_return": _text(min_return), "approval": approval, "fail_on_reject": _text(fail_on_reject)}
+    promoted = steps.run("promote", {"model_name": name, "version": number, "public_key": public_key} | gate)
     mlflow.set_tag("mlflow_sb3.verdict", promoted.data.tags["mlflow_sb3.verdict"])
     played = {} if registry.champion(name, "champion") else {"version": number}
-    _step("evaluate", {"model_name": name, "episodes": episodes, "public_key": public_key} | played)
+    steps.run("evaluate", {"model_name": name, "episodes": episodes, "public_key": public_key} | played)
 
 
-def _step(entry_point: str, parameters: dict[str, Any]) -> Run:
-    """Run an entry point of this project as a child of the active run, in this environment."""
-    click.echo(f"== {entry_point}")
+class _Steps:
+    """Entry points of this project as children of the active run, in this environment; what an earlier call finished is not done again."""
+
+    def __init__(self, earlier: Story, state_folder: str) -> None:
+        self._earlier = earlier
+        self._state_folder = state_folder
+        if earlier.steps:
+            click.echo(
+                f"Going on with run {earlier.run_id}: the same parameters and commit, and it did not finish. fresh=true starts anew."
+            )
+
+    def train(self, recipe: dict[str, Any]) -> Run:
+        """Train, or go on with a training that was interrupted."""
+        begun = self._earlier.unfinished("train", recipe)
+        where = {"state_folder": self._state_folder}
+        if begun is None or self._earlier.finished("train", recipe) is not None or not resumption.has_snapshot(begun, self._state_folder):
+            return self.run("train", recipe | where, asked=recipe)
+        click.echo(f"== train: resumes run {begun.info.run_id}, which left a snapshot")
+        return _call("train", recipe | where | {"resume": begun.info.run_id})
+
+    def run(self, entry_point: str, parameters: dict[str, Any], *, asked: dict[str, Any] | None = None) -> Run:
+        """Run a step, unless it finished with what was ``asked`` for, by default all parameters."""
+        done = self._earlier.finished(entry_point, asked or parameters)
+        if done is not None:
+            click.echo(f"== {entry_point}: run {done.info.run_id} finished with the same parameters on the same commit, and is reused")
+            return done
+        click.echo(f"== {entry_point}")
+        return _call(entry_point, parameters)
+
+
+def _call(entry_point: str, parameters: dict[str, Any]) -> Run:
     try:
         submitted = mlflow.run(  # type: ignore[no-untyped-call]
             str(PROJECT), entry_point, parameters=parameters, env_manager="local", run_name=entry_point
         )
+    except Interrupted:  # MLflow has handed it on to the step, and waited for it
+        click.echo("Run main again with the same parameters to go on where it stopped.", err=True)
+        raise
     except ExecutionException as error:
         raise click.ClickException(f"{entry_point} failed: {error.message}; its line above says why.") from error
     return mlflow.get_run(submitted.run_id)
+
+
+def _text(value: Any) -> str:
+    """A value as the text of a parameter."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "" if value is None else json.dumps(value) if isinstance(value, (dict, list)) else str(value)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -13,7 +14,8 @@ import click
 import mlflow
 from mlflow.exceptions import MlflowException
 
-from mlflow_sb3 import server
+from mlflow_sb3 import delivery, heartbeat, interruption, server, settings
+from mlflow_sb3.interruption import Interrupted
 
 ALGORITHMS = "a2c, ars, crossq, ddpg, dqn, ppo, ppo_lstm, ppo_mask, qrdqn, sac, td3, tqc or trpo."
 _HYPERPARAMS = '{"learning_rate": 1e-3}'
@@ -25,6 +27,7 @@ class Step(click.Command):
     """A command whose whole call is an MLflow run: the one of ``mlflow run``, or one of its own.
 
     A failure, wrong usage included, is one line on standard error and in the run's tag ``error``, and the run is FAILED.
+    After SIGTERM or SIGINT, or when the ``mlflow run`` that started the step is gone, the run is KILLED.
     """
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
@@ -47,16 +50,18 @@ class Step(click.Command):
         except click.ClickException as error:
             click.echo(f"Error: {_line(error)}", err=True)
             sys.exit(error.exit_code)
-        except click.Abort:
-            click.echo("Error: interrupted.", err=True)
-            sys.exit(1)
+        except click.Abort as abort:  # so click calls a KeyboardInterrupt
+            click.echo(f"Error: {abort.__cause__}.", err=True)
+            sys.exit(getattr(abort.__cause__, "exit_code", 1))
 
 
 @contextmanager
 def _run() -> Iterator[str]:
+    parents = heartbeat.ancestors() if "MLFLOW_RUN_ID" in os.environ else None
     try:
         server.check()
-        with mlflow.start_run() as run, _recorded_failure():
+        with interruption.immediate(), mlflow.start_run() as run, _recorded_end(), heartbeat.beating(run.info.run_id, parents=parents):
+            heartbeat.bury(run.info.experiment_id)
             yield run.info.run_id
     except click.ClickException:
         raise
@@ -65,13 +70,20 @@ def _run() -> Iterator[str]:
 
 
 @contextmanager
-def _recorded_failure() -> Iterator[None]:
+def _recorded_end() -> Iterator[None]:
+    """Say in the run how it ended, unless it ended well; a server that went away is not to hide why."""
     try:
         yield
+    except Interrupted:
+        with settings.during(delivery.SHORT), suppress(*delivery.AWAY):
+            mlflow.end_run("KILLED")
+        raise
     except Exception as error:
-        with suppress(MlflowException, OSError):  # a server that went away is not to hide what failed
+        with settings.during(delivery.SHORT), suppress(*delivery.AWAY):
             mlflow.set_tag("error", _line(error))
             mlflow.log_text(traceback.format_exc(), "error.txt")
+        with settings.during(delivery.SHORT), suppress(*delivery.AWAY):
+            mlflow.end_run("FAILED")
         raise
 
 
@@ -137,10 +149,10 @@ class VersionNumber(click.ParamType[int | None]):
         return number
 
 
-def recipe(command: Callable[..., Any]) -> Callable[..., Any]:
+def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that say how to train."""
     options = [
-        click.option("--env", "env_id", default="CartPole-v1", show_default=True, help="Gymnasium id, or module:EnvId."),
+        click.option("--env", default="CartPole-v1", show_default=True, help="Gymnasium id, or module:EnvId."),
         click.option("--algo", default="dqn", show_default=True, help=ALGORITHMS),
         click.option("--timesteps", default="", type=Maybe(click.IntRange(min=1)), help="Steps.  [default: the preset's, or 50000]"),
         click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of learning and of choosing the agent."),
@@ -166,6 +178,14 @@ approval_option = click.option(
     "--approval", default="none", show_default=True, type=click.Choice(["none", "required"]), help="required: by the tag approval=approved."
 )
 """Whether a person decides too."""
+state_option = click.option(
+    "--state-folder", default="", help="For snapshots and the journal, absolute.  [default: ~/.local/state/mlflow-sb3]"
+)
+"""Where training keeps what has to outlive its process."""
+delivery_option = click.option(
+    "--delivery-timeout", default=60.0, show_default=True, type=click.FloatRange(min=0), help="Seconds to wait in the end for a server."
+)
+"""How long training waits for a tracking server that is away when it has ended."""
 fail_on_reject_option = click.option(
     "--fail-on-reject", default=False, show_default=True, type=bool, help="Exit with 1 when nothing was promoted."
 )

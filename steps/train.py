@@ -1,88 +1,92 @@
-"""Train an agent and keep the best that training passed.
+"""Train an agent and keep the best that training passed, or go on with a training that ended before it was done.
 
-Reads   rl_zoo3's tuned hyperparameters for the algorithm and the environment, or the agent of --from-model.
-Writes  parameters sb3/..., SB3's metrics as curves, eval/..., the folder agent/ and the table candidates.json.
+Reads   rl_zoo3's tuned hyperparameters for the algorithm and the environment, or the agent of --from-model; the last snapshot of --resume.
+Writes  parameters sb3/..., SB3's metrics as curves, eval/..., the folder agent/, the table candidates.json, training.json; snapshots/ until
+        it has finished.
 """
 
 from __future__ import annotations
 
-import json
+from contextlib import ExitStack
 from typing import Any
 
 import click
-import mlflow
 
-from steps.step import Step, recipe
+from steps.step import Maybe, Step, delivery_option, recipe_options, state_option
 
 
 @click.command(cls=Step)
-@recipe
+@recipe_options
 @click.option("--torch-threads", default=1, show_default=True, type=click.IntRange(min=1), help="Threads of PyTorch.")
-@click.pass_obj
+@click.option("--resume", default="", help="Run of train to go on with, which was killed or failed.")
+@click.option("--snapshot-every", default="", type=Maybe(click.IntRange(min=1)), help="Steps.  [default: as 2 % of the time allow]")
+@state_option
+@delivery_option
+@click.pass_context
 def train(
-    run_id: str,
-    env_id: str,
-    algo: str,
-    timesteps: int | None,
-    seed: int,
-    hyperparams: dict[str, Any],
-    preset: Any,
-    env_kwargs: dict[str, Any],
-    wrappers: list[Any],
-    from_model: str,
-    torch_threads: int,
+    context: click.Context, /, resume: str, snapshot_every: int | None, state_folder: str, delivery_timeout: float, **options: Any
 ) -> None:
     """Train an agent with Stable-Baselines3 and keep the best that training passed."""
-    from mlflow_sb3 import algorithm, ancestor, environment, presets, training, training_run
+    from mlflow_sb3 import ancestor, interruption, recipe, resumption, state, tracker, training, training_run
+    from mlflow_sb3.recipe import Recipe
+    from mlflow_sb3.shelf import Shelf
     from mlflow_sb3.tracking import MetricWriter
 
-    algorithm.find(algo)
-    environment.make(env_id, env_kwargs).close()  # imports the module in front of the id, which may register a game of Atari
-    tuned = presets.Preset(from_model) if from_model else presets.find(algo, env_id, source=preset)
-    tuned = tuned.override(hyperparams)
-    algorithm.check_hyperparams(algo, tuned.hyperparams)
-    wrappers = tuned.wrappers(wrappers)
-    timesteps = timesteps or tuned.timesteps or presets.TIMESTEPS
-    description = environment.compose(env_id, kwargs=env_kwargs, wrappers=wrappers)
-    if from_model and not (env_kwargs or wrappers):
-        description = ancestor.environment(from_model, description)
-        wrappers = environment.wrappers(description)
-    with environment.remake(description) as env:
-        algorithm.check(algo, tuned.hyperparams, env)
-        resolved = algorithm.resolve(algo, tuned.hyperparams, env.observation_space)
-    before = None
-    if from_model:
-        before = ancestor.load(from_model, algo, description, tuned.hyperparams, seed=training.learning_seed(seed))
-        before.log_lineage(run_id)
-        resolved = algorithm.used(algo, before.model)
-    given = {
-        "env": env_id,
-        "env_kwargs": json.dumps(env_kwargs),
-        "wrappers": json.dumps(wrappers),
-        "algo": algo,
-        "timesteps": timesteps,
-        "seed": seed,
-        "preset": tuned.origin,
-        "torch_threads": torch_threads,
-    }
-    mlflow.log_params({f"sb3/{key}": value for key, value in (given | resolved).items()})
-    with MetricWriter(run_id) as writer:
+    run_id, origin, before = context.obj, None, None
+    with ExitStack() as stack:
+        if resume:
+            origin = stack.enter_context(resumption.found(resume, state_folder))
+            followed = Recipe(**origin.header.context)
+            _check_same(context, followed.options())
+        else:
+            followed, before = recipe.resolve(**options)
+        folder = state.of_run(run_id, state_folder)
+        stop = stack.enter_context(interruption.deferred())
+        ancestor.log_lineage(run_id, followed.from_model)
+        told = stack.enter_context(tracker.Tracker(run_id, folder, patience=delivery_timeout))
+        told.params(followed.params())
+        loaded = None if origin is None else origin.carry(told)
         trained = training.train(
-            description,
-            algo,
-            timesteps=timesteps,
-            seed=seed,
-            hyperparams=tuned.hyperparams,
+            followed.description,
+            followed.algo,
+            timesteps=followed.timesteps,
+            seed=followed.seed,
+            hyperparams=followed.hyperparams,
             ancestor=before.model if before else None,
-            writers=[writer],
+            writers=[MetricWriter(told)],
+            shelf=Shelf(
+                folder / tracker.SNAPSHOTS,
+                every=snapshot_every,
+                context=followed.to_json(),
+                more=told.state,
+                on_published=told.snapshot,
+            ),
+            resumed=loaded,
+            stop=stop,
             progress=True,
-            torch_threads=torch_threads,
+            torch_threads=followed.torch_threads,
         )
-        training_run.log(trained, description)
+        training_run.log(trained, followed, told)
+    if resume:
+        resumption.forget(resume, state_folder)
     click.echo(
         f"Kept the agent of step {trained.kept.step} of {len(trained.candidates)} candidates: mean return "
         f"{trained.kept.score:.2f} over {len(trained.kept.returns)} fresh episodes"
     )
+
+
+def _check_same(context: click.Context, recorded: dict[str, str]) -> None:
+    """Refuse options that differ from what the resumed training goes by; options that were left alone do not count."""
+    for option in context.command.params:
+        name, given = str(option.opts[0]).removeprefix("--").replace("-", "_"), context.params[str(option.name)]
+        if name not in recorded or name == "preset":
+            continue
+        alone, before = (option.type_cast_value(context, value) for value in (option.get_default(context), recorded[name]))
+        if given not in (alone, before):
+            raise click.UsageError(
+                f"{option.opts[0]} is {given!r}, and run {context.params['resume']} was trained with {before!r}; leave it out, since what "
+                "is resumed goes on as it began, or train anew."
+            )
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 import gymnasium
 import numpy as np
 from gymnasium import spaces
+from gymnasium.envs.classic_control.cartpole import CartPoleEnv
+from gymnasium.utils import EzPickle
 from numpy.typing import NDArray
 
 Observation = NDArray[np.float32]
@@ -142,11 +144,31 @@ class Masked(Valid):
         return self.valid_actions()
 
 
+class MaskedCartPole(CartPoleEnv):
+    """A cart that cannot be pushed on when it is far out."""
+
+    def action_masks(self) -> NDArray[np.bool_]:
+        position = 0.0 if self.state is None else self.state[0]
+        return np.array([position > -0.1, position < 0.1], dtype=np.bool_)
+
+
 class Picture(Spaces):
     """Images with the channels last."""
 
     def __init__(self) -> None:
         super().__init__(spaces.Box(0, 255, (36, 40, 3), np.uint8), spaces.Discrete(3))
+
+
+class Remembering(OneStep, EzPickle):
+    """Returns less the more steps it has seen in its life, which EzPickle forgets."""
+
+    def __init__(self) -> None:
+        EzPickle.__init__(self)
+        self.steps = 0
+
+    def step(self, action: np.int64) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        self.steps += 1
+        return np.zeros(1, np.float32), float(action) / self.steps, True, False, {}
 
 
 class Hidden(gymnasium.ObservationWrapper[Any, Any, Any]):
@@ -180,8 +202,10 @@ def no_environment(env: gymnasium.Env[Any, Any]) -> None:
 gymnasium.register("BitFlipping-v0", entry_point="stable_baselines3.common.envs:BitFlippingEnv", kwargs={"n_bits": 4})
 gymnasium.register("Levels-v0", entry_point="tests.environments:Levels")
 gymnasium.register("Masked-v0", entry_point="tests.environments:Masked")
+gymnasium.register("MaskedCartPole-v0", entry_point="tests.environments:MaskedCartPole")
 gymnasium.register("Named-v0", entry_point="tests.environments:Named")
 gymnasium.register("Picture-v0", entry_point="tests.environments:Picture")
+gymnasium.register("Remembering-v0", entry_point="tests.environments:Remembering")
 gymnasium.register("Shifted-v0", entry_point="tests.environments:Shifted")
 gymnasium.register("Valid-v0", entry_point="tests.environments:Valid")
 gymnasium.register("WrappedCartPole-v0", entry_point="tests.environments:wrapped_cartpole", max_episode_steps=500)

@@ -9,10 +9,13 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from mlflow_sb3 import environment, registry, training, training_run
+from mlflow_sb3.recipe import Recipe
+from mlflow_sb3.tracker import Tracker
 from mlflow_sb3.training import Trained
 from tests.conftest import Keys
 
 ONE_STEP = environment.describe(environment.make("tests.environments:OneStep-v0").spec)
+RECIPE = Recipe("OneStep-v0", "ppo", 128, 0, {"n_steps": 64}, {}, [], "", 1, "none", ONE_STEP, {"n_steps": "64"})
 
 
 @pytest.fixture(scope="module")
@@ -21,11 +24,11 @@ def trained() -> Trained:
 
 
 @pytest.fixture
-def run_id(store: str, trained: Trained) -> str:  # noqa: ARG001 a store to have a run in
+def run_id(store: str, trained: Trained, tmp_path: Path) -> str:  # noqa: ARG001 a store to have a run in
     """A finished run that trained an agent."""
-    with mlflow.start_run() as run:
-        mlflow.log_params({"sb3/env": "OneStep-v0", "sb3/algo": "ppo"})
-        training_run.log(trained, ONE_STEP)
+    with mlflow.start_run() as run, Tracker(run.info.run_id, tmp_path / "run") as tracker:
+        tracker.params(RECIPE.params())
+        training_run.log(trained, RECIPE, tracker)
     return str(run.info.run_id)
 
 

@@ -20,6 +20,7 @@ from steps.evaluate import evaluate
 from steps.log_model import log_model
 from steps.main import main
 from steps.promote import promote
+from steps.reproduce import reproduce
 from steps.rollback import rollback
 from steps.train import train
 
@@ -33,6 +34,7 @@ COMMANDS: dict[str, click.Command] = {
     "promote": promote,
     "rollback": rollback,
     "evaluate": evaluate,
+    "reproduce": reproduce,
 }
 
 
@@ -48,13 +50,14 @@ def test_neither_torch_nor_sb3_is_loaded_by_what_acts_judges_and_registers() -> 
         "mlflow_sb3",
         *(f"mlflow_sb3.{name}" for name in ("policy", "inputs", "observations", "distribution", "serving", "wrappers", "evaluation")),
         *(f"mlflow_sb3.{name}" for name in ("comparison", "registry", "contender", "promotion", "rollback", "replay", "flavor")),
+        *(f"mlflow_sb3.{name}" for name in ("tracker", "resumption", "story", "heartbeat", "provenance", "reproduction")),
     ]
 
     loaded = python(
         "import importlib, sys\n"
         "for name in sys.argv[1:]: importlib.import_module(name)\n"
         "import mlflow_sb3; mlflow_sb3.load_policy\n"
-        "import steps.promote, steps.rollback, steps.evaluate, steps.main\n"
+        "import steps.promote, steps.rollback, steps.evaluate, steps.main, steps.reproduce, steps.deliver\n"
         "print(sorted({'torch', 'stable_baselines3', 'ray', 'rl_zoo3'} & set(sys.modules)))",
         *light,
     )

@@ -1,0 +1,81 @@
+"""SIGTERM and SIGINT: obeyed at once, or as soon as nothing is cut short; a second one ends the process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+TOGETHER = 1.0
+"""Seconds within which signals count as one: a terminal sends SIGINT to every process, and whoever waits for one of them SIGTERM too."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal asked to stop. MLflow ends the run that it waits for when it sees a KeyboardInterrupt."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"interrupted by {signal.Signals(number).name}")
+        self.exit_code = 128 + number
+
+
+class Stop:
+    """Whether to stop."""
+
+    def __init__(self) -> None:
+        self.requested: int | None = None
+        """Number of the signal that asked for it."""
+
+    def obey(self) -> None:
+        """Stop, if it was asked for.
+
+        Raises:
+            Interrupted: It was.
+        """
+        if self.requested is not None:
+            raise Interrupted(self.requested)
+
+
+@contextmanager
+def deferred() -> Iterator[Stop]:
+    """Only write down that a signal came: who works calls ``stop.obey`` where nothing is cut short, and not when all is done."""
+    stop = Stop()
+    with _handled(stop, lambda: None):
+        yield stop
+
+
+@contextmanager
+def immediate() -> Iterator[None]:
+    """Raise ``Interrupted`` wherever the main thread is."""
+    stop = Stop()
+    with _handled(stop, stop.obey):
+        yield
+
+
+@contextmanager
+def _handled(stop: Stop, react: Callable[[], None]) -> Iterator[None]:
+    """Handle the signals, which only the main thread of a process can."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    first = 0.0
+
+    def handle(number: int, _: FrameType | None) -> None:
+        nonlocal first
+        if stop.requested is None:
+            stop.requested, first = number, time.monotonic()
+            react()
+        elif time.monotonic() - first > TOGETHER:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+    before = [(number, signal.signal(number, handle)) for number in SIGNALS]
+    try:
+        yield
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)

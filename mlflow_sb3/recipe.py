@@ -1,0 +1,111 @@
+"""How an agent is trained, down to the last hyperparameter: resolved from what was asked for, and written down to be followed again."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from mlflow_sb3 import algorithm, ancestor, environment, presets, training
+from mlflow_sb3.ancestor import Ancestor
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that decides which agent comes out of a training; JSON values."""
+
+    env: str
+    algo: str
+    timesteps: int
+    seed: int
+    hyperparams: dict[str, Any]
+    """Those that are not SB3's defaults, with the preset's."""
+    env_kwargs: dict[str, Any]
+    wrappers: list[Any]
+    """With the preset's, the innermost first."""
+    from_model: str
+    torch_threads: int
+    preset: str
+    """Where hyperparameters were looked up."""
+    description: str
+    """The environment, as ``EnvSpec`` JSON."""
+    resolved: dict[str, str]
+    """Every hyperparameter that is used, as text."""
+
+    def params(self) -> dict[str, Any]:
+        """As parameters of a run, under ``sb3/``."""
+        given = {
+            "env": self.env,
+            "env_kwargs": json.dumps(self.env_kwargs),
+            "wrappers": json.dumps(environment.wrappers(self.description) if self.from_model and not self.wrappers else self.wrappers),
+            "algo": self.algo,
+            "timesteps": self.timesteps,
+            "seed": self.seed,
+            "preset": self.preset,
+            "torch_threads": self.torch_threads,
+        }
+        return {f"sb3/{key}": value for key, value in (given | self.resolved).items()}
+
+    def options(self) -> dict[str, str]:
+        """As parameters of the entry point ``train``, which make the same recipe wherever presets may have changed."""
+        return {
+            "env": self.env,
+            "algo": self.algo,
+            "timesteps": str(self.timesteps),
+            "seed": str(self.seed),
+            "hyperparams": json.dumps(self.hyperparams),
+            "preset": "none",
+            "env_kwargs": json.dumps(self.env_kwargs),
+            "wrappers": json.dumps(self.wrappers),
+            "from_model": self.from_model,
+            "torch_threads": str(self.torch_threads),
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values, for ``Recipe(**values)``."""
+        return asdict(self)
+
+
+def resolve(
+    *,
+    env: str,
+    algo: str,
+    timesteps: int | None,
+    seed: int,
+    hyperparams: dict[str, Any],
+    preset: presets.Source,
+    env_kwargs: dict[str, Any],
+    wrappers: list[Any],
+    from_model: str,
+    torch_threads: int,
+) -> tuple[Recipe, Ancestor | None]:
+    """Find what the options of ``train`` leave open, and refuse what does not fit together.
+
+    Returns:
+        The recipe, and the loaded agent of ``from_model``.
+
+    Raises:
+        MlflowException: In one sentence, what does not fit and what would.
+    """
+    algorithm.find(algo)
+    environment.make(env, env_kwargs).close()  # imports the module in front of the id, which may register a game of Atari
+    tuned = presets.Preset(from_model) if from_model else presets.find(algo, env, source=preset)
+    tuned = tuned.override(hyperparams)
+    algorithm.check_hyperparams(algo, tuned.hyperparams)
+    wrappers = tuned.wrappers(wrappers)
+    description = environment.compose(env, kwargs=env_kwargs, wrappers=wrappers)
+    if from_model and not (env_kwargs or wrappers):
+        description = ancestor.environment(from_model, description)
+    with environment.remake(description) as made:
+        algorithm.check(algo, tuned.hyperparams, made)
+        resolved = algorithm.resolve(algo, tuned.hyperparams, made.observation_space)
+    before = None
+    if from_model:
+        before = ancestor.load(from_model, algo, description, tuned.hyperparams, seed=training.learning_seed(seed))
+        resolved = algorithm.used(algo, before.model)
+        from_model = f"models:/{before.model_id}" if before.model_id else from_model
+    steps = timesteps or tuned.timesteps or presets.TIMESTEPS
+    recipe = Recipe(
+        env, algo, steps, seed, tuned.hyperparams, env_kwargs, wrappers, from_model, torch_threads, tuned.origin, description, resolved
+    )
+    return recipe, before

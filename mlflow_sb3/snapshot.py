@@ -1,0 +1,268 @@
+"""The whole state of a training between two rollouts, and back: what goes on from it ends as if nothing had happened, to the bit.
+
+Beside the algorithm's own attributes, with its environments and buffers, these are the global generators and what SB3 begins
+anew in every ``learn``: the action noise, the exploration matrices of gSDE, the clock, the logger's values.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import importlib
+import inspect
+import json
+import pickle
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import cloudpickle
+import numpy as np
+import torch
+from gymnasium.utils import EzPickle
+from mlflow.exceptions import MlflowException
+from numpy.typing import NDArray
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.distributions import StateDependentNoiseDistribution
+from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvWrapper
+
+from mlflow_sb3 import algorithm, normalization
+from mlflow_sb3.normalization import Statistics
+
+SCHEMA = 1
+ITERATIONS = "time/iterations"
+"""What on-policy algorithms count in a variable of ``learn``."""
+UNPICKLABLE = (TypeError, AttributeError, ValueError, NotImplementedError, RuntimeError, pickle.PicklingError)
+"""What objects raise that cannot be pickled."""
+_FIRST_LINE = b"mlflow-sb3 snapshot\n"
+_OF_SB3 = frozenset({"model", "parent", "locals", "globals"})
+"""Attributes of a callback that SB3 sets when learning begins."""
+_OF_THE_CLASS = "class_attributes"
+"""What a VecEnvWrapper keeps of its class; it cannot be pickled."""
+
+State = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Header:
+    """What can be read of a snapshot without unpickling it."""
+
+    step: int
+    learned: bool
+    """Whether only the choice among the candidates is left to do."""
+    context: dict[str, Any]
+    """JSON values of whoever takes the snapshots, such as how the agent is trained."""
+    n_envs: int
+    inexact: str | None = None
+    """Why the environments are not part of it, if they are not."""
+    statistics: Statistics | None = None
+    """What VecNormalize had learned, where the environments are not part."""
+    schema: int = SCHEMA
+
+
+def dump(
+    model: BaseAlgorithm, callbacks: Sequence[BaseCallback], header: Header, file: BinaryIO, *, early: State | None = None, **more: Any
+) -> None:
+    """Write the state of a training.
+
+    Args:
+        model: Between two rollouts.
+        callbacks: Whose attributes belong to the state; those that SB3 sets do not.
+        header: With ``inexact``, environments are left out.
+        file: To write to.
+        early: The ``generators``, where they were to be read earlier.
+        more: Picklable values that ``load`` gives back beside.
+    """
+    logger: Any = model.logger
+    left_out = {"_logger", "replay_buffer"} if header.learned else {"_logger"}
+    state = {
+        "algorithm": (type(model).__module__, type(model).__name__),
+        "model": {key: value for key, value in vars(model).items() if key not in left_out},
+        "learned": header.learned,
+        "callbacks": [{key: value for key, value in vars(callback).items() if key not in _OF_SB3} for callback in callbacks],
+        "generators": early or generators(),
+        "noise": None if _noise(model) is None else cloudpickle.dumps(vars(_noise(model))),
+        "exploration": None if _exploration(model) is None else cloudpickle.dumps(vars(_exploration(model))),
+        "logger": {name: dict(getattr(logger, name)) for name in ("name_to_value", "name_to_count", "name_to_excluded")},
+        "iterations": logger.iterations,
+        "elapsed": time.time_ns() - model.start_time,
+        "at_start": model._num_timesteps_at_start,
+        "more": more,
+    }
+    file.write(_FIRST_LINE + json.dumps(asdict(header)).encode() + b"\n")
+    _Pickler(file, apart=_layers(model.env) if header.inexact else []).dump(state)
+
+
+def read_header(path: Path) -> Header:
+    """Read what a snapshot says of itself.
+
+    Raises:
+        MlflowException: It is none, or of another version of this package.
+    """
+    with path.open("rb") as file:
+        return _header(file, path)
+
+
+def load(path: Path, env: VecEnv | None = None) -> State:
+    """Read a snapshot; this unpickles.
+
+    Args:
+        path: Its file.
+        env: New environments, for a snapshot that holds none: with a VecNormalize where there was one.
+
+    Returns:
+        What ``dump`` wrote, with the algorithm ready to learn as ``"model"``; ``put_back`` takes the rest when learning goes on.
+    """
+    with path.open("rb") as file:
+        header = _header(file, path)
+        state: State = _Unpickler(file, _layers(env)).load()
+    module, name = state["algorithm"]
+    cls: type[BaseAlgorithm] = getattr(importlib.import_module(module), name)
+    model = cls.__new__(cls)
+    vars(model).update(state["model"])
+    if header.inexact:
+        model._last_obs = None  # so that learn resets the environments
+    return state | {"model": model}
+
+
+def put_back(model: BaseAlgorithm, callbacks: Sequence[BaseCallback], state: State) -> None:
+    """Set what ``learn`` has begun anew as it was; call it when the first rollout starts."""
+    for callback, attributes in zip(callbacks, state["callbacks"], strict=True):
+        vars(callback).update(attributes)
+    for found, saved in ((_noise(model), state["noise"]), (_exploration(model), state["exploration"])):
+        if saved is not None:
+            vars(found).update(pickle.loads(saved))  # noqa: S301 a part of the snapshot
+    for name, values in state["logger"].items():
+        getattr(model.logger, name).update(values)
+    model.logger.go_on(state["iterations"])  # type: ignore[attr-defined]
+    model.start_time = time.time_ns() - state["elapsed"]
+    model._num_timesteps_at_start = state["at_start"]
+
+
+def rebuilt(description: str, header: Header) -> VecEnv | None:
+    """New environments for a snapshot without them; None for one that has them."""
+    if not header.inexact:
+        return None
+    vec_env = algorithm.vec_env(description, {"n_envs": header.n_envs})
+    return vec_env if header.statistics is None else normalization.wrap(vec_env, header.statistics)
+
+
+def generators() -> State:
+    """The states of the global generators."""
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return {"random": random.getstate(), "numpy": np.random.get_state(), "torch": torch.get_rng_state(), "cuda": cuda}
+
+
+def set_generators(states: State) -> None:
+    """Set the global generators."""
+    random.setstate(states["random"])
+    np.random.set_state(states["numpy"])
+    torch.set_rng_state(states["torch"])
+    if states["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(states["cuda"])
+
+
+def samples_before_rollouts(model: BaseAlgorithm) -> bool:
+    """Whether the algorithm draws from the generators at the beginning of an iteration, before callbacks hear of a rollout: ARS."""
+    return hasattr(model, "evaluate_candidates")
+
+
+def _header(file: BinaryIO, path: Path) -> Header:
+    if file.readline() != _FIRST_LINE:
+        raise MlflowException.invalid_parameter_value(f"{path} is no snapshot of a training.")
+    written = json.loads(file.readline())
+    if written["schema"] != SCHEMA:
+        raise MlflowException.invalid_parameter_value(
+            f"{path} has the schema {written['schema']}, and this version reads {SCHEMA}; go on with the version that wrote it."
+        )
+    return Header(**written)
+
+
+def _noise(model: BaseAlgorithm) -> Any:
+    return model.action_noise
+
+
+def _exploration(model: BaseAlgorithm) -> Any:
+    """The distribution that holds the matrices of gSDE; SB3 samples them anew before its callbacks hear of a rollout."""
+    found = getattr(getattr(model, "actor", None) or model.policy, "action_dist", None)
+    return found if isinstance(found, StateDependentNoiseDistribution) else None
+
+
+def _layers(vec_env: VecEnv | None) -> list[Any]:
+    """Vectorised environments from the outermost to the innermost."""
+    layers: list[Any] = []
+    while vec_env is not None:
+        layers.append(vec_env)
+        vec_env = vec_env.venv if isinstance(vec_env, VecEnvWrapper) else None
+    return layers
+
+
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
+    """Pickles replay buffers as far as they are filled, and whole what leaves a part of itself out."""
+
+    def __init__(self, file: BinaryIO, apart: Sequence[Any]) -> None:
+        super().__init__(file, protocol=5)
+        self._apart = {id(layer): place for place, layer in enumerate(apart)}
+
+    def persistent_id(self, obj: Any) -> int | None:
+        return self._apart.get(id(obj))
+
+    def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, ReplayBuffer):
+            filled = vars(obj) if obj.full else {key: _trimmed(value, obj) for key, value in vars(obj).items()}
+            return copyreg.__newobj__, (type(obj),), filled, None, None, _fill  # type: ignore[attr-defined]
+        if isinstance(obj, (VecEnvWrapper, EzPickle)):  # VecNormalize forgets running returns, EzPickle all that happened
+            own = {key: value for key, value in vars(obj).items() if key != _OF_THE_CLASS}
+            return copyreg.__newobj__, (type(obj),), own, None, None, _set  # type: ignore[attr-defined]
+        return super().reducer_override(obj)
+
+
+class _Unpickler(pickle.Unpickler):
+    def __init__(self, file: BinaryIO, layers: Sequence[Any]) -> None:
+        super().__init__(file)
+        self._layers = layers
+
+    def persistent_load(self, pid: int) -> Any:
+        return self._layers[pid]
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The first rows of an array, behind which there are zeros."""
+
+    rows: NDArray[Any]
+    shape: tuple[int, ...]
+
+    def whole(self) -> NDArray[Any]:
+        array = np.zeros(self.shape, self.rows.dtype)
+        array[: len(self.rows)] = self.rows
+        return array
+
+
+def _trimmed(value: Any, buffer: ReplayBuffer) -> Any:
+    if isinstance(value, dict):
+        return {key: _trimmed(inner, buffer) for key, inner in value.items()}
+    if isinstance(value, np.ndarray) and value.ndim and len(value) == buffer.buffer_size and not value.dtype.hasobject:
+        return _Rows(value[: buffer.pos + 1], value.shape)  # one more: optimize_memory_usage writes the next observation there
+    return value
+
+
+def _restored(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _restored(inner) for key, inner in value.items()}
+    return value.whole() if isinstance(value, _Rows) else value
+
+
+def _fill(buffer: ReplayBuffer, attributes: State) -> None:
+    vars(buffer).update({key: _restored(value) for key, value in attributes.items()})
+
+
+def _set(instance: Any, attributes: State) -> None:
+    vars(instance).update(attributes)
+    if isinstance(instance, VecEnvWrapper):
+        vars(instance)[_OF_THE_CLASS] = dict(inspect.getmembers(type(instance)))

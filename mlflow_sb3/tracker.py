@@ -1,0 +1,225 @@
+"""What a training says of itself: journal first, network second, so that it neither waits for the tracking server nor loses anything."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from mlflow.exceptions import MlflowException
+
+from mlflow_sb3 import delivery, durable, journal, settings
+from mlflow_sb3.delivery import AWAY, Delivery
+from mlflow_sb3.interruption import Interrupted
+from mlflow_sb3.journal import Journal
+
+INTERVAL = 2.0
+"""Seconds between two deliveries."""
+UPLOAD = 60.0
+"""Seconds between two uploads of a snapshot at the least."""
+PATIENCE = 60.0
+"""Seconds to wait in the end for a server that is away."""
+HURRY = 10.0
+"""The same, when the training was interrupted or failed."""
+SLOTS = ("0.snapshot", "1.snapshot")
+"""Names of a run's snapshots, of which the older one is replaced."""
+SNAPSHOTS = "snapshots"
+"""Folder of the snapshots, in that of the run and among its artifacts."""
+SNAPSHOT = "mlflow_sb3.snapshot."
+"""Tag of a run: step and digest, as JSON, of an uploaded snapshot, by the name of its file."""
+
+_logger = logging.getLogger(__name__)
+
+Point = tuple[str, float, int, int]
+"""Key, value, timestamp in ms, step."""
+
+
+class UndeliveredError(MlflowException):
+    """The server did not take everything; what it does not have is safe on disk."""
+
+
+class Tracker:
+    """Says what a run has to say, through a journal in the run's folder, which a thread delivers.
+
+    No method but leaving the context waits for the server. Leaving it ends the run: FINISHED, KILLED after a signal, or FAILED.
+    """
+
+    def __init__(self, run_id: str, folder: Path, *, patience: float = PATIENCE) -> None:
+        """Track a run.
+
+        Args:
+            run_id: Of a run that exists.
+            folder: Of this run alone; it is gone when the run has finished, and everything was delivered.
+            patience: Seconds to wait in the end for a server that is away.
+        """
+        self.folder = folder
+        self.longest = 0.0
+        """Seconds that the longest call took."""
+        self._journal = journal.open_for(run_id, folder)
+        self._delivery = Delivery(self._journal)
+        self._patience = patience
+        self._counts: dict[str, int] = defaultdict(int)
+        self._snapshot: Path | None = None
+        self._uploaded = 0.0
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="mlflow-delivery", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._settings = settings.during(delivery.SHORT)
+        self._settings.__enter__()
+        self._uploaded = time.monotonic()
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        try:
+            status = "FINISHED" if error is None else "KILLED" if isinstance(error, Interrupted) else "FAILED"
+            self._journal.append(status=status, time=delivery.now())
+            left = self._close(self._patience if error is None else HURRY, keeping_snapshots=error is not None)
+        finally:
+            self._settings.__exit__(None, None, None)
+        refusals = self._delivery.refusals
+        if left and error is not None:
+            _logger.warning(undelivered(self._journal))
+        elif left:
+            raise UndeliveredError(undelivered(self._journal))
+        elif error is None:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            if refusals:
+                raise MlflowException.invalid_parameter_value(f"the tracking server refused {len(refusals)} entries: {refusals[0]}")
+
+    def points(self, points: Iterable[Point]) -> None:
+        """Log metrics; NaN and infinities too."""
+        listed = list(points)
+        for start in range(0, len(listed), delivery.MOST_METRICS):
+            self._append(metrics=listed[start : start + delivery.MOST_METRICS])
+        for key, *_ in listed:
+            self._counts[key] += 1
+
+    def params(self, params: dict[str, Any]) -> None:
+        """Log parameters as text."""
+        items = [(key, str(value)) for key, value in params.items()]
+        for start in range(0, len(items), delivery.MOST_PARAMS):
+            self._append(params=dict(items[start : start + delivery.MOST_PARAMS]))
+
+    def tags(self, tags: dict[str, str]) -> None:
+        """Set tags."""
+        self._append(tags=tags)
+
+    def file(self, path: str, content: bytes | str) -> None:
+        """Log a file under a path among the artifacts; it is whole on disk when this returns."""
+        name = Path("files", path)
+        durable.write(self.folder / name, content.encode() if isinstance(content, str) else content)
+        self._append(file=str(name), to=str(Path(path).parent) if Path(path).parent.name else "")
+
+    def snapshot(self, path: Path) -> None:
+        """Upload a sealed file in the background, when there was no upload for a while, or the run does not finish."""
+        self._snapshot = path
+
+    def state(self) -> dict[str, Any]:
+        """What a snapshot has to know: how many points of each key there were, and those of them that are not delivered."""
+        waiting = [tuple(point) for entry in self._journal.waiting() for point in entry.get("metrics", ())]
+        return {"counts": dict(self._counts), "waiting": waiting}
+
+    def _append(self, **entry: Any) -> None:
+        start = time.monotonic()
+        self._journal.append(**entry)
+        self.longest = max(self.longest, time.monotonic() - start)
+
+    def _work(self) -> None:
+        """Deliver until closed; a server that is away is asked again and again."""
+        while not self._closing.wait(INTERVAL):
+            self._pass(upload=time.monotonic() - self._uploaded > UPLOAD)
+
+    def _pass(self, *, upload: bool) -> bool:
+        """One try; whether all went through."""
+        try:
+            self._journal.sync()
+            self._delivery.deliver()
+            path = self._snapshot
+            if upload and path is not None:
+                upload_snapshot(self._delivery, path)
+                self._uploaded = time.monotonic()
+                if self._snapshot is path:
+                    self._snapshot = None
+        except AWAY as error:
+            _logger.debug("not delivered yet: %s", error)
+            return False
+        return True
+
+    def _close(self, patience: float, *, keeping_snapshots: bool) -> bool:
+        """Deliver what is left; true if some of it is."""
+        deadline = time.monotonic() + patience
+        self._closing.set()
+        self._thread.join(patience)
+        if self._thread.is_alive():
+            return True
+        while not self._pass(upload=keeping_snapshots):
+            if time.monotonic() > deadline:
+                return True
+            time.sleep(min(INTERVAL, patience))
+        self._journal.close()
+        return False
+
+
+def undelivered(left: Journal) -> str:
+    """What to say, and to do, when a server did not take everything."""
+    return (
+        f"the tracking server {left.tracking_uri} did not take everything of run {left.run_id}; it is safe in {left.folder}. "
+        f"When it answers again: python -m steps.deliver {left.folder}"
+    )
+
+
+def deliver(folder: Path) -> tuple[str, bool]:
+    """Deliver what a run left in its folder, which is gone then if the run finished.
+
+    Returns:
+        The id of the run, and whether it finished.
+
+    Raises:
+        FileNotFoundError: The folder holds no journal.
+        MlflowException, OSError, RequestException: The server does not take everything.
+    """
+    left = Journal.reopen(folder)
+    sender = Delivery(left)
+    sender.deliver()
+    left.close()
+    finished = any(entry.get("status") == "FINISHED" for entry in journal.read(folder))
+    if finished:
+        if "error" in sender.client.get_run(left.run_id).data.tags:
+            sender.client.delete_tag(left.run_id, "error")  # that the server was away, which a server may have heard that came back
+        shutil.rmtree(folder)
+    else:
+        for name in SLOTS:
+            if (folder / SNAPSHOTS / name).exists():
+                upload_snapshot(sender, folder / SNAPSHOTS / name)
+    return left.run_id, finished
+
+
+def upload_snapshot(sender: Delivery, path: Path) -> None:
+    """Put a snapshot among the artifacts of a run; its tag, which comes last, says that it is there.
+
+    Training may replace the file meanwhile, so that another name of the same content is uploaded.
+    """
+    from mlflow_sb3 import snapshot
+
+    draft = path.parent / "upload" / path.name
+    draft.parent.mkdir(exist_ok=True)
+    draft.unlink(missing_ok=True)
+    os.link(path, draft)
+    try:
+        run_id = sender.journal.run_id
+        header, digest = snapshot.read_header(draft), durable.seal_of(draft)
+        sender.client.log_artifact(run_id, str(draft), SNAPSHOTS)
+        place = {"step": header.step, "learned": header.learned, "digest": digest}
+        sender.client.set_tag(run_id, f"{SNAPSHOT}{path.name}", json.dumps(place))
+    finally:
+        draft.unlink(missing_ok=True)

@@ -1,0 +1,155 @@
+"""Trainings that are killed at random moments and resumed until they are done, beside one that nobody killed.
+
+``python -m tests.faults.resume --kills 20`` prints the table.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import click
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from mlflow_sb3.provenance import DIGEST
+
+ROOT = Path(__file__).parents[2]
+RECIPES = {
+    "dqn": ["--algo", "dqn", "--timesteps", "12000"],
+    "ppo": ["--algo", "ppo", "--timesteps", "12000"],
+    "sac": ["--algo", "sac", "--env", "Pendulum-v1", "--timesteps", "1500", "--preset", "none"],
+}
+UNLIKE = ("time/fps", "time/time_elapsed")
+"""Metrics whose values are of the clock."""
+
+
+@dataclass
+class Machine:
+    """A place with a tracking store and a state folder of its own."""
+
+    folder: Path
+    uri: str = ""
+    kills: int = 0
+
+    def __post_init__(self) -> None:
+        self.uri = self.uri or f"sqlite:///{self.folder}/mlflow.db"
+
+    @property
+    def client(self) -> MlflowClient:
+        return MlflowClient(self.uri)
+
+    def start(self, *options: str) -> subprocess.Popen[bytes]:
+        own = {"MLFLOW_TRACKING_URI": self.uri, "XDG_STATE_HOME": str(self.folder / "state")}
+        command = [sys.executable, "-m", "steps.train", *options]
+        log = (self.folder / "log.txt").open("ab")
+        with log:
+            return subprocess.Popen(command, cwd=ROOT, env=os.environ | own, stdout=log, stderr=log)
+
+    def train(self, *options: str) -> Run:
+        """Train without an interruption."""
+        assert self.start(*options).wait() == 0, (self.folder / "log.txt").read_text()[-2000:]
+        return self.last()
+
+    def train_killed(self, seconds: float, kills: int, chance: random.Random, *options: str) -> Run:
+        """Train, with so many kills at moments within the seconds after a process began, and resume until it is done.
+
+        Returns:
+            The run that finished.
+        """
+        self.client.search_experiments()
+        given, origin = list(options), None
+        while True:
+            process = self.start(*given)
+            if self.kills < kills:
+                moment = chance.uniform(0, seconds)
+                if _ended(process, moment):
+                    break
+                process.send_signal(signal.SIGKILL)
+                process.wait()
+                self.kills += 1
+                if self._finished():
+                    return self.last()  # killed when all was done
+            else:
+                process.wait()
+                break
+            origin = self._resumable() or origin
+            given = ["--resume", origin] if origin else list(options)
+        assert process.returncode == 0, (self.folder / "log.txt").read_text()[-2000:]
+        return self.last()
+
+    def last(self) -> Run:
+        return self.client.search_runs(["0"], order_by=["attributes.start_time DESC"], max_results=1)[0]
+
+    def _finished(self) -> bool:
+        runs = self.client.search_runs(["0"], order_by=["attributes.start_time DESC"], max_results=1)
+        return bool(runs) and runs[0].info.status == "FINISHED"
+
+    def _resumable(self) -> str | None:
+        """The last run, if a snapshot of it is there."""
+        runs = self.client.search_runs(["0"], order_by=["attributes.start_time DESC"], max_results=1)
+        folders = [self.folder / "state" / "mlflow-sb3" / run.info.run_id / "snapshots" for run in runs]
+        return runs[0].info.run_id if folders and list(folders[0].glob("*.snapshot")) else None
+
+    def history(self, run: Run) -> dict[str, list[tuple[int, float]]]:
+        """Step and value of every point, by key; of the clock, the step alone."""
+        return {
+            key: sorted(
+                (point.step, 0.0 if key in UNLIKE else point.value) for point in self.client.get_metric_history(run.info.run_id, key)
+            )
+            for key in run.data.metrics
+        }
+
+
+def _ended(process: subprocess.Popen[bytes], seconds: float) -> bool:
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
+
+
+def differing(reference: dict[str, list[tuple[int, float]]], found: dict[str, list[tuple[int, float]]]) -> list[str]:
+    """The keys whose points are not the same, each once."""
+    return [key for key in sorted({*reference, *found}) if Counter(reference.get(key, [])) != Counter(found.get(key, []))]
+
+
+@click.command()
+@click.option("--kills", default=20, show_default=True)
+@click.option("--seed", default=0, show_default=True)
+@click.argument("algorithms", nargs=-1)
+def main(kills: int, seed: int, algorithms: tuple[str, ...]) -> None:
+    """Print a row for each algorithm."""
+    click.echo("| training | kills | processes that finished | same weights, kept and last | keys | points | keys that differ |")
+    click.echo("| --- | --- | --- | --- | --- | --- | --- |")
+    for algo in algorithms or tuple(RECIPES):
+        chance = random.Random(f"{algo} {seed}")
+        with TemporaryDirectory() as folder:
+            machine = Machine(Path(folder))
+            start = time.monotonic()
+            reference = machine.train(*RECIPES[algo])
+            seconds = time.monotonic() - start
+            expected = machine.history(reference)
+            same, finished, differences, points = 0, 0, [], 0
+            while machine.kills < kills:
+                run = machine.train_killed(seconds, kills, chance, *RECIPES[algo])
+                found = machine.history(run)
+                finished += 1
+                same += run.data.tags[DIGEST] == reference.data.tags[DIGEST]
+                points += sum(map(len, found.values()))
+                differences += differing(expected, found)
+        click.echo(
+            f"| {' '.join(RECIPES[algo])} | {machine.kills} | {finished} | {same} | {len(expected)} | {points} | {differences or 'none'} |"
+        )
+
+
+if __name__ == "__main__":
+    main()

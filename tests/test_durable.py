@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mlflow_sb3 import durable
+
+
+def sealed(folder: Path, content: bytes) -> Path:
+    path = folder / "file"
+    durable.write_sealed(path, lambda file: file.write(content))
+    durable.seal(path)
+    return path
+
+
+def test_a_sealed_file_is_told_from_one_that_was_cut_short_at_any_byte(tmp_path: Path) -> None:
+    path = sealed(tmp_path, b"the state of a training")
+    whole = path.read_bytes()
+    assert durable.is_sealed(path)
+
+    for length in range(len(whole)):
+        path.write_bytes(whole[:length])
+        assert not durable.is_sealed(path), length
+
+
+def test_a_sealed_file_is_told_from_one_of_which_any_byte_changed(tmp_path: Path) -> None:
+    path = sealed(tmp_path, b"the state of a training")
+    whole = path.read_bytes()
+
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        assert not durable.is_sealed(path), place
+
+
+def test_the_seal_is_the_digest(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    durable.write_sealed(path, lambda file: file.write(b"content"))
+
+    assert durable.seal(path) == durable.seal_of(path) == "ed7002b439e9ac845f22357d822bac1444730fbdb6016d3ec9432297b9ec9f73"
+
+
+def test_a_file_that_is_not_there_has_no_seal(tmp_path: Path) -> None:
+    assert durable.seal_of(tmp_path / "nothing") is None
+
+
+def test_a_draft_that_cannot_be_filled_is_gone(tmp_path: Path) -> None:
+    def fail(file: object) -> None:
+        raise TypeError(file)
+
+    with pytest.raises(TypeError, match="draft"):
+        durable.write_sealed(tmp_path / "draft", fail)
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_written_file_has_the_new_content_and_no_draft_beside_it(tmp_path: Path) -> None:
+    durable.write(tmp_path / "new" / "file", b"one")
+    durable.write(tmp_path / "new" / "file", b"two")
+
+    assert [(path.name, path.read_bytes()) for path in (tmp_path / "new").iterdir()] == [("file", b"two")]

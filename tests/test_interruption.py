@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from mlflow_sb3 import interruption
+from mlflow_sb3.interruption import Interrupted, Stop
+
+SLEEPING = """
+import time
+from mlflow_sb3 import interruption
+interruption.TOGETHER = 0.2
+with interruption.deferred():
+    print("ready", flush=True)
+    time.sleep(30)
+    time.sleep(30)
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_is_raised_at_once(number: int, code: int) -> None:
+    with interruption.immediate(), pytest.raises(Interrupted, match=f"interrupted by {signal.Signals(number).name}") as caught:
+        signal.raise_signal(number)
+
+    assert caught.value.exit_code == code
+    assert isinstance(caught.value, KeyboardInterrupt)
+
+
+def test_a_deferred_signal_waits_for_who_obeys() -> None:
+    with interruption.deferred() as stop:
+        stop.obey()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.requested == signal.SIGTERM
+        with pytest.raises(Interrupted, match="SIGTERM"):
+            stop.obey()
+
+
+def test_a_deferred_signal_that_nobody_obeyed_is_over_with_the_work() -> None:
+    with interruption.deferred():
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_handlers_are_as_they_were_afterwards() -> None:
+    before = [signal.getsignal(number) for number in interruption.SIGNALS]
+
+    with interruption.immediate(), interruption.deferred():
+        assert [signal.getsignal(number) for number in interruption.SIGNALS] != before
+
+    assert [signal.getsignal(number) for number in interruption.SIGNALS] == before
+
+
+def test_signals_that_come_together_are_one() -> None:
+    with interruption.deferred() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    assert stop.requested == signal.SIGINT
+
+
+def test_a_second_signal_ends_the_process() -> None:
+    process = subprocess.Popen([sys.executable, "-c", SLEEPING], stdout=subprocess.PIPE)
+    with process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.terminate()
+        time.sleep(0.5)
+        assert process.poll() is None
+        process.terminate()
+        process.wait(10)
+
+    assert process.returncode == -signal.SIGTERM
+
+
+def test_nobody_asked_to_stop() -> None:
+    Stop().obey()

@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import mlflow
+import pytest
+from mlflow import MlflowClient
+
+from mlflow_sb3 import journal, tracker
+from mlflow_sb3.interruption import Interrupted
+from mlflow_sb3.journal import Journal
+from mlflow_sb3.tracker import Tracker, UndeliveredError
+
+AWAY = "http://127.0.0.1:9"
+
+
+@pytest.fixture
+def away(store: str) -> str:
+    """A run of a store, and a server in front of it that does not answer; returns the id of the run."""
+    with mlflow.start_run() as run:
+        pass
+    mlflow.set_tracking_uri(AWAY)
+    run_id: str = run.info.run_id
+    assert store
+    return run_id
+
+
+def fail(told: Tracker, error: BaseException) -> None:
+    with told:
+        told.points([("a", 1.0, 5, 1)])
+        raise error
+
+
+def status(run_id: str) -> str:
+    return str(mlflow.get_run(run_id).info.status)
+
+
+@pytest.mark.usefixtures("store")
+def test_parameters_tags_and_files_arrive_and_the_run_is_finished(tmp_path: Path) -> None:
+    with mlflow.start_run() as run:
+        with Tracker(run.info.run_id, tmp_path / "run") as told:
+            told.params({f"p{number}": number for number in range(250)})
+            told.tags({"tag": "value"})
+            told.file("deep/er/file.txt", "content")
+            told.file("top.bin", b"\x00")
+        assert status(run.info.run_id) == "FINISHED"
+
+    data = mlflow.get_run(run.info.run_id).data
+    assert data.params == {f"p{number}": str(number) for number in range(250)}
+    assert data.tags["tag"] == "value"
+    assert mlflow.artifacts.load_text(f"{run.info.artifact_uri}/deep/er/file.txt") == "content"
+    assert "top.bin" in {file.path for file in MlflowClient().list_artifacts(run.info.run_id)}
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("error", "ends"), [(Interrupted(15), "KILLED"), (ValueError("no"), "FAILED")])
+@pytest.mark.usefixtures("store")
+def test_a_run_that_does_not_finish_says_how_it_ended_and_keeps_its_folder(error: BaseException, ends: str, tmp_path: Path) -> None:
+    run = mlflow.start_run()
+
+    with pytest.raises(type(error), match=str(error)):
+        fail(Tracker(run.info.run_id, tmp_path / "run"), error)
+
+    assert (status(run.info.run_id), mlflow.get_run(run.info.run_id).data.metrics) == (ends, {"a": 1.0})
+    assert (tmp_path / "run" / "run.json").exists()
+    mlflow.end_run()
+
+
+def test_what_is_not_delivered_says_how_to_deliver_it(away: str, store: str, tmp_path: Path) -> None:
+    def train() -> None:
+        with Tracker(away, tmp_path / "run", patience=0) as told:
+            told.points([("a", float(step), 1000 + step, step) for step in range(1500)])
+            told.file("agent/agent.zip", b"agent")
+
+    with pytest.raises(UndeliveredError, match=r"did not take everything .* python -m steps\.deliver .*run"):
+        train()
+
+    assert json.loads((tmp_path / "run" / "run.json").read_text()) == {"run_id": away, "tracking_uri": AWAY}
+    (tmp_path / "run" / "run.json").write_text(json.dumps({"run_id": away, "tracking_uri": store}))
+    mlflow.set_tracking_uri(store)
+    assert tracker.deliver(tmp_path / "run") == (away, True)
+    history = MlflowClient().get_metric_history(away, "a")
+    assert sorted((point.step, point.timestamp) for point in history) == [(step, 1000 + step) for step in range(1500)]
+    assert {file.path for file in MlflowClient().list_artifacts(away, "agent")} == {"agent/agent.zip"}
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_training_that_fails_says_why_and_not_what_was_not_delivered(
+    away: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(tracker, "HURRY", 0)
+    with caplog.at_level(logging.WARNING), pytest.raises(RuntimeError, match="the training itself"):
+        fail(Tracker(away, tmp_path / "run"), RuntimeError("the training itself"))
+
+    assert "python -m steps.deliver" in caplog.text
+
+
+@pytest.mark.usefixtures("store")
+def test_what_was_delivered_twice_is_there_once(tmp_path: Path) -> None:
+    points = [("a", float(step), 1000 + step, step) for step in range(10)]
+    with mlflow.start_run() as run:
+        with Tracker(run.info.run_id, tmp_path / "one") as told:
+            told.points(points)
+        with Tracker(run.info.run_id, tmp_path / "two") as told:
+            told.points(points)
+
+    assert len(MlflowClient().get_metric_history(run.info.run_id, "a")) == 10
+
+
+@pytest.mark.usefixtures("store")
+def test_the_state_counts_points_and_has_those_that_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracker, "INTERVAL", 1000.0)
+    with mlflow.start_run() as run, Tracker(run.info.run_id, tmp_path / "run") as told:
+        told.points([("a", 1.0, 5, 1), ("b", 2.0, 5, 1)])
+        told.points([("a", 3.0, 6, 2)])
+        found = told.state()
+
+    assert found == {"counts": {"a": 2, "b": 1}, "waiting": [("a", 1.0, 5, 1), ("b", 2.0, 5, 1), ("a", 3.0, 6, 2)]}
+
+
+def test_a_journal_that_is_opened_again_has_what_was_not_delivered(tmp_path: Path) -> None:
+    first = Journal(tmp_path, "run", "uri")
+    for number in range(5):
+        first.append(tags={"n": str(number)})
+    first.delivered(2)
+    first.close()
+
+    again = Journal.reopen(tmp_path)
+    again.append(tags={"n": "5"})
+
+    assert (again.run_id, again.tracking_uri) == ("run", "uri")
+    assert [entry["n"] for entry in again.waiting()] == [3, 4, 5, 6]
+    assert [entry["tags"]["n"] for entry in again.waiting()] == ["2", "3", "4", "5"]
+    again.close()
+
+
+def test_a_journal_that_was_cut_short_anywhere_has_its_whole_lines_and_goes_on(tmp_path: Path) -> None:
+    first = Journal(tmp_path / "whole", "run", "uri")
+    for number in range(3):
+        first.append(tags={"n": str(number)})
+    first.close()
+    content = (tmp_path / "whole" / "journal.jsonl").read_bytes()
+    for length in range(len(content) + 1):
+        folder = tmp_path / str(length)
+        folder.mkdir()
+        (folder / "journal.jsonl").write_bytes(content[:length])
+
+        cut = Journal(folder, "run", "uri")
+        before = len(cut.waiting())
+        cut.append(tags={"n": "new"})
+        cut.close()
+
+        assert [entry["tags"]["n"] for entry in journal.read(folder)] == [*"012"[:before], "new"]
+        assert before == content[:length].count(b"}}")
+
+
+def test_a_disk_that_is_full_leaves_a_journal_in_memory_and_says_so_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "no folder").write_text("a file in its place")
+
+    told = Journal(tmp_path / "no folder", "run", "uri")
+    told.append(tags={"n": "1"})
+    told.append(tags={"n": "2"})
+
+    assert [entry["n"] for entry in told.waiting()] == [1, 2]
+    assert caplog.text.count("cannot be written") == 1
