@@ -7,11 +7,13 @@ Writes  parameters sb3/..., SB3's metrics as curves, eval/..., the folder agent/
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import click
 
+from mlflow_sb3.interruption import Interrupted
 from steps.step import Maybe, Step, delivery_option, recipe_options, state_option
 
 
@@ -41,6 +43,7 @@ def train(
         else:
             followed, before = recipe.resolve(**options)
         folder = state.of_run(run_id, state_folder)
+        stack.enter_context(_telling_how_to_go_on(run_id))
         stop = stack.enter_context(interruption.deferred())
         ancestor.log_lineage(run_id, followed.from_model)
         told = stack.enter_context(tracker.Tracker(run_id, folder, patience=delivery_timeout))
@@ -73,6 +76,15 @@ def train(
         f"Kept the agent of step {trained.kept.step} of {len(trained.candidates)} candidates: mean return "
         f"{trained.kept.score:.2f} over {len(trained.kept.returns)} fresh episodes"
     )
+
+
+@contextmanager
+def _telling_how_to_go_on(run_id: str) -> Iterator[None]:
+    try:
+        yield
+    except Interrupted:
+        click.echo(f"Go on with it: mlflow run . -e train -P resume={run_id}", err=True)
+        raise
 
 
 def _check_same(context: click.Context, recorded: dict[str, str]) -> None:

@@ -1,0 +1,155 @@
+"""`mlflow run` that is killed or told to stop: what goes on afterwards ends as if nothing had happened, and nothing is done twice."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from mlflow.entities import Run
+
+from mlflow_sb3.provenance import DIGEST
+from mlflow_sb3.resumption import ORIGIN
+from mlflow_sb3.story import CONTINUES
+from tests.faults.resume import Machine, differing
+from tests.project.conftest import ROOT, Place
+
+pytestmark = pytest.mark.slow
+
+RECIPE = ("algo=ppo", "timesteps=12000", "seed=5")
+STEPS = ("train", "log_model", "promote", "evaluate")
+
+
+def start(place: Place, entry_point: str, *parameters: str) -> subprocess.Popen[str]:
+    given = [part for parameter in parameters for part in ("-P", parameter)]
+    command = ["mlflow", "run", str(ROOT), "-e", entry_point, "--env-manager", "local", *given]
+    with (place.folder / "log.txt").open("a") as log:
+        return subprocess.Popen(
+            command, cwd=place.folder, env=place.environment(), stdout=log, stderr=log, text=True, start_new_session=True
+        )
+
+
+def until(condition: Callable[[], object], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def runs(place: Place, entry_point: str) -> list[Run]:
+    return place.runs(f"tags.mlflow.project.entryPoint = '{entry_point}'")
+
+
+def snapshots(place: Place) -> list[Path]:
+    return list(Path(os.environ["XDG_STATE_HOME"]).glob("mlflow-sb3/*/snapshots/*.snapshot"))
+
+
+@pytest.fixture
+def reference(tmp_path: Path) -> tuple[Machine, Run]:
+    """The training that nobody disturbed."""
+    machine = Machine(tmp_path)
+    options = [part for parameter in RECIPE for part in (f"--{parameter.partition('=')[0]}", parameter.partition("=")[2])]
+    return machine, machine.train(*options)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    (tmp_path / "place").mkdir()
+    found = Place(tmp_path / "place")
+    found.client.search_experiments()
+    return found
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_mlflow_run_that_is_told_to_stop_makes_a_snapshot_and_resumes_to_the_same_agent(
+    place: Place, reference: tuple[Machine, Run], number: int
+) -> None:
+    machine, whole = reference
+    project = start(place, "train", *RECIPE)
+    until(lambda: snapshots(place))
+
+    if number == signal.SIGTERM:
+        project.terminate()
+    else:
+        os.killpg(project.pid, signal.SIGINT)
+    project.wait(60)
+    until(lambda: runs(place, "train")[0].info.status != "RUNNING", 30)
+    stopped = runs(place, "train")[0]
+    resumed = place.mlflow_run("train", f"resume={stopped.info.run_id}")
+
+    assert stopped.info.status == "KILLED"
+    assert resumed.returncode == 0, resumed.stderr
+    run = runs(place, "train")[0]
+    assert run.data.tags[ORIGIN] == stopped.info.run_id
+    assert run.data.tags[DIGEST] == whole.data.tags[DIGEST]
+    assert int(run.data.tags["mlflow_sb3.resumed_at"]) > 0
+    here = Machine(place.folder)
+    assert differing(machine.history(whole), here.history(run)) == []
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_step_that_is_told_to_stop_says_so_in_its_exit_code(tmp_path: Path, number: int, code: int) -> None:
+    machine = Machine(tmp_path)
+    machine.client.search_experiments()
+    process = machine.start("--algo", "ppo", "--timesteps", "100000")
+    until(lambda: list(tmp_path.glob("state/mlflow-sb3/*/snapshots/*.snapshot")))
+
+    process.send_signal(number)
+
+    assert process.wait(30) == code
+    assert machine.last().info.status == "KILLED"
+    log = (tmp_path / "log.txt").read_text()
+    assert f"Error: interrupted by {signal.Signals(number).name}." in log
+    assert f"resume={machine.last().info.run_id}" in log
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_main_that_is_killed_in_a_step_goes_on_there_and_does_nothing_twice(place: Place, step: str) -> None:
+    project = start(place, "main", *RECIPE)
+    until(lambda: runs(place, step) and (step != "train" or snapshots(place)))
+    time.sleep({"log_model": 5.0, "promote": 2.0}.get(step, 0.5))
+    os.killpg(project.pid, signal.SIGKILL)
+    project.wait()
+    before = {name: [run.info.run_id for run in runs(place, name)] for name in STEPS}
+
+    again = place.mlflow_run("main", *RECIPE)
+
+    assert again.returncode == 0, again.stderr
+    parent, killed = runs(place, "main")
+    children = place.runs(f"tags.mlflow.parentRunId = '{parent.info.run_id}'")
+    finished = [run for run in children if run.info.status == "FINISHED"]
+    assert (parent.info.status, killed.info.status) == ("FINISHED", "FAILED")
+    assert parent.data.tags[CONTINUES] == killed.info.run_id
+    assert sorted(run.data.tags["mlflow.project.entryPoint"] for run in finished) == sorted(STEPS)
+    assert place.runs(f"tags.mlflow.parentRunId = '{killed.info.run_id}'") == []
+    for name in STEPS[: STEPS.index(step)]:
+        assert [run.info.run_id for run in runs(place, name)] == before[name]
+        assert f"== {name}: run {before[name][0]} finished with the same parameters" in again.stdout
+    versions = place.client.search_model_versions("name = 'cartpole-v1-ppo'")
+    assert [int(version.version) for version in versions] == [1]
+    assert int(place.client.get_model_version_by_alias("cartpole-v1-ppo", "champion").version) == 1
+    assert {run.info.status for run in place.runs()} == {"FINISHED", "FAILED"}
+    if step == "train":
+        assert f"== train: resumes run {before['train'][0]}" in again.stdout
+
+
+def test_main_hands_a_signal_on_and_goes_on_afterwards(place: Place) -> None:
+    project = start(place, "main", *RECIPE)
+    until(lambda: snapshots(place))
+
+    project.terminate()
+    project.wait(60)
+    until(lambda: all(run.info.status == "KILLED" for run in place.runs()), 40)
+    again = place.mlflow_run("main", *RECIPE)
+    anew = place.mlflow_run("main", *RECIPE, "fresh=true")
+
+    assert "== train: resumes run" in again.stdout
+    assert (again.returncode, anew.returncode) == (0, 0)
+    assert "resumes" not in anew.stdout
+    assert "is reused" not in anew.stdout
+    digests = {run.data.tags[DIGEST] for run in runs(place, "train") if run.info.status == "FINISHED"}
+    assert len(digests) == 1
