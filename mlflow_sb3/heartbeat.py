@@ -83,10 +83,16 @@ def bury(experiment_id: str) -> list[str]:
     running = client.search_runs([experiment_id], f"attributes.status = 'RUNNING' and tags.`{BEAT}` != ''", max_results=100)
     dead = [run.info.run_id for run in running if not is_alive(run)]
     for run_id in dead:
-        client.set_tag(run_id, "error", "the process of this run ended without a word: killed, or its machine was lost.")
-        client.set_terminated(run_id, "FAILED")
-        _lock_of(run_id).unlink(missing_ok=True)
+        call_dead(run_id)
     return dead
+
+
+def call_dead(run_id: str) -> None:
+    """Mark a run as FAILED, with the reason."""
+    client = MlflowClient()
+    client.set_tag(run_id, "error", "the process of this run ended without a word: killed, or its machine was lost.")
+    client.set_terminated(run_id, "FAILED")
+    _lock_of(run_id).unlink(missing_ok=True)
 
 
 def _lock_of(run_id: str) -> Path:

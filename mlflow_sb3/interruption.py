@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from types import FrameType
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+TAG = "mlflow_sb3.interrupted"
+"""Tag of a run: the signal that ended it. ``mlflow run`` of MLflow 3.17, when it gets Ctrl-C, calls such a run FAILED afterwards."""
 TOGETHER = 1.0
 """Seconds within which signals count as one: a terminal sends SIGINT to every process, and whoever waits for one of them SIGTERM too."""
 
@@ -19,7 +21,8 @@ class Interrupted(KeyboardInterrupt):
     """A signal asked to stop. MLflow ends the run that it waits for when it sees a KeyboardInterrupt."""
 
     def __init__(self, number: int) -> None:
-        super().__init__(f"interrupted by {signal.Signals(number).name}")
+        self.signal = signal.Signals(number).name
+        super().__init__(f"interrupted by {self.signal}")
         self.exit_code = 128 + number
 
 

@@ -12,7 +12,7 @@ import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from mlflow_sb3 import heartbeat
+from mlflow_sb3 import heartbeat, interruption
 from mlflow_sb3.provenance import COMMIT
 
 ENTRY_POINT = "mlflow.project.entryPoint"
@@ -68,6 +68,18 @@ def begin(run_id: str, *, ignored: str) -> Story:
     return Story(earlier.info.run_id, steps)
 
 
+def call_killed(run_id: str) -> None:
+    """Say of the steps of a run that were interrupted that they are KILLED, where MLflow called them FAILED.
+
+    MLflow 3.17 asks ``RunStatus.is_terminated`` of a text, which is never true, and overwrites what a step said of itself.
+    """
+    client = MlflowClient()
+    experiment_id = client.get_run(run_id).info.experiment_id
+    mine = f"tags.`{PARENT}` = '{run_id}' and tags.`{interruption.TAG}` != '' and attributes.status = 'FAILED'"
+    for step in client.search_runs([experiment_id], mine, max_results=10):
+        client.set_terminated(step.info.run_id, "KILLED", step.info.end_time)
+
+
 def _last(run: Run, ignored: str) -> Run | None:
     """The latest of the earlier calls with the same parameters and the same commit."""
     commit = run.data.tags.get(COMMIT)
@@ -81,10 +93,13 @@ def _last(run: Run, ignored: str) -> Run | None:
 
 
 def _over(step: Run) -> Run:
-    """A step as it is when its process is over: one whose ``main`` was killed makes its snapshot first."""
+    """A step as it is when its process is over: one whose ``main`` was killed makes its snapshot first, and one may never have begun."""
     deadline = time.monotonic() + GRACE
     while step.info.status == "RUNNING" and heartbeat.is_alive(step) and time.monotonic() < deadline:
         time.sleep(1)
+        step = mlflow.get_run(step.info.run_id)
+    if step.info.status == "RUNNING" and not heartbeat.is_alive(step):
+        heartbeat.call_dead(step.info.run_id)
         step = mlflow.get_run(step.info.run_id)
     return step
 

@@ -71,7 +71,7 @@ def main(
     registry.check_name(name)
     registry.check_keys(signing_key or None, public_key or None)
     settings.check_unpickling_allowed("log_model, which reads the agent that train wrote")
-    steps = _Steps(Story(run_id, []) if fresh else story.begin(run_id, ignored="fresh"), state_folder)
+    steps = _Steps(Story(run_id, []) if fresh else story.begin(run_id, ignored="fresh"), run_id, state_folder)
     trained = steps.train({key: _text(value) for key, value in recipe.items()})
     logged = steps.run("log_model", {"run_id": trained.info.run_id, "model_name": name, "inference": inference, "signing_key": signing_key})
     version = logged.data.tags["mlflow_sb3.version"]
@@ -87,8 +87,9 @@ def main(
 class _Steps:
     """Entry points of this project as children of the active run, in this environment; what an earlier call finished is not done again."""
 
-    def __init__(self, earlier: Story, state_folder: str) -> None:
+    def __init__(self, earlier: Story, run_id: str, state_folder: str) -> None:
         self._earlier = earlier
+        self._run_id = run_id
         self._state_folder = state_folder
         if earlier.steps:
             click.echo(
@@ -102,7 +103,7 @@ class _Steps:
         if begun is None or self._earlier.finished("train", recipe) is not None or not resumption.has_snapshot(begun, self._state_folder):
             return self.run("train", recipe | where, asked=recipe)
         click.echo(f"== train: resumes run {begun.info.run_id}, which left a snapshot")
-        return _call("train", recipe | where | {"resume": begun.info.run_id})
+        return self._call("train", recipe | where | {"resume": begun.info.run_id})
 
     def run(self, entry_point: str, parameters: dict[str, Any], *, asked: dict[str, Any] | None = None) -> Run:
         """Run a step, unless it finished with what was ``asked`` for, by default all parameters."""
@@ -111,20 +112,20 @@ class _Steps:
             click.echo(f"== {entry_point}: run {done.info.run_id} finished with the same parameters on the same commit, and is reused")
             return done
         click.echo(f"== {entry_point}")
-        return _call(entry_point, parameters)
+        return self._call(entry_point, parameters)
 
-
-def _call(entry_point: str, parameters: dict[str, Any]) -> Run:
-    try:
-        submitted = mlflow.run(  # type: ignore[no-untyped-call]
-            str(PROJECT), entry_point, parameters=parameters, env_manager="local", run_name=entry_point
-        )
-    except Interrupted:  # MLflow has handed it on to the step, and waited for it
-        click.echo("Run main again with the same parameters to go on where it stopped.", err=True)
-        raise
-    except ExecutionException as error:
-        raise click.ClickException(f"{entry_point} failed: {error.message}; its line above says why.") from error
-    return mlflow.get_run(submitted.run_id)
+    def _call(self, entry_point: str, parameters: dict[str, Any]) -> Run:
+        try:
+            submitted = mlflow.run(  # type: ignore[no-untyped-call]
+                str(PROJECT), entry_point, parameters=parameters, env_manager="local", run_name=entry_point
+            )
+        except Interrupted:  # MLflow has handed it on to the step, and waited for it
+            click.echo("Run main again with the same parameters to go on where it stopped.", err=True)
+            story.call_killed(self._run_id)
+            raise
+        except ExecutionException as error:
+            raise click.ClickException(f"{entry_point} failed: {error.message}; its line above says why.") from error
+        return mlflow.get_run(submitted.run_id)
 
 
 def _text(value: Any) -> str:

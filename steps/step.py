@@ -74,8 +74,9 @@ def _recorded_end() -> Iterator[None]:
     """Say in the run how it ended, unless it ended well; a server that went away is not to hide why."""
     try:
         yield
-    except Interrupted:
+    except Interrupted as interrupted:
         with settings.during(delivery.SHORT), suppress(*delivery.AWAY):
+            mlflow.set_tag(interruption.TAG, interrupted.signal)
             mlflow.end_run("KILLED")
         raise
     except Exception as error:

@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import mlflow
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from mlflow_sb3 import heartbeat, state
+from mlflow_sb3.heartbeat import BEAT
+
+BEATING = """
+import sys, time, mlflow
+from mlflow_sb3 import heartbeat
+mlflow.set_tracking_uri(sys.argv[1])
+with heartbeat.beating(sys.argv[2]):
+    print("ready", flush=True)
+    time.sleep(60)
+"""
+WATCHING = """
+import subprocess, sys
+subprocess.Popen([sys.executable, "-c", '''
+import sys, time, mlflow
+from mlflow_sb3 import heartbeat
+parents = heartbeat.ancestors()
+mlflow.set_tracking_uri(sys.argv[1])
+try:
+    with heartbeat.beating(sys.argv[2], parents=parents):
+        print("ready", flush=True)
+        time.sleep(60)
+finally:
+    print("told to stop", flush=True)
+''', *sys.argv[1:]])
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def run(store: str) -> Run:  # noqa: ARG001 a store to run in
+    """A run that says RUNNING."""
+    found = MlflowClient().create_run(mlflow.get_experiment_by_name("test").experiment_id)  # type: ignore[union-attr]
+    assert found.info.status == "RUNNING"
+    return found
+
+
+def elsewhere(run: Run, seconds: float) -> Run:
+    """As of a run of another machine, which beat so many seconds ago."""
+    MlflowClient().set_tag(run.info.run_id, BEAT, str(time.time() - seconds))
+    return mlflow.get_run(run.info.run_id)
+
+
+def test_a_run_is_alive_while_its_process_beats_and_says_when_it_did(run: Run) -> None:
+    with heartbeat.beating(run.info.run_id):
+        beaten = mlflow.get_run(run.info.run_id)
+        assert heartbeat.is_alive(beaten)
+        assert abs(float(beaten.data.tags[BEAT]) - time.time()) < 10
+
+
+def test_a_process_that_was_killed_is_dead_at_once_on_its_own_machine(run: Run) -> None:
+    command = [sys.executable, "-c", BEATING, mlflow.get_tracking_uri(), run.info.run_id]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        alive = heartbeat.is_alive(mlflow.get_run(run.info.run_id))
+        process.kill()
+
+    assert alive
+    assert not heartbeat.is_alive(mlflow.get_run(run.info.run_id))
+
+
+def test_on_another_machine_a_run_is_dead_when_it_stopped_beating(run: Run) -> None:
+    assert heartbeat.is_alive(elsewhere(run, heartbeat.DEAD - 60))
+    assert not heartbeat.is_alive(elsewhere(run, heartbeat.DEAD + 60))
+
+
+def test_beats_go_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heartbeat, "INTERVAL", 0.1)
+    with heartbeat.beating(run.info.run_id):
+        first = elsewhere(run, 500).data.tags[BEAT]
+        time.sleep(1)
+        assert float(mlflow.get_run(run.info.run_id).data.tags[BEAT]) > float(first) + 400
+
+
+def test_the_dead_are_marked_with_the_reason_and_the_living_and_strangers_are_not(run: Run) -> None:
+    client = MlflowClient()
+    experiment = run.info.experiment_id
+    living, stranger = (client.create_run(experiment).info.run_id for _ in range(2))
+    client.set_tag(living, BEAT, str(time.time()))
+    elsewhere(run, heartbeat.DEAD + 60)
+
+    buried = heartbeat.bury(experiment)
+
+    found = client.get_run(run.info.run_id)
+    assert buried == [run.info.run_id]
+    assert found.info.status == "FAILED"
+    assert found.data.tags["error"].startswith("the process of this run ended without a word")
+    assert [client.get_run(one).info.status for one in (living, stranger)] == ["RUNNING", "RUNNING"]
+
+
+def test_a_process_ends_with_the_one_that_started_it(run: Run) -> None:
+    command = [sys.executable, "-c", WATCHING, mlflow.get_tracking_uri(), run.info.run_id]
+    parent = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    with parent:
+        assert parent.stdout is not None
+        parent.stdout.readline()
+        parent.kill()
+        parent.wait()
+        start = time.monotonic()
+        rest = parent.stdout.read()
+
+    assert time.monotonic() - start < 20
+    assert rest == ""  # SIGTERM, which nothing handles here
+
+
+def test_state_lies_where_xdg_says_and_elsewhere_without_a_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "xdg"))
+    assert state.home() == tmp_path / "xdg" / "mlflow-sb3"
+    assert state.of_run("run", "given") == Path.cwd() / "given" / "run"
+
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
+    assert state.home().name == f"mlflow-sb3-{os.getuid()}"
