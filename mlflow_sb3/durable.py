@@ -17,9 +17,8 @@ _CHUNK = 1 << 20
 
 def write(path: Path, content: bytes) -> None:
     """Write a file that is whole after any kill: it has the old content or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f"{path.name}.draft")
-    draft.write_bytes(content)
+    write_draft(draft, lambda file: file.write(content))
     publish(draft, path)
 
 
@@ -30,8 +29,8 @@ def publish(draft: Path, path: Path) -> None:
     _sync(path.parent)
 
 
-def write_sealed(draft: Path, fill: Callable[[BinaryIO], object]) -> None:
-    """Write a draft that ``seal`` has to finish; when filling it fails, nothing is left of it."""
+def write_draft(draft: Path, fill: Callable[[BinaryIO], object]) -> None:
+    """Write a file that is to be published; when filling it fails, nothing is left of it."""
     draft.parent.mkdir(parents=True, exist_ok=True)
     try:
         with draft.open("wb") as file:

@@ -127,7 +127,7 @@ class Shelf:
         statistics = normalization.read(model) if self.inexact else None
         header = Header(model.num_timesteps, learned, self._context, model.n_envs, self.inexact, statistics)
         dump = partial(snapshot.dump, model, callbacks, header, early=early, **self._more())
-        durable.write_sealed(draft, dump)
+        durable.write_draft(draft, dump)
 
     def _publish(self, draft: Path) -> None:
         start = time.monotonic()

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import shutil
+import tempfile
 import threading
 import time
 from collections import defaultdict
@@ -68,6 +69,7 @@ class Tracker:
         self._patience = patience
         self._counts: dict[str, int] = defaultdict(int)
         self._snapshot: Path | None = None
+        self._spare: Path | None = None
         self._uploaded = 0.0
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._work, name="mlflow-delivery", daemon=True)
@@ -92,7 +94,8 @@ class Tracker:
         elif left:
             raise UndeliveredError(undelivered(self._journal))
         elif error is None:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            for folder in filter(None, (self.folder, self._spare)):
+                shutil.rmtree(folder, ignore_errors=True)
             if refusals:
                 raise MlflowException.invalid_parameter_value(f"the tracking server refused {len(refusals)} entries: {refusals[0]}")
 
@@ -115,9 +118,17 @@ class Tracker:
         self._append(tags=tags)
 
     def file(self, path: str, content: bytes | str) -> None:
-        """Log a file under a path among the artifacts; it is whole on disk when this returns."""
-        name = Path("files", path)
-        durable.write(self.folder / name, content.encode() if isinstance(content, str) else content)
+        """Log a file under a path among the artifacts; it is whole on disk when this returns.
+
+        Where the run's folder is full, it goes into that for temporary files.
+        """
+        name, written = Path("files", path), content.encode() if isinstance(content, str) else content
+        try:
+            durable.write(self.folder / name, written)
+        except OSError:
+            self._spare = self._spare or Path(tempfile.mkdtemp(prefix="mlflow-sb3-"))
+            name = self._spare / path
+            durable.write(name, written)
         self._append(file=str(name), to=str(Path(path).parent) if Path(path).parent.name else "")
 
     def snapshot(self, path: Path) -> None:

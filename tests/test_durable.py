@@ -9,7 +9,7 @@ from mlflow_sb3 import durable
 
 def sealed(folder: Path, content: bytes) -> Path:
     path = folder / "file"
-    durable.write_sealed(path, lambda file: file.write(content))
+    durable.write_draft(path, lambda file: file.write(content))
     durable.seal(path)
     return path
 
@@ -35,7 +35,7 @@ def test_a_sealed_file_is_told_from_one_of_which_any_byte_changed(tmp_path: Path
 
 def test_the_seal_is_the_digest(tmp_path: Path) -> None:
     path = tmp_path / "file"
-    durable.write_sealed(path, lambda file: file.write(b"content"))
+    durable.write_draft(path, lambda file: file.write(b"content"))
 
     assert durable.seal(path) == durable.seal_of(path) == "ed7002b439e9ac845f22357d822bac1444730fbdb6016d3ec9432297b9ec9f73"
 
@@ -49,7 +49,7 @@ def test_a_draft_that_cannot_be_filled_is_gone(tmp_path: Path) -> None:
         raise TypeError(file)
 
     with pytest.raises(TypeError, match="draft"):
-        durable.write_sealed(tmp_path / "draft", fail)
+        durable.write_draft(tmp_path / "draft", fail)
 
     assert list(tmp_path.iterdir()) == []
 
