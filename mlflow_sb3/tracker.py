@@ -11,11 +11,13 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from mlflow_sb3 import delivery, durable, journal, settings
 from mlflow_sb3.delivery import AWAY, Delivery
@@ -62,15 +64,15 @@ class Tracker:
             patience: Seconds to wait in the end for a server that is away.
         """
         self.folder = folder
-        self.longest = 0.0
-        """Seconds that the longest call took."""
+        self.seconds, self.longest = 0.0, 0.0
+        """Seconds that all calls took, and the longest of them."""
         self._journal = journal.open_for(run_id, folder)
         self._delivery = Delivery(self._journal)
         self._patience = patience
         self._counts: dict[str, int] = defaultdict(int)
         self._snapshot: Path | None = None
         self._spare: Path | None = None
-        self._uploaded = 0.0
+        self._uploads, self._uploaded = False, 0.0
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._work, name="mlflow-delivery", daemon=True)
 
@@ -94,6 +96,8 @@ class Tracker:
         elif left:
             raise UndeliveredError(undelivered(self._journal))
         elif error is None:
+            if self._uploads:
+                remove_uploads(self._delivery)
             for folder in filter(None, (self.folder, self._spare)):
                 shutil.rmtree(folder, ignore_errors=True)
             if refusals:
@@ -143,7 +147,8 @@ class Tracker:
     def _append(self, **entry: Any) -> None:
         start = time.monotonic()
         self._journal.append(**entry)
-        self.longest = max(self.longest, time.monotonic() - start)
+        took = time.monotonic() - start
+        self.seconds, self.longest = self.seconds + took, max(self.longest, took)
 
     def _work(self) -> None:
         """Deliver until closed; a server that is away is asked again and again."""
@@ -158,7 +163,7 @@ class Tracker:
             path = self._snapshot
             if upload and path is not None:
                 upload_snapshot(self._delivery, path)
-                self._uploaded = time.monotonic()
+                self._uploads, self._uploaded = True, time.monotonic()
                 if self._snapshot is path:
                     self._snapshot = None
         except AWAY as error:
@@ -234,3 +239,13 @@ def upload_snapshot(sender: Delivery, path: Path) -> None:
         sender.client.set_tag(run_id, f"{SNAPSHOT}{path.name}", json.dumps(place))
     finally:
         draft.unlink(missing_ok=True)
+
+
+def remove_uploads(sender: Delivery) -> None:
+    """Remove the snapshots of a run from its artifacts; what cannot be removed stays, and is no harm."""
+    with suppress(*AWAY):
+        run = sender.client.get_run(sender.journal.run_id)
+        get_artifact_repository(run.info.artifact_uri).delete_artifacts(SNAPSHOTS)  # type: ignore[no-untyped-call]
+        for name in SLOTS:
+            if f"{SNAPSHOT}{name}" in run.data.tags:
+                sender.client.delete_tag(run.info.run_id, f"{SNAPSHOT}{name}")

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from pathlib import Path
 
 import mlflow
 import pytest
 from mlflow import MlflowClient
 
-from mlflow_sb3 import journal, tracker
+from mlflow_sb3 import durable, journal, tracker
 from mlflow_sb3.interruption import Interrupted
 from mlflow_sb3.journal import Journal
 from mlflow_sb3.tracker import Tracker, UndeliveredError
@@ -95,6 +96,33 @@ def test_a_training_that_fails_says_why_and_not_what_was_not_delivered(
         fail(Tracker(away, tmp_path / "run"), RuntimeError("the training itself"))
 
     assert "python -m steps.deliver" in caplog.text
+
+
+@pytest.mark.usefixtures("store")
+def test_snapshots_are_uploaded_in_the_background_and_gone_when_the_run_has_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracker, "INTERVAL", 0.05)
+    monkeypatch.setattr(tracker, "UPLOAD", 0.0)
+    content = b"mlflow-sb3 snapshot\n" + json.dumps({"step": 7, "learned": False, "context": {}, "n_envs": 1}).encode() + b"\n"
+    client = MlflowClient()
+    with mlflow.start_run() as run, Tracker(run.info.run_id, tmp_path / "run") as told:
+        path = tmp_path / "run" / tracker.SNAPSHOTS / tracker.SLOTS[0]
+        durable.write_draft(path, lambda file: file.write(content.replace(b'"step"', b'"schema": 1, "step"')))
+        digest = durable.seal(path)
+        told.snapshot(path)
+        for _ in range(200):
+            if tag := client.get_run(run.info.run_id).data.tags.get(f"{tracker.SNAPSHOT}{path.name}"):
+                break
+            time.sleep(0.05)
+        else:
+            pytest.fail("no snapshot was uploaded")
+        uploaded = {file.path for file in client.list_artifacts(run.info.run_id, tracker.SNAPSHOTS)}
+
+    assert json.loads(tag) == {"step": 7, "learned": False, "digest": digest}
+    assert uploaded == {"snapshots/0.snapshot"}
+    assert client.list_artifacts(run.info.run_id) == []
+    assert f"{tracker.SNAPSHOT}{path.name}" not in client.get_run(run.info.run_id).data.tags
 
 
 @pytest.mark.usefixtures("store")

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -129,6 +130,26 @@ def test_versions_are_promoted_replayed_and_rolled_back(tmp_path: Path, trained_
     assert "promote: cartpole-v1-dqn/3 did not have to play in place of cartpole-v1-dqn/1: the champion overheats" in done[2].stdout
     assert f"identical: run {replayed}" in done[3].stdout
     assert "rollback: cartpole-v1-dqn/1 is the champion again, in place of cartpole-v1-dqn/3: it fell over." in done[4].stdout
+
+
+def test_a_training_is_resumed_and_made_again(tmp_path: Path) -> None:
+    place = cloned(tmp_path)
+    resume, reproduce = command("mlflow run . -e train -P resume").splitlines()
+    options = ["--algo", "ppo", "--timesteps", "12000"]
+    step = subprocess.Popen([sys.executable, "-m", "steps.train", *options], cwd=place.folder, env=place.environment())
+    with step:
+        while not list(Path(os.environ["XDG_STATE_HOME"]).glob("mlflow-sb3/*/snapshots/*.snapshot")):
+            assert step.poll() is None
+            time.sleep(0.1)
+        step.terminate()
+
+    resumed = place.shell(resume.replace("RUN_ID", place.runs()[0].info.run_id))
+    assert resumed.returncode == 0, resumed.stderr
+    reproduced = place.shell(reproduce.replace("RUN_ID", place.runs()[0].info.run_id))
+
+    assert step.returncode == 143
+    assert reproduced.returncode == 0, reproduced.stderr
+    assert "identical: the weights of run" in reproduced.stdout
 
 
 @pytest.mark.parametrize("script", PYTHON, ids=range(len(PYTHON)))
