@@ -34,13 +34,11 @@ class Ancestor:
     model_id: str | None
 
 
-def log_lineage(run_id: str, model_uri: str) -> None:
-    """Say in a training run what it goes on from, if that is a LoggedModel: as an input of the run, and as a tag."""
-    model_id = model_uri.removeprefix("models:/")
-    if model_id.startswith("m-"):
-        client = MlflowClient()
-        client.log_inputs(run_id, models=[LoggedModelInput(model_id)])
-        client.set_tag(run_id, FROM_MODEL, model_id)
+def log_lineage(run_id: str, model_id: str) -> None:
+    """Say in a training run which LoggedModel it goes on from: as an input of the run, and as a tag."""
+    client = MlflowClient()
+    client.log_inputs(run_id, models=[LoggedModelInput(model_id)])
+    client.set_tag(run_id, FROM_MODEL, model_id)
 
 
 def load(model_uri: str, algo: str, description: str, hyperparams: dict[str, Any], *, seed: int) -> Ancestor:

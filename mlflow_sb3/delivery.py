@@ -37,7 +37,7 @@ class Delivery:
 
     journal: Journal
     refusals: list[str] = field(default_factory=list)
-    """What the server will never take, as a name that it does not allow."""
+    """What will never arrive, as under a name that the server does not allow."""
 
     def __post_init__(self) -> None:
         """Make the client that all is sent by."""
@@ -56,7 +56,11 @@ class Delivery:
     def _send(self, batch: list[Entry]) -> None:
         run_id, first = self.journal.run_id, batch[0]
         if "file" in first:
-            self.client.log_artifact(run_id, str(self.journal.folder / first["file"]), first["to"] or None)
+            path = self.journal.folder / first["file"]
+            if path.exists():
+                self.client.log_artifact(run_id, str(path), first["to"] or None)
+            else:
+                self.refusals.append(f"{path} is gone")
         elif "status" in first:
             self.client.set_terminated(run_id, first["status"], first["time"])
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import platform
 import signal
 import threading
 import time
@@ -15,16 +16,20 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
-from mlflow_sb3 import state
+from mlflow_sb3 import ancestry, state
 
 BEAT = "mlflow_sb3.heartbeat"
 """Tag of a run: seconds since 1970, by the clock of the machine that it runs on."""
+PRESUMED = "mlflow_sb3.presumed_dead"
+"""Tag of a run that somebody called dead; a run that beats again takes it off."""
 INTERVAL = 30.0
 """Seconds between two beats."""
 DEAD = 900.0
-"""Seconds without a beat after which a run counts as dead: more than an outage of the server, or clocks that differ."""
-_SHELLS = frozenset({"bash", "sh", "dash"})
-_WATCH = 1.0
+"""Seconds without a beat after which a run counts as dead for whoever passes by: more than clocks differ."""
+WATCHED = 3 * INTERVAL
+"""Seconds to look at a run of another machine whose last beat is younger than that: who lives beats meanwhile."""
+_PARENTS = 1.0
+_REASON = "the process of this run ended without a word: killed, or its machine was lost."
 
 
 @contextmanager
@@ -33,45 +38,40 @@ def beating(run_id: str, *, parents: tuple[int, ...] | None = None) -> Iterator[
 
     Args:
         run_id: Of the active run.
-        parents: What ``ancestors`` returned when the process began; when they are gone, this process gets SIGTERM.
+        parents: Who started this process; when they are gone, it gets SIGTERM.
     """
-    path = _lock_of(run_id)
     over = threading.Event()
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        MlflowClient().set_tag(run_id, BEAT, f"{time.time():.0f}")
+    MlflowClient().set_tag(run_id, BEAT, f"{time.time():.0f}")
+    with _locked(run_id):
         threading.Thread(target=_beat, args=(run_id, over), name="heartbeat", daemon=True).start()
         if parents is not None:
-            threading.Thread(target=_watch, args=(parents, over), name="parents", daemon=True).start()
+            threading.Thread(target=_watch_parents, args=(parents, over), name="parents", daemon=True).start()
         try:
             yield
         finally:
             over.set()
-            path.unlink(missing_ok=True)
-
-
-def ancestors() -> tuple[int, ...]:
-    """The parent of this process, and the parent's if that is a shell, as ``mlflow run`` starts one."""
-    parent = os.getppid()
-    with suppress(OSError, ValueError):
-        stat = Path(f"/proc/{parent}/stat").read_text()
-        name, rest = stat[stat.index("(") + 1 : stat.rindex(")")], stat[stat.rindex(")") + 2 :].split()
-        if name in _SHELLS:
-            return parent, int(rest[1])
-    return (parent,)
 
 
 def is_alive(run: Run) -> bool:
-    """Whether a run that says RUNNING has a process still, as far as can be seen from here."""
-    path = _lock_of(run.info.run_id)
-    if path.exists():
-        with path.open() as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return True
-        return False
-    return time.time() - float(run.data.tags.get(BEAT, "0")) < DEAD
+    """Whether a run that says RUNNING has a process still, as far as can be seen at once from here."""
+    locked = _is_locked(run.info.run_id)
+    return time.time() - _last_beat(run) < DEAD if locked is None else locked
+
+
+def watch(run: Run) -> bool:
+    """The same, surely: a run of another machine is looked at for a while, by this machine's clock alone."""
+    locked = _is_locked(run.info.run_id)
+    if locked is not None or time.time() - _last_beat(run) > DEAD:
+        return bool(locked)
+    deadline = time.monotonic() + WATCHED
+    while time.monotonic() < deadline:
+        found = MlflowClient().get_run(run.info.run_id)
+        if found.info.status != "RUNNING":
+            return False
+        if found.data.tags.get(BEAT) != run.data.tags.get(BEAT):
+            return True
+        time.sleep(1)
+    return False
 
 
 def bury(experiment_id: str) -> list[str]:
@@ -79,8 +79,7 @@ def bury(experiment_id: str) -> list[str]:
 
     Only runs that ever beat: those of this project.
     """
-    client = MlflowClient()
-    running = client.search_runs([experiment_id], f"attributes.status = 'RUNNING' and tags.`{BEAT}` != ''", max_results=100)
+    running = MlflowClient().search_runs([experiment_id], f"attributes.status = 'RUNNING' and tags.`{BEAT}` != ''", max_results=100)
     dead = [run.info.run_id for run in running if not is_alive(run)]
     for run_id in dead:
         call_dead(run_id)
@@ -90,9 +89,58 @@ def bury(experiment_id: str) -> list[str]:
 def call_dead(run_id: str) -> None:
     """Mark a run as FAILED, with the reason."""
     client = MlflowClient()
-    client.set_tag(run_id, "error", "the process of this run ended without a word: killed, or its machine was lost.")
+    client.set_tag(run_id, PRESUMED, "true")
+    client.set_tag(run_id, "error", _REASON)
     client.set_terminated(run_id, "FAILED")
     _lock_of(run_id).unlink(missing_ok=True)
+
+
+def call_living(run_id: str) -> None:
+    """Take back what ``call_dead`` said of a run that was only out of sight."""
+    client = MlflowClient()
+    tags = client.get_run(run_id).data.tags
+    if PRESUMED in tags:
+        client.update_run(run_id, "RUNNING")
+        client.delete_tag(run_id, PRESUMED)
+        if tags.get("error") == _REASON:
+            client.delete_tag(run_id, "error")
+
+
+@contextmanager
+def _locked(run_id: str) -> Iterator[None]:
+    """Hold the lock of a run; where files cannot be locked, the beat has to do."""
+    path = _lock_of(run_id)
+    with path.open("w") as file:
+        with suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            file.write(_machine())
+            file.flush()
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _is_locked(run_id: str) -> bool | None:
+    """Whether a process of this machine holds the lock of a run; None where that cannot be told from here."""
+    path = _lock_of(run_id)
+    try:
+        with path.open() as file:
+            if file.read() != _machine():  # of another machine that shares the folder, where locks may not be shared
+                return None
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+            return False
+    except OSError:
+        return None
+
+
+def _machine() -> str:
+    """This machine, since it was started."""
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    return f"{platform.node()} {boot.read_text().strip() if boot.exists() else ''}"
 
 
 def _lock_of(run_id: str) -> Path:
@@ -101,15 +149,21 @@ def _lock_of(run_id: str) -> Path:
     return folder / run_id
 
 
+def _last_beat(run: Run) -> float:
+    return float(run.data.tags.get(BEAT, "0"))
+
+
 def _beat(run_id: str, over: threading.Event) -> None:
     client = MlflowClient()
     while not over.wait(INTERVAL):
         with suppress(MlflowException, OSError):  # the next beat may come through
             client.set_tag(run_id, BEAT, f"{time.time():.0f}")
+            call_living(run_id)
 
 
-def _watch(parents: tuple[int, ...], over: threading.Event) -> None:
-    while not over.wait(_WATCH):
-        if ancestors() != parents:
+def _watch_parents(parents: tuple[int, ...], over: threading.Event) -> None:
+    while not over.is_set():
+        if ancestry.parents() != parents:
             os.kill(os.getpid(), signal.SIGTERM)
             return
+        over.wait(_PARENTS)

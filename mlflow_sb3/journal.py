@@ -20,7 +20,7 @@ from mlflow_sb3 import durable
 Entry = dict[str, Any]
 """``n``, its number, and one of ``metrics`` (a list of [key, value, timestamp in ms, step]), ``params`` and ``tags`` (dicts of
 text), ``file`` with ``to`` (a path in the journal's folder, and a folder among the artifacts), and ``status`` with ``time``."""
-_ENTRIES, _MARK, _RUN = "journal.jsonl", "delivered", "run.json"
+_ENTRIES, _MARK, RUN = "journal.jsonl", "delivered", "run.json"
 
 _logger = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class Journal:
         Raises:
             FileNotFoundError: It holds none.
         """
-        about = json.loads((folder / _RUN).read_text())
+        about = json.loads((folder / RUN).read_text())
         return cls(folder, about["run_id"], about["tracking_uri"])
 
     def append(self, **entry: Any) -> None:
@@ -88,10 +88,11 @@ class Journal:
             self._file = None
 
     def _open(self) -> None:
-        if not (self.folder / _RUN).exists():
-            durable.write(self.folder / _RUN, json.dumps({"run_id": self.run_id, "tracking_uri": self.tracking_uri}).encode())
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # a URI may hold a password
+        if not (self.folder / RUN).exists():
+            durable.write(self.folder / RUN, json.dumps({"run_id": self.run_id, "tracking_uri": self.tracking_uri}).encode())
         entries = read(self.folder)
-        mark = int((self.folder / _MARK).read_text()) if (self.folder / _MARK).exists() else 0
+        mark = _number(self.folder / _MARK)
         self._number = max([mark, *(entry["n"] for entry in entries)])
         self._waiting.extend(entry for entry in entries if entry["n"] > mark)
         self._file = os.open(self.folder / _ENTRIES, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
@@ -122,6 +123,14 @@ def read(folder: Path) -> list[Entry]:
     if not path.exists():
         return []
     return [entry for line in path.read_bytes().splitlines() if line and (entry := _parsed(line)) is not None]
+
+
+def _number(path: Path) -> int:
+    """What a mark says; 0, so that everything is sent again, where there is none or it was cut short."""
+    try:
+        return int(path.read_text())
+    except (FileNotFoundError, ValueError):
+        return 0
 
 
 def _parsed(line: bytes) -> Entry | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 import subprocess
@@ -22,12 +23,13 @@ if TYPE_CHECKING:
 RECORD = "training.json"
 DIGEST = "mlflow_sb3.policy_digest"
 """Tag of a training run: SHA-256 of the weights of the kept agent; see ``training.weights_digest``."""
+INEXACT = "mlflow_sb3.inexact"
+"""Tag of a training run: why it does not end as it would have without the interruption."""
 COMMIT = "mlflow.source.git.commit"
 SCHEMA = 1
-_PACKAGES = ("stable-baselines3", "sb3-contrib", "torch", "gymnasium", "numpy", "mlflow")
 _FACTS = {
     "commit": "commit",
-    "changes": "uncommitted changes",
+    "changes": "digest of the uncommitted changes",
     "python": "Python",
     "packages": "package",
     "cpu": "CPU",
@@ -38,27 +40,31 @@ _FACTS = {
 Record = dict[str, Any]
 
 
-def log(trained: Trained, recipe: Recipe, tracker: Tracker) -> None:
-    """Write down how an agent came about."""
+def log(trained: Trained, recipe: Recipe, found: Record, tracker: Tracker) -> None:
+    """Write down how an agent came about; ``found`` is what ``facts`` said when its training began."""
     digests = {"kept": trained.digest, "last": trained.last_digest}
-    record = {"schema": SCHEMA, "recipe": recipe.to_json(), "facts": facts(recipe.torch_threads), "policy": digests}
-    tracker.file(RECORD, json.dumps(record, indent=2))
+    tracker.file(RECORD, json.dumps({"schema": SCHEMA, "recipe": recipe.to_json(), "facts": found, "policy": digests}, indent=2))
     tracker.tags({DIGEST: trained.digest})
 
 
-def facts(torch_threads: int) -> dict[str, Any]:
-    """What decides about the last bits, beside the recipe: the code and the machine of this process."""
+def facts(torch_threads: int) -> Record:
+    """What decides about the last bits, beside the recipe: the code and the machine of this process, as JSON values."""
     import torch
 
     return {
         "commit": _git("rev-parse", "HEAD"),
-        "changes": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "changes": changes(),
         "python": platform.python_version(),
-        "packages": {name: metadata.version(name) for name in _PACKAGES},
+        "packages": {found.metadata["Name"]: found.version for found in metadata.distributions()},
         "cpu": _cpu(),
         "torch_capability": torch.backends.cpu.get_cpu_capability(),
         "torch_threads": torch_threads,
     }
+
+
+def changes() -> str:
+    """SHA-256 of what differs from the commit in the files that git knows."""
+    return hashlib.sha256((_git("diff", "HEAD") or "").encode()).hexdigest()
 
 
 def load(run_id: str) -> tuple[Run, Record]:
@@ -95,12 +101,24 @@ def differences(run: Run, record: Record, again: Run, repeated: Record) -> list[
         for key, value in again.data.params.items()
         if key.startswith("sb3/") and key != "sb3/preset" and run.data.params.get(key) != value
     ]
+    if INEXACT in run.data.tags:
+        found.append(f"run {run.info.run_id} was resumed and not exact: {run.data.tags[INEXACT]}")
+    return found + differing(record["facts"], repeated["facts"])
+
+
+def differing(before: Record, now: Record) -> list[str]:
+    """What differs between the facts of two trainings."""
+    found = []
     for name, words in _FACTS.items():
-        before, now = record["facts"][name], repeated["facts"][name]
-        if isinstance(before, dict):
-            found += [f"{words} {key} was {before[key]}, and is {now.get(key)}" for key in before if before[key] != now.get(key)]
-        elif before != now:
-            found.append(f"{words} was {before}, and is {now}")
+        if isinstance(before[name], dict):
+            packages = sorted({*before[name], *now[name]})
+            found += [
+                f"{words} {key} was {before[name].get(key)}, and is {now[name].get(key)}"
+                for key in packages
+                if before[name].get(key) != now[name].get(key)
+            ]
+        elif before[name] != now[name]:
+            found.append(f"{words} was {before[name]}, and is {now[name]}")
     return found
 
 

@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mlflow_sb3 import algorithm, ancestor, environment, presets, training
+from mlflow_sb3 import algorithm, ancestor, environment, presets, registry, training
 from mlflow_sb3.ancestor import Ancestor
 
 
@@ -24,6 +24,9 @@ class Recipe:
     wrappers: list[Any]
     """With the preset's, the innermost first."""
     from_model: str
+    """A version of a registered model or the id of a LoggedModel, which an alias that moves on does not change."""
+    from_model_id: str
+    """Of that LoggedModel, if it is one."""
     torch_threads: int
     preset: str
     """Where hyperparameters were looked up."""
@@ -103,9 +106,21 @@ def resolve(
     if from_model:
         before = ancestor.load(from_model, algo, description, tuned.hyperparams, seed=training.learning_seed(seed))
         resolved = algorithm.used(algo, before.model)
-        from_model = f"models:/{before.model_id}" if before.model_id else from_model
+        from_model = registry.fixed(from_model)
     steps = timesteps or tuned.timesteps or presets.TIMESTEPS
     recipe = Recipe(
-        env, algo, steps, seed, tuned.hyperparams, env_kwargs, wrappers, from_model, torch_threads, tuned.origin, description, resolved
+        env=env,
+        algo=algo,
+        timesteps=steps,
+        seed=seed,
+        hyperparams=tuned.hyperparams,
+        env_kwargs=env_kwargs,
+        wrappers=wrappers,
+        from_model=from_model,
+        from_model_id=before.model_id or "" if before else "",
+        torch_threads=torch_threads,
+        preset=tuned.origin,
+        description=description,
+        resolved=resolved,
     )
     return recipe, before

@@ -303,6 +303,12 @@ def fetch_uri(model_uri: str, *, public_key: KeyPath | None = None) -> Iterator[
             yield folder
 
 
+def fixed(model_uri: str) -> str:
+    """A URI that goes on naming the same version, when an alias or ``latest`` would not."""
+    version = _registered(model_uri)
+    return model_uri if version is None else version.uri
+
+
 def _tags(digest: str, signing_key: KeyPath | None) -> dict[str, str]:
     if signing_key is None:
         return {DIGEST: digest}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,18 +18,24 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
-from mlflow_sb3 import delivery, durable, heartbeat, journal, settings, state
-from mlflow_sb3.tracker import SLOTS, SNAPSHOT, SNAPSHOTS, Point, Tracker
+from mlflow_sb3 import durable, heartbeat, journal, provenance, settings, state
+from mlflow_sb3.provenance import INEXACT
+from mlflow_sb3.tracker import SLOTS, SNAPSHOT, SNAPSHOTS, Point, Tracker, deliver
 
 if TYPE_CHECKING:
     from mlflow_sb3.snapshot import Header, State
 
 ORIGIN = "mlflow_sb3.resumed_from"
 """Tag of a training run: the run that it goes on from."""
+_LONGEST = 5000
+"""Characters of a tag that every database takes."""
+_MOST = sys.float_info.max
+"""What MLflow's store makes of infinity."""
+
+_logger = logging.getLogger(__name__)
+
 AT = "mlflow_sb3.resumed_at"
 """Tag of a training run: the step that it goes on from."""
-INEXACT = "mlflow_sb3.inexact"
-"""Tag of a training run: why it does not end as it would have without the interruption."""
 
 
 @dataclass(frozen=True)
@@ -43,29 +51,39 @@ class Origin:
         from mlflow_sb3 import environment, snapshot
 
         settings.check_unpickling_allowed(f"going on from a snapshot of run {self.run_id}")
-        vec_env = snapshot.rebuilt(self.header.context["description"], self.header)
+        recipe = self.header.context["recipe"]
+        vec_env = snapshot.rebuilt(recipe["description"], self.header)
         if vec_env is not None:
-            vec_env.seed(environment.seeds(self.header.context["seed"], "learning", 1, start=1 + self.header.step)[0])
+            vec_env.seed(environment.seeds(recipe["seed"], "learning", 1, start=1 + self.header.step)[0])
         return snapshot.load(self.path, vec_env)
 
-    def carry(self, tracker: Tracker) -> State:
-        """Load the snapshot, and give a run the curves of its origin up to there, each point once; it says where they come from."""
+    def carry(self, tracker: Tracker, facts: dict[str, Any]) -> State:
+        """Load the snapshot, and give a run the curves of its origin up to there, each point once.
+
+        Args:
+            tracker: Of the run that goes on.
+            facts: Of this process; where they differ from those of the origin, the run says that it may not be exact.
+        """
         loaded = self.load()
         told = loaded["more"]
         points: list[Point] = []
         for key, count in told["counts"].items():
-            history = {(key, point.value, point.timestamp, point.step) for point in MlflowClient().get_metric_history(self.run_id, key)}
-            history |= {point for point in told["waiting"] if point[0] == key}
-            points += sorted(history, key=lambda point: (point[3], point[2]))[:count]
+            stored = [(key, point.value, point.timestamp, point.step) for point in MlflowClient().get_metric_history(self.run_id, key)]
+            waiting = [point for point in told["waiting"] if point[0] == key]
+            once = {(point[2], point[3], _stored(point[1])): point for point in [*stored, *waiting]}
+            points += sorted(once.values(), key=lambda point: (point[3], point[2]))[:count]
         tracker.points(points)
-        inexact = {} if self.header.inexact is None else {INEXACT: self.header.inexact}
-        tracker.tags({ORIGIN: self.run_id, AT: str(self.header.step)} | inexact)
+        reasons = [] if self.header.inexact is None else [self.header.inexact]
+        reasons += provenance.differing(self.header.context["facts"], facts)
+        before = MlflowClient().get_run(self.run_id).data.tags.get(INEXACT)
+        reasons += [] if before is None else [before]
+        tracker.tags({AT: str(self.header.step)} | ({INEXACT: "; ".join(reasons)[:_LONGEST]} if reasons else {}))
         return loaded
 
 
 @contextmanager
 def found(run_id: str, home: str | None = None) -> Iterator[Origin]:
-    """Find the last whole snapshot of a run that did not finish.
+    """Find the last whole snapshot of a run that did not finish, or of the run that it went on from before it had one itself.
 
     What its journal holds on this machine is delivered first.
 
@@ -77,14 +95,22 @@ def found(run_id: str, home: str | None = None) -> Iterator[Origin]:
         MlflowException: The run finished, or is alive, or left no snapshot.
     """
     run = MlflowClient().get_run(run_id)
-    check_over(run)
-    folder = state.of_run(run_id, home)
-    if (folder / "run.json").exists():
-        left = journal.Journal.reopen(folder)
-        delivery.Delivery(left).deliver()
-        left.close()
+    if run.info.status == "RUNNING" and heartbeat.watch(run):
+        raise MlflowException.invalid_parameter_value(f"run {run_id} is still alive; stop it (SIGTERM makes a snapshot), or let it finish.")
+    run = settled(run, home)
+    if run.info.status == "FINISHED":
+        raise MlflowException.invalid_parameter_value(f"run {run_id} finished, and there is nothing to resume; log_model takes its agent.")
     with TemporaryDirectory() as downloads:
-        yield _newest(run, folder / SNAPSHOTS, Path(downloads))
+        yield _newest(run, home, Path(downloads))
+
+
+def settled(run: Run, home: str | None = None) -> Run:
+    """A run whose process is over, after what it left in its journal on this machine was delivered."""
+    folder = state.of_run(run.info.run_id, home)
+    if not (folder / journal.RUN).exists():
+        return run
+    deliver(folder)
+    return MlflowClient().get_run(run.info.run_id)
 
 
 def forget(run_id: str, home: str | None = None) -> None:
@@ -95,21 +121,28 @@ def forget(run_id: str, home: str | None = None) -> None:
         origin = MlflowClient().get_run(origin).data.tags.get(ORIGIN)
 
 
-def check_over(run: Run) -> None:
-    """Refuse a run that finished, or that is not over yet."""
-    run_id, status = run.info.run_id, run.info.status
-    if status == "FINISHED":
-        raise MlflowException.invalid_parameter_value(f"run {run_id} finished, and there is nothing to resume; log_model takes its agent.")
-    if status == "RUNNING" and heartbeat.is_alive(run):
-        raise MlflowException.invalid_parameter_value(f"run {run_id} is still alive; stop it (SIGTERM makes a snapshot), or let it finish.")
-
-
 def has_snapshot(run: Run, home: str | None = None) -> bool:
     """Whether a run can be gone on from."""
     return any((state.of_run(run.info.run_id, home) / SNAPSHOTS / name).exists() or f"{SNAPSHOT}{name}" in run.data.tags for name in SLOTS)
 
 
-def _newest(run: Run, local: Path, downloads: Path) -> Origin:
+def _newest(run: Run, home: str | None, downloads: Path) -> Origin:
+    looked_at: list[str] = []
+    one: Run | None = run
+    while one is not None and one.info.run_id not in looked_at:
+        looked_at.append(one.info.run_id)
+        origin = _of(one, state.of_run(one.info.run_id, home) / SNAPSHOTS, downloads)
+        if origin is not None:
+            return origin
+        before = one.data.tags.get(ORIGIN)
+        one = None if before is None else MlflowClient().get_run(before)
+    raise MlflowException.invalid_parameter_value(
+        f"run {run.info.run_id} left no whole snapshot, neither in {state.home(home)} nor among its artifacts; train anew."
+    )
+
+
+def _of(run: Run, local: Path, downloads: Path) -> Origin | None:
+    """The newest whole snapshot of one run."""
     from mlflow_sb3 import snapshot
     from mlflow_sb3.shelf import whole
 
@@ -121,11 +154,12 @@ def _newest(run: Run, local: Path, downloads: Path) -> Origin:
         path = _download(run.info.run_id, name, downloads)
         if path is not None and durable.seal_of(path) == place["digest"]:
             return Origin(run.info.run_id, path, snapshot.read_header(path))
-    if here is None or header is None:
-        raise MlflowException.invalid_parameter_value(
-            f"run {run.info.run_id} left no whole snapshot, neither in {local} nor among its artifacts; train anew."
-        )
-    return Origin(run.info.run_id, here, header)
+    return None if here is None or header is None else Origin(run.info.run_id, here, header)
+
+
+def _stored(value: float) -> str:
+    """A value as the store gives it back, told apart even where it is no number."""
+    return repr(max(-_MOST, min(_MOST, value))) if value == value else "nan"  # noqa: PLR0124 no import for that
 
 
 def _uploaded(run: Run) -> list[tuple[str, dict[str, Any]]]:
@@ -137,5 +171,6 @@ def _uploaded(run: Run) -> list[tuple[str, dict[str, Any]]]:
 def _download(run_id: str, name: str, folder: Path) -> Path | None:
     try:
         return Path(mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=f"{SNAPSHOTS}/{name}", dst_path=str(folder)))
-    except (MlflowException, OSError):
+    except Exception as error:  # noqa: BLE001 every kind of artifact store raises errors of its own
+        _logger.warning("snapshot %s of run %s cannot be downloaded: %s", name, run_id, error)
         return None

@@ -8,7 +8,7 @@ from mlflow.entities import ViewType
 from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES, MLFLOW_HTTP_REQUEST_TIMEOUT
 from mlflow.exceptions import MlflowException
 from sqlalchemy import create_engine, make_url
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from mlflow_sb3 import settings
@@ -28,10 +28,20 @@ def check() -> None:
             create_engine(uri, poolclass=NullPool).connect().close()
     except SQLAlchemyError as error:
         raise MlflowException(
-            f"tracking store {make_url(uri)!r} does not answer: {error.args[0]}. Set MLFLOW_TRACKING_URI to one that does."
+            f"tracking store {shown(uri)} does not answer: {error.args[0]}. Set MLFLOW_TRACKING_URI to one that does."
         ) from error
     with settings.during({MLFLOW_HTTP_REQUEST_MAX_RETRIES.name: "1", MLFLOW_HTTP_REQUEST_TIMEOUT.name: "10"}):
         try:
             MlflowClient().search_experiments(ViewType.ALL, max_results=1)
         except MlflowException as error:
-            raise MlflowException(f"tracking server {uri} does not answer: {error}. Set MLFLOW_TRACKING_URI to one that does.") from error
+            raise MlflowException(
+                f"tracking server {shown(uri)} does not answer: {error}. Set MLFLOW_TRACKING_URI to one that does."
+            ) from error
+
+
+def shown(uri: str) -> str:
+    """A URI without its password."""
+    try:
+        return repr(make_url(uri))
+    except ArgumentError:  # a folder, or a word such as databricks
+        return uri

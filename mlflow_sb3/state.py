@@ -20,7 +20,12 @@ def home(folder: str | os.PathLike[str] | None = None) -> Path:
     try:
         found.mkdir(parents=True, exist_ok=True)
     except OSError:
-        return Path(tempfile.gettempdir()) / f"{_NAME}-{os.getuid()}"
+        found = Path(tempfile.gettempdir()) / f"{_NAME}-{os.getuid()}"
+        found.mkdir(mode=0o700, exist_ok=True)
+        if found.stat().st_uid != os.getuid() or found.stat().st_mode & 0o077:
+            raise PermissionError(
+                f"{found} belongs to somebody else, or others can write to it; set XDG_STATE_HOME to a folder of your own."
+            ) from None
     return found
 
 

@@ -1,4 +1,4 @@
-"""What an earlier call of ``main`` did before it was interrupted: the steps that finished, and the training that can be gone on with."""
+"""What earlier calls of ``main`` did before they were interrupted: the steps that finished, and the trainings that can be gone on with."""
 
 from __future__ import annotations
 
@@ -12,22 +12,24 @@ import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from mlflow_sb3 import heartbeat, interruption
+from mlflow_sb3 import heartbeat, interruption, provenance
 from mlflow_sb3.provenance import COMMIT
 
 ENTRY_POINT = "mlflow.project.entryPoint"
 PARENT = "mlflow.parentRunId"
 CONTINUES = "mlflow_sb3.continues"
 """Tag of a run of ``main``: the one that it goes on with, whose steps it has taken over."""
+CHANGES = "mlflow_sb3.changes"
+"""Tag of a run of ``main``: digest of what is not committed in the project's folder."""
 LOOKED_AT = 50
-"""Latest calls of ``main`` on a commit among which the earlier one is looked for."""
+"""Latest calls of ``main`` on a commit among which the earlier ones are looked for."""
 GRACE = 30.0
 """Seconds to wait for steps of a dead ``main`` to end by themselves."""
 
 
 @dataclass(frozen=True)
 class Story:
-    """An earlier call with the same parameters on the same commit, and its steps, the newest first."""
+    """Earlier calls with the same parameters on the same code, and their steps, the newest first."""
 
     run_id: str
     steps: list[Run]
@@ -36,36 +38,36 @@ class Story:
         """A step that finished, with these parameters; more than these do not count."""
         return next((step for step in self._of(entry_point, parameters) if step.info.status == "FINISHED"), None)
 
-    def unfinished(self, entry_point: str, parameters: dict[str, Any]) -> Run | None:
-        """The last step that did not finish, with these parameters."""
-        return next((step for step in self._of(entry_point, parameters) if step.info.status != "FINISHED"), None)
+    def unfinished(self, entry_point: str, parameters: dict[str, Any]) -> list[Run]:
+        """The steps that did not finish, with these parameters, the last one first."""
+        return [step for step in self._of(entry_point, parameters) if step.info.status != "FINISHED"]
 
     def _of(self, entry_point: str, parameters: dict[str, Any]) -> list[Run]:
         values = {key: _value(str(given)) for key, given in parameters.items()}
         return [step for step in self.steps if step.data.tags.get(ENTRY_POINT) == entry_point and _has(step, values)]
 
 
-def begin(run_id: str, *, ignored: str) -> Story:
-    """Find the last call with the parameters and the commit of a run of ``main``, and take its steps over if it did not finish.
+def begin(run_id: str, *, fresh: bool) -> Story:
+    """Find the last call with the parameters and the code of a run of ``main``, and take its steps over if it did not finish.
 
     Args:
         run_id: Of ``main``, started by ``mlflow run``.
-        ignored: A parameter that may differ.
+        fresh: Go on with nothing; the parameter of that name may differ.
 
     Returns:
         Without steps, where there is nothing to go on with.
     """
     client = MlflowClient()
-    run = client.get_run(run_id)
-    earlier = _last(run, ignored)
-    if earlier is None or earlier.info.status == "FINISHED" or (earlier.info.status == "RUNNING" and heartbeat.is_alive(earlier)):
-        return Story(run_id, [])
-    mine = f"tags.`{PARENT}` = '{earlier.info.run_id}'"
-    steps = [_over(step) for step in client.search_runs([run.info.experiment_id], mine, max_results=100)]
-    for step in steps:
-        client.set_tag(step.info.run_id, PARENT, run_id)
-    client.set_tag(run_id, CONTINUES, earlier.info.run_id)
-    return Story(earlier.info.run_id, steps)
+    client.set_tag(run_id, CHANGES, provenance.changes())
+    for earlier in [] if fresh else _earlier(client.get_run(run_id)):
+        if earlier.info.status == "FINISHED" or (earlier.info.status == "RUNNING" and heartbeat.watch(earlier)):
+            break
+        if steps := _steps(earlier):
+            client.set_tag(run_id, CONTINUES, earlier.info.run_id)  # before they move: whoever is killed in between has lost none
+            for step in steps:
+                client.set_tag(step.info.run_id, PARENT, run_id)
+            return Story(earlier.info.run_id, [_over(step) for step in steps])
+    return Story(run_id, [])
 
 
 def call_killed(run_id: str) -> None:
@@ -80,28 +82,40 @@ def call_killed(run_id: str) -> None:
         client.set_terminated(step.info.run_id, "KILLED", step.info.end_time)
 
 
-def _last(run: Run, ignored: str) -> Run | None:
-    """The latest of the earlier calls with the same parameters and the same commit."""
+def _earlier(run: Run) -> list[Run]:
+    """The earlier calls with the same parameters on the same code, the last one first."""
     commit = run.data.tags.get(COMMIT)
     if commit is None or run.data.tags.get(ENTRY_POINT) != "main":
-        return None
-    values = {key: _recorded(text) for key, text in run.data.params.items() if key != ignored}
-    same = f"tags.`{ENTRY_POINT}` = 'main' and tags.`{COMMIT}` = '{commit}'"
-    earlier = MlflowClient().search_runs([run.info.experiment_id], same, order_by=["attributes.start_time DESC"], max_results=LOOKED_AT)
-    found = (one for one in earlier if one.info.run_id != run.info.run_id and one.info.start_time <= run.info.start_time)
-    return next((one for one in found if _has(one, values)), None)
+        return []
+    values = {key: _recorded(text) for key, text in run.data.params.items() if key != "fresh"}
+    same = f"tags.`{ENTRY_POINT}` = 'main' and tags.`{COMMIT}` = '{commit}' and tags.`{CHANGES}` = '{run.data.tags[CHANGES]}'"
+    calls = MlflowClient().search_runs([run.info.experiment_id], same, order_by=["attributes.start_time DESC"], max_results=LOOKED_AT)
+    before = (call for call in calls if call.info.run_id != run.info.run_id and call.info.start_time <= run.info.start_time)
+    return [call for call in before if _has(call, values)]
+
+
+def _steps(call: Run) -> list[Run]:
+    """The steps of a call and of those that it went on with; one that was killed while it took them over has a part of them."""
+    client = MlflowClient()
+    steps: list[Run] = []
+    run: Run | None = call
+    while run is not None:
+        mine = f"tags.`{PARENT}` = '{run.info.run_id}'"
+        steps += client.search_runs([run.info.experiment_id], mine, order_by=["attributes.start_time DESC"], max_results=100)
+        before = run.data.tags.get(CONTINUES)
+        run = None if before is None else client.get_run(before)
+    return steps
 
 
 def _over(step: Run) -> Run:
     """A step as it is when its process is over: one whose ``main`` was killed makes its snapshot first, and one may never have begun."""
     deadline = time.monotonic() + GRACE
-    while step.info.status == "RUNNING" and heartbeat.is_alive(step) and time.monotonic() < deadline:
+    while step.info.status == "RUNNING" and heartbeat.watch(step) and time.monotonic() < deadline:
         time.sleep(1)
         step = mlflow.get_run(step.info.run_id)
-    if step.info.status == "RUNNING" and not heartbeat.is_alive(step):
+    if step.info.status == "RUNNING":
         heartbeat.call_dead(step.info.run_id)
-        step = mlflow.get_run(step.info.run_id)
-    return step
+    return mlflow.get_run(step.info.run_id)
 
 
 def _has(run: Run, values: dict[str, Any]) -> bool:
@@ -111,7 +125,10 @@ def _has(run: Run, values: dict[str, Any]) -> bool:
 
 def _recorded(text: str) -> Any:
     """The value of a parameter that MLflow Projects wrote down, quoted for the shell."""
-    return _value(" ".join(shlex.split(text)))
+    try:
+        return _value(" ".join(shlex.split(text)))
+    except ValueError:  # cut short by MLflow, within the quotes
+        return text
 
 
 def _value(text: str) -> Any:

@@ -10,7 +10,7 @@ import tempfile
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +19,7 @@ from typing import Any, Self
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-from mlflow_sb3 import delivery, durable, journal, settings
+from mlflow_sb3 import delivery, durable, journal, server, settings
 from mlflow_sb3.delivery import AWAY, Delivery
 from mlflow_sb3.interruption import Interrupted
 from mlflow_sb3.journal import Journal
@@ -34,6 +34,8 @@ HURRY = 10.0
 """The same, when the training was interrupted or failed."""
 SLOTS = ("0.snapshot", "1.snapshot")
 """Names of a run's snapshots, of which the older one is replaced."""
+_ONE_TRY = 5.0
+"""Seconds that a delivery in the end may take at the least."""
 SNAPSHOTS = "snapshots"
 """Folder of the snapshots, in that of the run and among its artifacts."""
 SNAPSHOT = "mlflow_sb3.snapshot."
@@ -72,7 +74,7 @@ class Tracker:
         self._counts: dict[str, int] = defaultdict(int)
         self._snapshot: Path | None = None
         self._spare: Path | None = None
-        self._uploads, self._uploaded = False, 0.0
+        self._uploads, self._uploaded = 0, 0.0
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._work, name="mlflow-delivery", daemon=True)
 
@@ -84,24 +86,20 @@ class Tracker:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        status = "FINISHED" if error is None else "KILLED" if isinstance(error, Interrupted) else "FAILED"
+        self._journal.append(status=status, time=delivery.now())
         try:
-            status = "FINISHED" if error is None else "KILLED" if isinstance(error, Interrupted) else "FAILED"
-            self._journal.append(status=status, time=delivery.now())
-            left = self._close(self._patience if error is None else HURRY, keeping_snapshots=error is not None)
+            left = self._close(self._patience if error is None else HURRY, uploading=error is not None)
+            if error is None and not left:
+                self._clear()
         finally:
             self._settings.__exit__(None, None, None)
-        refusals = self._delivery.refusals
-        if left and error is not None:
-            _logger.warning(undelivered(self._journal))
-        elif left:
+        if left and error is None:
             raise UndeliveredError(undelivered(self._journal))
-        elif error is None:
-            if self._uploads:
-                remove_uploads(self._delivery)
-            for folder in filter(None, (self.folder, self._spare)):
-                shutil.rmtree(folder, ignore_errors=True)
-            if refusals:
-                raise MlflowException.invalid_parameter_value(f"the tracking server refused {len(refusals)} entries: {refusals[0]}")
+        if left:
+            _logger.warning(undelivered(self._journal))
+        elif self._delivery.refusals:
+            _logger.warning("the tracking server will not take: %s", "; ".join(self._delivery.refusals))
 
     def points(self, points: Iterable[Point]) -> None:
         """Log metrics; NaN and infinities too."""
@@ -153,43 +151,69 @@ class Tracker:
     def _work(self) -> None:
         """Deliver until closed; a server that is away is asked again and again."""
         while not self._closing.wait(INTERVAL):
-            self._pass(upload=time.monotonic() - self._uploaded > UPLOAD)
+            self._pass()
+            if time.monotonic() - self._uploaded > UPLOAD:
+                self._upload()
 
-    def _pass(self, *, upload: bool) -> bool:
-        """One try; whether all went through."""
-        try:
+    def _pass(self) -> bool:
+        """One try to deliver; whether all went through."""
+        with suppress(OSError):
             self._journal.sync()
-            self._delivery.deliver()
-            path = self._snapshot
-            if upload and path is not None:
-                upload_snapshot(self._delivery, path)
-                self._uploads, self._uploaded = True, time.monotonic()
-                if self._snapshot is path:
-                    self._snapshot = None
+        return self._try(self._delivery.deliver)
+
+    def _upload(self) -> bool:
+        """One try to upload the last snapshot, if it was not; whether it is there."""
+        path = self._snapshot
+        if path is None:
+            return True
+        # not the name that it has here: it would replace the only one there, and be cut short
+        if not self._try(lambda: upload_snapshot(self._delivery, path, SLOTS[self._uploads % 2])):
+            return False
+        self._uploads, self._uploaded = self._uploads + 1, time.monotonic()
+        if self._snapshot is path:
+            self._snapshot = None
+        return True
+
+    def _try(self, work: Callable[[], None]) -> bool:
+        try:
+            work()
         except AWAY as error:
             _logger.debug("not delivered yet: %s", error)
             return False
+        except Exception as error:  # noqa: BLE001 every kind of artifact store raises errors of its own, and this thread has to go on
+            _logger.warning("not delivered yet: %s: %s", type(error).__name__, error)
+            return False
         return True
 
-    def _close(self, patience: float, *, keeping_snapshots: bool) -> bool:
-        """Deliver what is left; true if some of it is."""
-        deadline = time.monotonic() + patience
+    def _close(self, patience: float, *, uploading: bool) -> bool:
+        """Deliver what is left, as long as it gets less; true if some of it is."""
         self._closing.set()
-        self._thread.join(patience)
-        if self._thread.is_alive():
-            return True
-        while not self._pass(upload=keeping_snapshots):
+        left, deadline = len(self._journal.waiting()), time.monotonic() + max(patience, _ONE_TRY)
+        while self._thread.is_alive() or not self._pass():
+            self._thread.join(_ONE_TRY / 5)
+            if (now := len(self._journal.waiting())) < left:
+                left, deadline = now, time.monotonic() + max(patience, _ONE_TRY)
             if time.monotonic() > deadline:
                 return True
-            time.sleep(min(INTERVAL, patience))
+            if not self._thread.is_alive():
+                time.sleep(min(INTERVAL, patience))
+        if uploading and not self._upload():
+            _logger.warning("the last snapshot could not be uploaded; it is in %s, and can be resumed on this machine.", self.folder)
         self._journal.close()
         return False
+
+    def _clear(self) -> None:
+        """Remove what a finished run needs no more, here and among its artifacts."""
+        if self._uploads:
+            remove_uploads(self._delivery)
+        for folder in filter(None, (self.folder, self._spare)):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def undelivered(left: Journal) -> str:
     """What to say, and to do, when a server did not take everything."""
     return (
-        f"the tracking server {left.tracking_uri} did not take everything of run {left.run_id}; it is safe in {left.folder}. "
+        f"the tracking server {server.shown(left.tracking_uri)} did not take everything of run {left.run_id}; it is safe in {left.folder}. "
         f"When it answers again: python -m steps.deliver {left.folder}"
     )
 
@@ -208,42 +232,51 @@ def deliver(folder: Path) -> tuple[str, bool]:
     sender = Delivery(left)
     sender.deliver()
     left.close()
-    finished = any(entry.get("status") == "FINISHED" for entry in journal.read(folder))
+    if sender.refusals:
+        raise MlflowException.invalid_parameter_value(f"some of it will never arrive, and stays in {folder}: {'; '.join(sender.refusals)}.")
+    entries = journal.read(folder)
+    finished = any(entry.get("status") == "FINISHED" for entry in entries)
     if finished:
-        if "error" in sender.client.get_run(left.run_id).data.tags:
-            sender.client.delete_tag(left.run_id, "error")  # that the server was away, which a server may have heard that came back
+        with suppress(*AWAY):  # that the server was away, which a server may have heard that came back
+            sender.client.delete_tag(left.run_id, "error")
+        remove_uploads(sender)
+        for name in (entry["file"] for entry in entries if "file" in entry):
+            (folder / name).unlink(missing_ok=True)  # some lie elsewhere, when the folder was full
         shutil.rmtree(folder)
     else:
         for name in SLOTS:
             if (folder / SNAPSHOTS / name).exists():
-                upload_snapshot(sender, folder / SNAPSHOTS / name)
+                upload_snapshot(sender, folder / SNAPSHOTS / name, name)
     return left.run_id, finished
 
 
-def upload_snapshot(sender: Delivery, path: Path) -> None:
-    """Put a snapshot among the artifacts of a run; its tag, which comes last, says that it is there.
+def upload_snapshot(sender: Delivery, path: Path, name: str) -> None:
+    """Put a snapshot among the artifacts of a run, under this name; its tag, which comes last, says that it is there.
 
     Training may replace the file meanwhile, so that another name of the same content is uploaded.
     """
     from mlflow_sb3 import snapshot
 
-    draft = path.parent / "upload" / path.name
+    draft = path.parent / "upload" / name
     draft.parent.mkdir(exist_ok=True)
     draft.unlink(missing_ok=True)
-    os.link(path, draft)
+    try:
+        os.link(path, draft)
+    except OSError:  # a file system without such links
+        shutil.copyfile(path, draft)
     try:
         run_id = sender.journal.run_id
         header, digest = snapshot.read_header(draft), durable.seal_of(draft)
         sender.client.log_artifact(run_id, str(draft), SNAPSHOTS)
         place = {"step": header.step, "learned": header.learned, "digest": digest}
-        sender.client.set_tag(run_id, f"{SNAPSHOT}{path.name}", json.dumps(place))
+        sender.client.set_tag(run_id, f"{SNAPSHOT}{name}", json.dumps(place))
     finally:
         draft.unlink(missing_ok=True)
 
 
 def remove_uploads(sender: Delivery) -> None:
     """Remove the snapshots of a run from its artifacts; what cannot be removed stays, and is no harm."""
-    with suppress(*AWAY):
+    with suppress(Exception):  # every kind of artifact store raises errors of its own
         run = sender.client.get_run(sender.journal.run_id)
         get_artifact_repository(run.info.artifact_uri).delete_artifacts(SNAPSHOTS)  # type: ignore[no-untyped-call]
         for name in SLOTS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from mlflow.exceptions import MlflowException
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import KVWriter, Logger
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from torch.optim import Adam
 from tqdm import tqdm
 
@@ -109,6 +111,8 @@ def train(
                 stop.obey()
 
             kept = candidates.choose(model, checkpoints.kept, description, seed=seed, on_episode=on_episode)
+        if shelf is not None:
+            shelf.wait()
     return Trained(model, kept, checkpoints.kept, last_digest, weights_digest(model))
 
 
@@ -142,12 +146,28 @@ def _learn(
     with tqdm(total=timesteps, initial=timesteps - left, desc="training", unit="step", disable=not progress, mininterval=1) as bar:
         before, after = _Beginning(callbacks, resumed), _Boundary(callbacks, shelf, stop, resumed)
         try:
-            model.learn(left, callback=[before, *callbacks, _Progress(bar), after], reset_num_timesteps=not goes_on)
+            with _progress_by_the_whole(model):
+                model.learn(left, callback=[before, *callbacks, _Progress(bar), after], reset_num_timesteps=not goes_on)
         except algorithm.REFUSALS as error:
             name, kind = type(model).__name__, type(error).__name__
             raise MlflowException.invalid_parameter_value(
                 f"{name} stopped at step {model.num_timesteps}: {kind}: {error}; check the hyperparameters and the environment."
             ) from error
+
+
+@contextmanager
+def _progress_by_the_whole(model: BaseAlgorithm) -> Iterator[None]:
+    """Let ARS of sb3-contrib 2.9 see its progress by all steps, as the other algorithms do, not by those of this ``learn`` alone."""
+    cls, name = type(model), "_update_current_progress_remaining"
+    if not snapshot.samples_before_rollouts(model):
+        yield
+        return
+    before = getattr(cls, name)
+    setattr(cls, name, lambda self, done, _: before(self, done, self._total_timesteps))
+    try:
+        yield
+    finally:
+        delattr(cls, name)
 
 
 def _fuse_adam(model: BaseAlgorithm) -> None:
@@ -162,6 +182,16 @@ def _fuse_adam(model: BaseAlgorithm) -> None:
             for group in optimizer.param_groups:
                 if group["fused"] is None and group["foreach"] is None:
                     group["fused"] = True
+
+
+def _iterations_between_dumps(model: BaseAlgorithm) -> int:
+    """On-policy algorithms count the iterations between two dumps of metrics in a variable of ``learn``: A2C has 100 of them.
+
+    A ``learn`` that goes on has to begin with such a count of 0.
+    """
+    if not isinstance(model, OnPolicyAlgorithm):
+        return 1
+    return int(inspect.signature(type(model).learn).parameters["log_interval"].default)
 
 
 class _Logger(Logger):
@@ -212,6 +242,7 @@ class _Boundary(BaseCallback):
         self._early: State | None = None
 
     def _on_training_start(self) -> None:
+        self._rollouts, self._interval = 0, _iterations_between_dumps(self.model)
         self._samples_early = snapshot.samples_before_rollouts(self.model)
         if self._shelf is not None:
             self._shelf.begin(self.model.num_timesteps)
@@ -221,21 +252,29 @@ class _Boundary(BaseCallback):
 
     def _on_rollout_start(self) -> None:
         self._set_generators()
+        if self._rollouts % self._interval:
+            return
         if self._shelf is not None and (self._stop.requested or self._shelf.is_due(self.model.num_timesteps)):
             self._shelf.take(self.model, self._others, early=self._early)
-        self._stop.obey()
+        self._obey()
 
     def _on_rollout_end(self) -> None:
+        self._rollouts += 1
         if self._samples_early:
             self._early = snapshot.generators()
 
     def _on_training_end(self) -> None:
         if self._shelf is not None:
             self._shelf.take(self.model, self._others, learned=True)
-        self._stop.obey()
+        self._obey()
 
     def _on_step(self) -> bool:
         return True
+
+    def _obey(self) -> None:
+        if self._shelf is not None and self._stop.requested:
+            self._shelf.wait()  # so that who ends the run finds the snapshot
+        self._stop.obey()
 
     def _set_generators(self) -> None:
         if self._generators is not None:

@@ -98,8 +98,15 @@ def _by_this_run() -> dict[str, str]:
     return {} if active is None else {_LOGGED_BY: active.info.run_id}
 
 
-def log(trained: Trained, recipe: Recipe, tracker: Tracker) -> None:
-    """Say what training kept, and how the agent can be made again."""
+def log(trained: Trained, recipe: Recipe, facts: provenance.Record, tracker: Tracker) -> None:
+    """Say what training kept, and how the agent can be made again.
+
+    Args:
+        trained: What training left.
+        recipe: By which it went.
+        facts: What ``provenance.facts`` said when it began.
+        tracker: Of its run.
+    """
     agent = trained.kept.agent
     tracker.file(f"{_FOLDER}/{_AGENT}", agent)
     tracker.file(f"{_FOLDER}/{_ENVIRONMENT}", recipe.description)
@@ -110,7 +117,7 @@ def log(trained: Trained, recipe: Recipe, tracker: Tracker) -> None:
     tracker.tags({registry.DIGEST: hashlib.sha256(agent).hexdigest(), _TABLES: json.dumps([{"path": _CANDIDATES, "type": "table"}])})
     now = delivery.now()
     tracker.points([(_STEP, float(trained.kept.step), now, 0), (registry.SCORE, trained.kept.score, now, 0)])
-    provenance.log(trained, recipe, tracker)
+    provenance.log(trained, recipe, facts, tracker)
 
 
 def load(run_id: str) -> TrainingRun:

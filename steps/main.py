@@ -71,7 +71,7 @@ def main(
     registry.check_name(name)
     registry.check_keys(signing_key or None, public_key or None)
     settings.check_unpickling_allowed("log_model, which reads the agent that train wrote")
-    steps = _Steps(Story(run_id, []) if fresh else story.begin(run_id, ignored="fresh"), run_id, state_folder)
+    steps = _Steps(story.begin(run_id, fresh=fresh), run_id, state_folder)
     trained = steps.train({key: _text(value) for key, value in recipe.items()})
     logged = steps.run("log_model", {"run_id": trained.info.run_id, "model_name": name, "inference": inference, "signing_key": signing_key})
     version = logged.data.tags["mlflow_sb3.version"]
@@ -92,29 +92,29 @@ class _Steps:
         self._run_id = run_id
         self._state_folder = state_folder
         if earlier.steps:
-            click.echo(
-                f"Going on with run {earlier.run_id}: the same parameters and commit, and it did not finish. fresh=true starts anew."
-            )
+            click.echo(f"Going on with run {earlier.run_id}: the same parameters and code, and it did not finish. fresh=true starts anew.")
 
     def train(self, recipe: dict[str, Any]) -> Run:
         """Train, or go on with a training that was interrupted."""
-        begun = self._earlier.unfinished("train", recipe)
         where = {"state_folder": self._state_folder}
-        if begun is None or self._earlier.finished("train", recipe) is not None or not resumption.has_snapshot(begun, self._state_folder):
-            return self.run("train", recipe | where, asked=recipe)
-        click.echo(f"== train: resumes run {begun.info.run_id}, which left a snapshot")
-        return self._call("train", recipe | where | {"resume": begun.info.run_id})
+        done = self._earlier.finished("train", recipe)
+        for begun in [] if done else self._earlier.unfinished("train", recipe):
+            settled = resumption.settled(begun, self._state_folder)
+            if settled.info.status == "FINISHED":
+                done = settled
+                break
+            if resumption.has_snapshot(settled, self._state_folder):
+                click.echo(f"== train: resumes run {begun.info.run_id}, which left a snapshot")
+                return self._call("train", recipe | where | {"resume": begun.info.run_id})
+        return self._call("train", recipe | where) if done is None else _reused("train", done)
 
-    def run(self, entry_point: str, parameters: dict[str, Any], *, asked: dict[str, Any] | None = None) -> Run:
-        """Run a step, unless it finished with what was ``asked`` for, by default all parameters."""
-        done = self._earlier.finished(entry_point, asked or parameters)
-        if done is not None:
-            click.echo(f"== {entry_point}: run {done.info.run_id} finished with the same parameters on the same commit, and is reused")
-            return done
-        click.echo(f"== {entry_point}")
-        return self._call(entry_point, parameters)
+    def run(self, entry_point: str, parameters: dict[str, Any]) -> Run:
+        """Run a step, unless it finished with the same parameters."""
+        done = self._earlier.finished(entry_point, parameters)
+        return self._call(entry_point, parameters) if done is None else _reused(entry_point, done)
 
     def _call(self, entry_point: str, parameters: dict[str, Any]) -> Run:
+        click.echo(f"== {entry_point}")
         try:
             submitted = mlflow.run(  # type: ignore[no-untyped-call]
                 str(PROJECT), entry_point, parameters=parameters, env_manager="local", run_name=entry_point
@@ -126,6 +126,11 @@ class _Steps:
         except ExecutionException as error:
             raise click.ClickException(f"{entry_point} failed: {error.message}; its line above says why.") from error
         return mlflow.get_run(submitted.run_id)
+
+
+def _reused(entry_point: str, done: Run) -> Run:
+    click.echo(f"== {entry_point}: run {done.info.run_id} finished with the same parameters on the same code, and is reused")
+    return done
 
 
 def _text(value: Any) -> str:

@@ -12,12 +12,15 @@ from typing import Any
 
 import click
 import mlflow
+from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES, MLFLOW_HTTP_REQUEST_TIMEOUT
 from mlflow.exceptions import MlflowException
 
-from mlflow_sb3 import delivery, heartbeat, interruption, server, settings
+from mlflow_sb3 import ancestry, delivery, heartbeat, interruption, server, settings
 from mlflow_sb3.interruption import Interrupted
 
 ALGORITHMS = "a2c, ars, crossq, ddpg, dqn, ppo, ppo_lstm, ppo_mask, qrdqn, sac, td3, tqc or trpo."
+_HASTY = {MLFLOW_HTTP_REQUEST_MAX_RETRIES.name: "0", MLFLOW_HTTP_REQUEST_TIMEOUT.name: "5"}
+"""Settings for who says how a run ended, perhaps to a server that is the reason."""
 _HYPERPARAMS = '{"learning_rate": 1e-3}'
 _ENV_KWARGS = '{"g": 9.81}'
 _WRAPPERS = '["module:Class", {"module:Class": {"argument": 1}}]'
@@ -57,7 +60,7 @@ class Step(click.Command):
 
 @contextmanager
 def _run() -> Iterator[str]:
-    parents = heartbeat.ancestors() if "MLFLOW_RUN_ID" in os.environ else None
+    parents = ancestry.FIRST if "MLFLOW_RUN_ID" in os.environ else None
     try:
         server.check()
         with interruption.immediate(), mlflow.start_run() as run, _recorded_end(), heartbeat.beating(run.info.run_id, parents=parents):
@@ -75,15 +78,15 @@ def _recorded_end() -> Iterator[None]:
     try:
         yield
     except Interrupted as interrupted:
-        with settings.during(delivery.SHORT), suppress(*delivery.AWAY):
+        with settings.during(_HASTY), suppress(*delivery.AWAY):
             mlflow.set_tag(interruption.TAG, interrupted.signal)
             mlflow.end_run("KILLED")
         raise
     except Exception as error:
-        with settings.during(delivery.SHORT), suppress(*delivery.AWAY):
+        with settings.during(_HASTY), suppress(*delivery.AWAY):
             mlflow.set_tag("error", _line(error))
             mlflow.log_text(traceback.format_exc(), "error.txt")
-        with settings.during(delivery.SHORT), suppress(*delivery.AWAY):
+        with settings.during(_HASTY), suppress(*delivery.AWAY):
             mlflow.end_run("FAILED")
         raise
 

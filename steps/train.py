@@ -9,12 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import click
+from mlflow import MlflowClient
 
 from mlflow_sb3.interruption import Interrupted
 from steps.step import Maybe, Step, delivery_option, recipe_options, state_option
+
+_RECIPE = ("env", "algo", "timesteps", "seed", "hyperparams", "preset", "env_kwargs", "wrappers", "from_model", "torch_threads")
 
 
 @click.command(cls=Step)
@@ -29,7 +33,7 @@ def train(
     context: click.Context, /, resume: str, snapshot_every: int | None, state_folder: str, delivery_timeout: float, **options: Any
 ) -> None:
     """Train an agent with Stable-Baselines3 and keep the best that training passed."""
-    from mlflow_sb3 import ancestor, interruption, recipe, resumption, state, tracker, training, training_run
+    from mlflow_sb3 import ancestor, interruption, provenance, recipe, resumption, state, tracker, training, training_run
     from mlflow_sb3.recipe import Recipe
     from mlflow_sb3.shelf import Shelf
     from mlflow_sb3.tracking import MetricWriter
@@ -37,18 +41,19 @@ def train(
     run_id, origin, before = context.obj, None, None
     with ExitStack() as stack:
         if resume:
+            MlflowClient().set_tag(run_id, resumption.ORIGIN, resume)  # first of all: whoever resumes this run finds the origin by it
             origin = stack.enter_context(resumption.found(resume, state_folder))
-            followed = Recipe(**origin.header.context)
-            _check_same(context, followed.options())
+            asked, followed = origin.header.context["asked"], Recipe(**origin.header.context["recipe"])
+            _check_same(context, asked, followed.options())
         else:
-            followed, before = recipe.resolve(**options)
-        folder = state.of_run(run_id, state_folder)
-        stack.enter_context(_telling_how_to_go_on(run_id))
+            asked, (followed, before) = _asked(context), recipe.resolve(**options)
+        folder, facts = state.of_run(run_id, state_folder), provenance.facts(followed.torch_threads)
+        stack.enter_context(_telling_how_to_go_on(run_id, folder / tracker.SNAPSHOTS))
         stop = stack.enter_context(interruption.deferred())
-        ancestor.log_lineage(run_id, followed.from_model)
+        if followed.from_model_id:
+            ancestor.log_lineage(run_id, followed.from_model_id)
         told = stack.enter_context(tracker.Tracker(run_id, folder, patience=delivery_timeout))
         told.params(followed.params())
-        loaded = None if origin is None else origin.carry(told)
         trained = training.train(
             followed.description,
             followed.algo,
@@ -60,16 +65,16 @@ def train(
             shelf=Shelf(
                 folder / tracker.SNAPSHOTS,
                 every=snapshot_every,
-                context=followed.to_json(),
+                context={"asked": asked, "recipe": followed.to_json(), "facts": facts},
                 more=told.state,
                 on_published=told.snapshot,
             ),
-            resumed=loaded,
+            resumed=None if origin is None else origin.carry(told, facts),
             stop=stop,
             progress=True,
             torch_threads=followed.torch_threads,
         )
-        training_run.log(trained, followed, told)
+        training_run.log(trained, followed, facts, told)
     if resume:
         resumption.forget(resume, state_folder)
     click.echo(
@@ -79,25 +84,30 @@ def train(
 
 
 @contextmanager
-def _telling_how_to_go_on(run_id: str) -> Iterator[None]:
+def _telling_how_to_go_on(run_id: str, snapshots: Path) -> Iterator[None]:
     try:
         yield
     except Interrupted:
-        click.echo(f"Go on with it: mlflow run . -e train -P resume={run_id}", err=True)
+        if any(snapshots.glob("*.snapshot")):
+            click.echo(f"Go on with it: mlflow run . -e train -P resume={run_id}", err=True)
         raise
 
 
-def _check_same(context: click.Context, recorded: dict[str, str]) -> None:
-    """Refuse options that differ from what the resumed training goes by; options that were left alone do not count."""
+def _asked(context: click.Context) -> dict[str, Any]:
+    """The options that make the recipe, as JSON values, by the names of the entry point's parameters."""
+    return {name: context.params[name] for name in (option.name for option in context.command.params) if name in _RECIPE}
+
+
+def _check_same(context: click.Context, asked: dict[str, Any], resolved: dict[str, str]) -> None:
+    """Refuse options that differ from what the resumed training was asked for and goes by; those that were left alone do not count."""
     for option in context.command.params:
-        name, given = str(option.opts[0]).removeprefix("--").replace("-", "_"), context.params[str(option.name)]
-        if name not in recorded or name == "preset":
+        given = context.params[str(option.name)]
+        if option.name not in asked or given in (asked[option.name], option.type_cast_value(context, option.get_default(context))):
             continue
-        alone, before = (option.type_cast_value(context, value) for value in (option.get_default(context), recorded[name]))
-        if given not in (alone, before):
+        if option.name == "preset" or given != option.type_cast_value(context, resolved[option.name]):
             raise click.UsageError(
-                f"{option.opts[0]} is {given!r}, and run {context.params['resume']} was trained with {before!r}; leave it out, since what "
-                "is resumed goes on as it began, or train anew."
+                f"{option.opts[0]} is {given!r}, and run {context.params['resume']} was trained with {asked[option.name]!r}; leave it out, "
+                "since what is resumed goes on as it began, or train anew."
             )
 
 

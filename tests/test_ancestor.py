@@ -63,7 +63,7 @@ def test_the_lineage_names_the_model(logged: str, cartpole: str) -> None:
     before = load(logged, cartpole)
 
     with mlflow.start_run() as run:
-        ancestor.log_lineage(run.info.run_id, f"models:/{before.model_id}")
+        ancestor.log_lineage(run.info.run_id, str(before.model_id))
 
     found = mlflow.get_run(run.info.run_id)
     assert found.inputs is not None

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -26,8 +27,8 @@ WATCHING = """
 import subprocess, sys
 subprocess.Popen([sys.executable, "-c", '''
 import sys, time, mlflow
-from mlflow_sb3 import heartbeat
-parents = heartbeat.ancestors()
+from mlflow_sb3 import ancestry, heartbeat
+parents = ancestry.FIRST
 mlflow.set_tracking_uri(sys.argv[1])
 try:
     with heartbeat.beating(sys.argv[2], parents=parents):
@@ -75,6 +76,37 @@ def test_a_process_that_was_killed_is_dead_at_once_on_its_own_machine(run: Run) 
 
 def test_on_another_machine_a_run_is_dead_when_it_stopped_beating(run: Run) -> None:
     assert heartbeat.is_alive(elsewhere(run, heartbeat.DEAD - 60))
+    assert not heartbeat.is_alive(elsewhere(run, heartbeat.DEAD + 60))
+
+
+def test_who_watches_a_run_of_another_machine_sees_whether_it_beats(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heartbeat, "WATCHED", 2.0)
+    seen = elsewhere(run, 1)
+    assert not heartbeat.watch(seen)
+
+    threading.Timer(0.5, elsewhere, [run, 0]).start()
+    assert heartbeat.watch(seen)
+
+
+def test_a_run_that_was_only_out_of_sight_takes_it_back(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heartbeat, "INTERVAL", 0.1)
+    with heartbeat.beating(run.info.run_id):
+        heartbeat.call_dead(run.info.run_id)
+        for _ in range(100):
+            found = mlflow.get_run(run.info.run_id)
+            if found.info.status == "RUNNING" and "error" not in found.data.tags:
+                break
+            time.sleep(0.1)
+        else:
+            pytest.fail("it stayed dead")
+
+
+def test_a_lock_of_another_machine_that_shares_the_folder_tells_nothing(run: Run) -> None:
+    lock = state.home() / "alive" / run.info.run_id
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    lock.write_text("another machine")
+
+    assert heartbeat.is_alive(elsewhere(run, 1))
     assert not heartbeat.is_alive(elsewhere(run, heartbeat.DEAD + 60))
 
 

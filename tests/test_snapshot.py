@@ -22,8 +22,8 @@ OFF: dict[str, Any] = {"learning_starts": 50, "batch_size": 16, "buffer_size": 2
 SHORT: dict[str, Any] = {"n_steps": 32, "batch_size": 32}
 OU: dict[str, Any] = {"noise_type": "ornstein-uhlenbeck", "noise_std": 0.5}
 CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
-    "a2c": ("a2c", "CartPole-v1", {}),
-    "ars": ("ars", "CartPole-v1", {"n_delta": 2}),
+    "a2c": ("a2c", "CartPole-v1", {"n_steps": 1}),
+    "ars, schedule": ("ars", "CartPole-v1", {"n_delta": 2, "learning_rate": "lin_0.02"}),
     "crossq": ("crossq", "Pendulum-v1", OFF),
     "ddpg, several environments, OU noise": ("ddpg", "Pendulum-v1", OFF | OU | {"n_envs": 2}),
     "dqn, buffer overwritten": ("dqn", "CartPole-v1", OFF),
@@ -118,6 +118,21 @@ def test_what_goes_on_from_a_snapshot_ends_as_if_nothing_had_happened(case: str,
 
         assert (resumed.last_digest, resumed.digest) == (whole.last_digest, whole.digest), rollout
         assert numbers.rows == expected.rows, rollout
+
+
+def test_a2c_goes_on_between_two_of_its_dumps_which_are_a_hundred_rollouts_apart(tmp_path: Path) -> None:
+    expected, numbers = Numbers(), Numbers()
+    a2c: dict[str, Any] = {"description": described("a2c"), "algo": "a2c", "timesteps": 1600, "seed": 1}
+    whole = training.train(**a2c, writers=[expected])
+    kept = Shelf(tmp_path, every=10**9)
+
+    with pytest.raises(Interrupted, match="SIGTERM"):
+        training.train(**a2c, writers=[numbers], shelf=kept, stop=StopAt(2))
+    resumed = training.train(**a2c, writers=[numbers], resumed=load("a2c", tmp_path))
+
+    assert resumed.last_digest == whole.last_digest
+    assert numbers.rows == expected.rows
+    assert [step for step, key, _ in numbers.rows if key == "time/iterations"] == [500, 1000, 1500]
 
 
 def test_a_training_that_is_killed_while_it_chooses_chooses_the_same(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import shlex
-import time
 from typing import Any
 
 import mlflow
@@ -25,7 +24,9 @@ class Store:
 
     def run(self, entry_point: str, status: str, parent: str = "", commit: str = COMMIT, **parameters: Any) -> str:
         self._clock += 1
-        tags = {story.ENTRY_POINT: entry_point, provenance.COMMIT: commit} | ({story.PARENT: parent} if parent else {})
+        tags = {story.ENTRY_POINT: entry_point, provenance.COMMIT: commit, story.CHANGES: provenance.changes()} | (
+            {story.PARENT: parent} if parent else {}
+        )
         run_id: str = self.client.create_run(self.experiment, start_time=self._clock, tags=tags).info.run_id
         for key, value in parameters.items():
             self.client.log_param(run_id, key, shlex.quote(str(value)))
@@ -40,7 +41,7 @@ def runs(store: str) -> Store:  # noqa: ARG001 a store to have runs in
 
 
 def begin(runs: Store, **parameters: Any) -> story.Story:
-    return story.begin(runs.run("main", "RUNNING", **parameters), ignored="fresh")
+    return story.begin(runs.run("main", "RUNNING", **parameters), fresh=False)
 
 
 def test_steps_of_an_interrupted_call_are_found_by_entry_point_and_value_and_taken_over(runs: Store) -> None:
@@ -84,9 +85,9 @@ def test_only_the_last_call_is_gone_on_with(runs: Store) -> None:
 def test_a_call_that_is_alive_is_left_alone(runs: Store) -> None:
     main = runs.run("main", "RUNNING", seed=1)
     runs.run("train", "FINISHED", main, seed=1)
-    runs.client.set_tag(main, heartbeat.BEAT, str(time.time()))
 
-    assert begin(runs, seed=1).steps == []
+    with heartbeat.beating(main):
+        assert begin(runs, seed=1).steps == []
 
 
 def test_a_chain_of_interrupted_calls_keeps_what_the_first_one_did(runs: Store) -> None:
@@ -102,14 +103,38 @@ def test_a_chain_of_interrupted_calls_keeps_what_the_first_one_did(runs: Store) 
     assert [step.info.run_id for step in third.steps] == [train]
 
 
+def test_a_call_that_was_killed_before_it_took_anything_over_hides_nothing(runs: Store) -> None:
+    train = runs.run("train", "FINISHED", runs.run("main", "KILLED", seed=1), seed=1)
+    runs.run("main", "FAILED", seed=1)
+
+    assert [step.info.run_id for step in begin(runs, seed=1).steps] == [train]
+
+
+def test_a_call_that_was_killed_while_it_took_steps_over_hides_nothing(runs: Store) -> None:
+    first = runs.run("main", "KILLED", seed=1)
+    moved, left = (runs.run(name, "FINISHED", first, seed=1) for name in ("train", "log_model"))
+    second = runs.run("main", "FAILED", seed=1)
+    runs.client.set_tag(second, story.CONTINUES, first)
+    runs.client.set_tag(moved, story.PARENT, second)
+
+    assert {step.info.run_id for step in begin(runs, seed=1).steps} == {moved, left}
+
+
+def test_changes_that_were_not_committed_are_another_code(runs: Store) -> None:
+    main = runs.run("main", "KILLED", seed=1)
+    runs.run("train", "FINISHED", main, seed=1)
+    runs.client.set_tag(main, story.CHANGES, "something else")
+
+    assert begin(runs, seed=1).steps == []
+
+
 def test_a_step_that_never_began_is_called_dead(runs: Store) -> None:
     main = runs.run("main", "FAILED", seed=1)
     step = runs.run("evaluate", "RUNNING", main, seed=1)
 
     found = begin(runs, seed=1)
 
-    unfinished = found.unfinished("evaluate", {})
-    assert unfinished is not None
+    (unfinished,) = found.unfinished("evaluate", {})
     assert unfinished.info.status == runs.client.get_run(step).info.status == "FAILED"
 
 
@@ -122,4 +147,4 @@ def test_fresh_is_no_difference(runs: Store) -> None:
 def test_a_call_outside_of_a_git_clone_goes_on_with_nothing(runs: Store) -> None:
     run = runs.client.create_run(runs.experiment, tags={story.ENTRY_POINT: "main"})
 
-    assert story.begin(run.info.run_id, ignored="fresh").steps == []
+    assert story.begin(run.info.run_id, fresh=False).steps == []

@@ -8,6 +8,7 @@ from pathlib import Path
 import mlflow
 import pytest
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
 from mlflow_sb3 import durable, journal, tracker
 from mlflow_sb3.interruption import Interrupted
@@ -146,6 +147,72 @@ def test_the_state_counts_points_and_has_those_that_wait(tmp_path: Path, monkeyp
         found = told.state()
 
     assert found == {"counts": {"a": 2, "b": 1}, "waiting": [("a", 1.0, 5, 1), ("b", 2.0, 5, 1), ("a", 3.0, 6, 2)]}
+
+
+def test_what_will_never_arrive_keeps_nothing_else_back_and_its_folder(away: str, store: str, tmp_path: Path) -> None:
+    def train() -> None:
+        with Tracker(away, tmp_path / "run", patience=0) as told:
+            told.file("gone.txt", "content")
+            told.points([("no * name", 1.0, 5, 1), ("b", 2.0, 5, 1)])
+
+    with pytest.raises(UndeliveredError, match="did not take everything"):
+        train()
+    (tmp_path / "run" / "files" / "gone.txt").unlink()
+    (tmp_path / "run" / "run.json").write_text(json.dumps({"run_id": away, "tracking_uri": store}))
+    mlflow.set_tracking_uri(store)
+
+    with pytest.raises(MlflowException, match=r"some of it will never arrive, and stays in .*gone\.txt is gone; no \* name"):
+        tracker.deliver(tmp_path / "run")
+
+    assert mlflow.get_run(away).data.metrics == {"b": 2.0}
+    assert status(away) == "FINISHED"
+    assert (tmp_path / "run" / "journal.jsonl").exists()
+
+
+@pytest.mark.usefixtures("store")
+def test_a_healthy_server_needs_no_patience(tmp_path: Path) -> None:
+    with mlflow.start_run() as run, Tracker(run.info.run_id, tmp_path / "run", patience=0) as told:
+        told.points([("a", 1.0, 5, 1)])
+
+    assert mlflow.get_run(run.info.run_id).data.metrics == {"a": 1.0}
+
+
+@pytest.mark.usefixtures("store")
+def test_errors_of_an_artifact_store_do_not_end_the_delivery(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An upload that fails for a reason that only an SDK knows: here, a snapshot that is none."""
+    monkeypatch.setattr(tracker, "INTERVAL", 0.05)
+    monkeypatch.setattr(tracker, "UPLOAD", 0.0)
+    path = tmp_path / "run" / tracker.SNAPSHOTS / tracker.SLOTS[0]
+    with mlflow.start_run() as run, Tracker(run.info.run_id, tmp_path / "run") as told:
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"mlflow-sb3 snapshot\n{}\n")
+        told.snapshot(path)
+        time.sleep(0.5)
+        told.points([("a", 1.0, 5, 1)])
+        for _ in range(200):
+            if mlflow.get_run(run.info.run_id).data.metrics:
+                break
+            time.sleep(0.05)
+        else:
+            pytest.fail("nothing was delivered any more")
+
+
+def test_a_password_is_not_told(tmp_path: Path) -> None:
+    left = Journal(tmp_path / "run", "id", "https://somebody:secret@example.org:5000")
+
+    assert "https://somebody:***@example.org:5000" in tracker.undelivered(left)
+    assert "secret" not in tracker.undelivered(left)
+    assert (tmp_path / "run").stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("mark", ["", "garbage"])
+def test_a_mark_that_was_cut_short_sends_everything_again(mark: str, tmp_path: Path) -> None:
+    first = Journal(tmp_path, "run", "uri")
+    first.append(tags={"n": "1"})
+    first.close()
+    (tmp_path / "delivered").write_text(mark)
+
+    assert [entry["n"] for entry in Journal.reopen(tmp_path).waiting()] == [1]
 
 
 def test_a_journal_that_is_opened_again_has_what_was_not_delivered(tmp_path: Path) -> None:

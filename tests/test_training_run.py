@@ -8,14 +8,14 @@ import torch
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from mlflow_sb3 import environment, registry, training, training_run
+from mlflow_sb3 import environment, provenance, registry, training, training_run
 from mlflow_sb3.recipe import Recipe
 from mlflow_sb3.tracker import Tracker
 from mlflow_sb3.training import Trained
 from tests.conftest import Keys
 
 ONE_STEP = environment.describe(environment.make("tests.environments:OneStep-v0").spec)
-RECIPE = Recipe("OneStep-v0", "ppo", 128, 0, {"n_steps": 64}, {}, [], "", 1, "none", ONE_STEP, {"n_steps": "64"})
+RECIPE = Recipe("OneStep-v0", "ppo", 128, 0, {"n_steps": 64}, {}, [], "", "", 1, "none", ONE_STEP, {"n_steps": "64"})
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def run_id(store: str, trained: Trained, tmp_path: Path) -> str:  # noqa: ARG001
     """A finished run that trained an agent."""
     with mlflow.start_run() as run, Tracker(run.info.run_id, tmp_path / "run") as tracker:
         tracker.params(RECIPE.params())
-        training_run.log(trained, RECIPE, tracker)
+        training_run.log(trained, RECIPE, provenance.facts(1), tracker)
     return str(run.info.run_id)
 
 
