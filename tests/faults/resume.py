@@ -48,11 +48,21 @@ class Machine:
         return MlflowClient(self.uri)
 
     def start(self, *options: str) -> subprocess.Popen[bytes]:
+        theirs = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
         own = {"MLFLOW_TRACKING_URI": self.uri, "XDG_STATE_HOME": str(self.folder / "state")}
         command = [sys.executable, "-m", "steps.train", *options]
         log = (self.folder / "log.txt").open("ab")
         with log:
-            return subprocess.Popen(command, cwd=ROOT, env=os.environ | own, stdout=log, stderr=log)
+            return subprocess.Popen(command, cwd=ROOT, env=theirs | own, stdout=log, stderr=log)
+
+    def start_and_wait(self, *options: str) -> subprocess.Popen[bytes]:
+        """Train until there is a snapshot."""
+        self.client.search_experiments()
+        process = self.start(*options)
+        while not list(self.folder.glob("state/mlflow-sb3/*/snapshots/*.snapshot")):
+            assert process.poll() is None, (self.folder / "log.txt").read_text()[-2000:]
+            time.sleep(0.1)
+        return process
 
     def train(self, *options: str) -> Run:
         """Train without an interruption."""

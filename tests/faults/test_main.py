@@ -96,9 +96,7 @@ def test_mlflow_run_that_is_told_to_stop_makes_a_snapshot_and_resumes_to_the_sam
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_step_that_is_told_to_stop_says_so_in_its_exit_code(tmp_path: Path, number: int, code: int) -> None:
     machine = Machine(tmp_path)
-    machine.client.search_experiments()
-    process = machine.start("--algo", "ppo", "--timesteps", "100000")
-    until(lambda: list(tmp_path.glob("state/mlflow-sb3/*/snapshots/*.snapshot")))
+    process = machine.start_and_wait("--algo", "ppo", "--timesteps", "100000")
 
     process.send_signal(number)
 

@@ -58,10 +58,7 @@ def test_a_training_that_is_killed_three_times_ends_as_if_nobody_had(algo: str, 
 def test_another_machine_goes_on_from_what_was_uploaded(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     here = Machine(tmp_path)
-    here.client.search_experiments()
-    process = here.start(*RECIPES["ppo"])
-    while not list(tmp_path.glob("state/mlflow-sb3/*/snapshots/*.snapshot")):
-        time.sleep(0.1)
+    process = here.start_and_wait(*RECIPES["ppo"])
     process.send_signal(signal.SIGTERM)
     assert process.wait(30) == 143
     lost = here.last()
@@ -81,10 +78,7 @@ def test_another_machine_goes_on_from_what_was_uploaded(tmp_path: Path) -> None:
 def stopped(tmp_path_factory: pytest.TempPathFactory) -> Machine:
     """A machine whose last run was stopped in the middle of its training."""
     machine = Machine(tmp_path_factory.mktemp("stopped"))
-    machine.client.search_experiments()
-    process = machine.start(*RECIPES["ppo"])
-    while not list(machine.folder.glob("state/mlflow-sb3/*/snapshots/*.snapshot")):
-        time.sleep(0.1)
+    process = machine.start_and_wait(*RECIPES["ppo"])
     process.terminate()
     process.wait()
     return machine

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+from mlflow import MlflowClient
+from stable_baselines3 import PPO
+
+from mlflow_sb3 import environment, provenance, resumption, state
+from mlflow_sb3.interruption import Interrupted
+from mlflow_sb3.journal import Journal
+from mlflow_sb3.recipe import Recipe
+from mlflow_sb3.shelf import Shelf
+from mlflow_sb3.tracker import SNAPSHOTS, Point, Tracker
+from mlflow_sb3.training import _Logger
+
+CARTPOLE = environment.compose("CartPole-v1")
+RECIPE = Recipe("CartPole-v1", "ppo", 64, 0, {}, {}, [], "", "", 1, "none", CARTPOLE, {})
+POINTS: list[Point] = [("a", 0.0, 10, 1), ("a", math.nan, 11, 2), ("a", math.inf, 12, 3), ("a", 4.0, 13, 4)]
+LATER: Point = ("a", 5.0, 14, 5)
+
+
+def interrupted(facts: dict[str, Any], points: list[Point] | None, run_id: str) -> None:
+    """What a training leaves that was interrupted behind its last snapshot, if there is one."""
+    with Tracker(run_id, state.of_run(run_id)) as told:
+        if points is not None:
+            model = PPO("MlpPolicy", "CartPole-v1", n_steps=32, batch_size=32, seed=0, device="cpu")
+            model.set_logger(_Logger([]))
+            model.learn(32)
+            told.points(points)
+            kept = Shelf(
+                state.of_run(run_id) / SNAPSHOTS, context={"asked": {}, "recipe": RECIPE.to_json(), "facts": facts}, more=told.state
+            )
+            kept.take(model, [])
+            kept.wait()
+            told.points([LATER])
+        raise Interrupted(15)
+
+
+def leave(facts: dict[str, Any], points: list[Point] | None = POINTS) -> str:
+    run_id = str(MlflowClient().create_run(mlflow.get_experiment_by_name("test").experiment_id).info.run_id)  # type: ignore[union-attr]
+    with pytest.raises(Interrupted, match="SIGTERM"):
+        interrupted(facts, points, run_id)
+    return run_id
+
+
+def carry(origin_id: str, facts: dict[str, Any], folder: Path) -> str:
+    with mlflow.start_run() as run, resumption.found(origin_id) as origin, Tracker(run.info.run_id, folder) as told:
+        origin.carry(told, facts)
+    return str(run.info.run_id)
+
+
+@pytest.mark.usefixtures("store")
+def test_curves_up_to_the_snapshot_are_carried_each_point_once_numbers_or_not(tmp_path: Path) -> None:
+    facts = provenance.facts(1)
+
+    run_id = carry(leave(facts), facts, tmp_path / "run")
+
+    history = MlflowClient().get_metric_history(run_id, "a")
+    assert sorted(point.step for point in history) == [1, 2, 3, 4]
+    assert math.isnan(next(point.value for point in history if point.step == 2))
+    assert provenance.INEXACT not in mlflow.get_run(run_id).data.tags
+
+
+@pytest.mark.usefixtures("store")
+def test_another_machine_or_package_is_told(tmp_path: Path) -> None:
+    facts = provenance.facts(1)
+    before = facts | {"cpu": "another", "packages": facts["packages"] | {"torch": "1.0"}}
+
+    run_id = carry(leave(before), facts, tmp_path / "run")
+
+    told = mlflow.get_run(run_id).data.tags[provenance.INEXACT]
+    assert "package torch was 1.0, and is 2." in told
+    assert "CPU was another, and is" in told
+
+
+@pytest.mark.usefixtures("store")
+def test_a_run_without_a_snapshot_of_its_own_goes_on_from_its_origin() -> None:
+    first, second = leave(provenance.facts(1)), leave(provenance.facts(1), None)
+    MlflowClient().set_tag(second, resumption.ORIGIN, first)
+
+    with resumption.found(second) as origin:
+        assert (origin.run_id, origin.header.step) == (first, 32)
+
+
+@pytest.mark.usefixtures("store")
+def test_a_snapshot_is_not_unpickled_where_that_is_forbidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    run_id = leave(provenance.facts(1))
+    monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+
+    with resumption.found(run_id) as origin, pytest.raises(mlflow.MlflowException, match=f"snapshot of run {run_id} would unpickle"):
+        origin.load()
+
+
+@pytest.mark.usefixtures("store")
+def test_an_uploaded_snapshot_that_was_changed_is_not_taken(tmp_path: Path) -> None:
+    run_id = leave(provenance.facts(1))
+    for path in (state.of_run(run_id) / SNAPSHOTS).glob("*.snapshot"):
+        content = path.read_bytes()
+        path.unlink()
+        (tmp_path / path.name).write_bytes(content[:-40] + b"\x00" * 8 + content[-32:])
+        MlflowClient().log_artifact(run_id, str(tmp_path / path.name), SNAPSHOTS)
+
+    with pytest.raises(mlflow.MlflowException, match="left no whole snapshot"), resumption.found(run_id):
+        pass
+
+
+@pytest.mark.usefixtures("store")
+def test_a_training_that_was_done_but_not_delivered_is_delivered_and_not_resumed() -> None:
+    run_id = leave(provenance.facts(1))
+    MlflowClient().set_terminated(run_id, "KILLED")
+    left = Journal.reopen(state.of_run(run_id))
+    left.append(status="FINISHED", time=1)
+    left.close()
+
+    with pytest.raises(mlflow.MlflowException, match="finished, and there is nothing to resume"), resumption.found(run_id):
+        pass
+
+    assert mlflow.get_run(run_id).info.status == "FINISHED"
