@@ -104,8 +104,8 @@ class _Steps:
                 done = settled
                 break
             if resumption.has_snapshot(settled, self._state_folder):
-                click.echo(f"== train: resumes run {begun.info.run_id}, which left a snapshot")
-                return self._call("train", recipe | where | {"resume": begun.info.run_id})
+                why = f": resumes run {begun.info.run_id}, which left a snapshot"
+                return self._call("train", recipe | where | {"resume": begun.info.run_id}, why)
         return self._call("train", recipe | where) if done is None else _reused("train", done)
 
     def run(self, entry_point: str, parameters: dict[str, Any]) -> Run:
@@ -113,8 +113,8 @@ class _Steps:
         done = self._earlier.finished(entry_point, parameters)
         return self._call(entry_point, parameters) if done is None else _reused(entry_point, done)
 
-    def _call(self, entry_point: str, parameters: dict[str, Any]) -> Run:
-        click.echo(f"== {entry_point}")
+    def _call(self, entry_point: str, parameters: dict[str, Any], why: str = "") -> Run:
+        click.echo(f"== {entry_point}{why}")
         try:
             submitted = mlflow.run(  # type: ignore[no-untyped-call]
                 str(PROJECT), entry_point, parameters=parameters, env_manager="local", run_name=entry_point

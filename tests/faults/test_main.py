@@ -21,7 +21,7 @@ from tests.project.conftest import ROOT, Place
 
 pytestmark = pytest.mark.slow
 
-RECIPE = ("algo=ppo", "timesteps=12000", "seed=5")
+RECIPE = ("algo=ppo", "timesteps=12000", "seed=5", 'hyperparams={"gamma":0.97}')
 STEPS = ("train", "log_model", "promote", "evaluate")
 
 
