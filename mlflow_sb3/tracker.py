@@ -189,8 +189,10 @@ class Tracker:
         """Deliver what is left, as long as it gets less; true if some of it is."""
         self._closing.set()
         left, deadline = len(self._journal.waiting()), time.monotonic() + max(patience, _ONE_TRY)
-        while self._thread.is_alive() or not self._pass():
+        while True:
             self._thread.join(_ONE_TRY / 5)
+            if not self._thread.is_alive() and self._pass():
+                break
             if (now := len(self._journal.waiting())) < left:
                 left, deadline = now, time.monotonic() + max(patience, _ONE_TRY)
             if time.monotonic() > deadline:

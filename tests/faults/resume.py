@@ -93,6 +93,8 @@ class Machine:
                 break
             origin = self._resumable() or origin
             given = ["--resume", origin] if origin else list(options)
+        if process.returncode != 0 and origin and (done := self.client.get_run(origin)).info.status == "FINISHED":
+            return done  # it was killed when all was done but for the delivery, which the one that was to go on with it made up for
         assert process.returncode == 0, (self.folder / "log.txt").read_text()[-2000:]
         return self.last()
 
