@@ -66,7 +66,6 @@ class Shelf:
         self._due_step = 0
         self._due_time = 0.0
         self._finishing: threading.Thread | None = None
-        self._published: tuple[float, float] | None = None
         self._warned: set[str] = set()
         self._broken = False
 

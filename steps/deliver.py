@@ -6,7 +6,6 @@ Writes  what the run lacks: metrics, parameters, tags, files, its status, and it
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import click
@@ -28,4 +27,4 @@ def deliver(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(deliver())
+    deliver()
