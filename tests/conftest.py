@@ -17,6 +17,8 @@ from mlflow import MlflowClient
 from stable_baselines3 import PPO
 
 from mlflow_sb3 import environment, registry
+from server.trial import Trial
+from tests import team
 
 LEVELS = (0, 1, 5, 5, 7)
 """What the agents of `levels` do: versions 1 and 2 are hardly apart, 3 and 4 equal, and 5 is the best."""
@@ -166,3 +168,11 @@ def made_keys(folder: Path) -> Keys:
     openssl(f"genpkey -algorithm ed25519 -out {keys.private}")
     openssl(f"pkey -in {keys.private} -pubout -out {keys.public}")
     return keys
+
+
+@pytest.fixture(scope="session")
+def trial(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[Trial]:
+    """MLflow with a login on PostgreSQL and an S3-compatible store; users and rights are what tests add to it, under names of their own."""
+    base = tmp_path_factory.getbasetemp()
+    with team.shared(base if worker_id == "master" else base.parent, worker_id) as found:
+        yield found

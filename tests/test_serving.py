@@ -27,8 +27,8 @@ from numpy.typing import NDArray
 import mlflow_sb3
 from mlflow_sb3 import algorithm, environment, export
 from mlflow_sb3.serving import PyFunc
+from server.process import answers, free_port
 from tests.environments import OBSERVATIONS, RESERVED
-from tests.project.conftest import answers, free_port
 
 OFF_POLICY = {"learning_starts": 8, "batch_size": 8, "buffer_size": 100}
 

@@ -2,46 +2,22 @@
 
 from __future__ import annotations
 
-import os
-import pwd
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import mlflow
 import pytest
 
-from tests.project.conftest import Place, free_port, serving
-
-
-def program(name: str) -> str:
-    """A program of PostgreSQL, which Debian does not put on PATH."""
-    found = [*sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}")), *filter(None, [shutil.which(name)])]
-    assert found, f"{name} is missing; install PostgreSQL (Debian: apt-get install postgresql)"
-    return str(found[0])
+import server.postgres
+from server.process import free_port
+from tests.project.conftest import Place, serving
 
 
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[str]:
-    """The URI of a database of its own. PostgreSQL does not run as root, so root hands it over to the user postgres."""
-    folder = Path(tempfile.mkdtemp(prefix="postgres-"))
-    as_user = []
-    if os.geteuid() == 0:
-        os.chown(folder, pwd.getpwnam("postgres").pw_uid, -1)
-        as_user = ["runuser", "-u", "postgres", "--"]
-    port = free_port()
-
-    def run(*command: str) -> None:
-        subprocess.run([*as_user, *command], cwd=folder, check=True, stdout=subprocess.DEVNULL)
-
-    run(program("initdb"), "-D", f"{folder}/data", "-U", "mlflow", "--auth", "trust")
-    control = [program("pg_ctl"), "-D", f"{folder}/data", "-w", "-l", f"{folder}/log"]
-    run(*control, "-o", f"-p {port} -k {folder} -h 127.0.0.1", "start")
-    yield f"postgresql+psycopg2://mlflow@127.0.0.1:{port}/postgres"
-    run(*control, "-m", "immediate", "stop")
-    shutil.rmtree(folder)
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URI of a database of its own."""
+    with server.postgres.running(tmp_path_factory.mktemp("postgres") / "postgresql.log") as found:
+        yield found.uri()
 
 
 @pytest.fixture

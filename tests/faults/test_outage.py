@@ -22,8 +22,9 @@ from mlflow.entities import Run
 from mlflow_sb3 import environment, tracker, training
 from mlflow_sb3.tracker import Tracker
 from mlflow_sb3.tracking import MetricWriter
+from server.process import answers, free_port
 from tests.faults.proxy import Proxy
-from tests.project.conftest import ROOT, Place, answers, free_port
+from tests.project.conftest import ROOT, Place
 
 pytestmark = pytest.mark.slow
 

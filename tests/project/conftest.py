@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import os
-import signal
-import socket
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +15,7 @@ from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from server import process
 from tests.project.readme import command
 
 ROOT = Path(__file__).parents[2]
@@ -63,41 +59,12 @@ class Place:
         return list(self.client.search_runs(["0"], filter_string))
 
 
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-    return port
-
-
 @contextmanager
 def serving(place: Place, command: Sequence[str], ready: str) -> Iterator[None]:
     """A server as a process, from the moment that it answers at the URL `ready`; ended with all its children."""
     log = place.folder / f"server-{os.getpid()}.log"
-    with log.open("w") as output:
-        process = subprocess.Popen(command, cwd=place.folder, env=place.environment(), stdout=output, stderr=output, start_new_session=True)
-        try:
-            deadline = time.monotonic() + 300
-            while not answers(ready):
-                assert process.poll() is None, log.read_text()
-                assert time.monotonic() < deadline, log.read_text()
-                time.sleep(0.5)
-            yield
-        finally:
-            with suppress(ProcessLookupError):  # it ended by itself, which the assertion above tells
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-
-
-def answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=5):
-            return True
-    except urllib.error.HTTPError as error:
-        error.close()
-    except (urllib.error.URLError, ConnectionError, TimeoutError):
-        pass
-    return False
+    with process.serving(command, ready=lambda: process.answers(ready), log=log, variables=place.environment()):
+        yield
 
 
 @pytest.fixture

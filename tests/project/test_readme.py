@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.project.conftest import ROOT, Place, cloned, free_port, serving
+from server.process import free_port
+from tests.project.conftest import ROOT, Place, cloned, serving
 from tests.project.readme import PYTHON, README, SHELL, TABLE, command
 
 pytestmark = pytest.mark.slow

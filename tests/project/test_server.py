@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from mlflow_sb3 import registry
-from tests.project.conftest import Place, free_port, serving
+from server.process import free_port
+from tests.project.conftest import Place, serving
 
 pytestmark = pytest.mark.slow
 

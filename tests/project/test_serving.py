@@ -12,7 +12,8 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from tests.project.conftest import ROOT, Place, free_port, serving
+from server.process import free_port
+from tests.project.conftest import ROOT, Place, serving
 
 pytestmark = pytest.mark.slow
 

@@ -1,0 +1,1 @@
+"""A tracking server for a team: one to try on this machine, and one in containers to keep."""

@@ -1,0 +1,96 @@
+"""The server to try with, as a process on this machine."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import requests
+from click import ClickException
+
+from server import process
+from server.trial import Trial
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "server.trial", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+
+
+def processes(text: str) -> list[str]:
+    """Command lines on this machine that contain a text."""
+    lines = [path.read_bytes().replace(b"\0", b" ").decode(errors="replace") for path in Path("/proc").glob("[0-9]*/cmdline")]
+    return [line for line in lines if text in line]
+
+
+def test_who_does_not_log_in_is_refused_and_the_admin_is_not(trial: Trial) -> None:
+    search = f"{trial.uri}/api/2.0/mlflow/experiments/search?max_results=1"
+
+    assert requests.get(search, timeout=60).status_code == 401
+    assert requests.get(search, auth=("admin", "not the password"), timeout=60).status_code == 401
+    assert requests.get(search, auth=("admin", trial.password()), timeout=60).json()["experiments"][0]["name"] == "Default"
+
+
+def test_secrets_lie_in_files_of_the_owner_alone_and_nowhere_else(trial: Trial) -> None:
+    secrets = [trial.password(), trial.store.secret]
+
+    assert [path.name for path in trial.folder.iterdir() if path.stat().st_mode & 0o077] == []
+    assert trial.folder.stat().st_mode & 0o077 == 0
+    for secret in secrets:
+        assert processes(secret) == []
+        assert [path.name for path in trial.folder.glob("*.log") if secret in path.read_text()] == []
+
+
+def test_a_folder_with_a_running_server_is_refused_in_one_line(trial: Trial) -> None:
+    done = run("--folder", str(trial.folder))
+
+    assert done.returncode == 1
+    assert done.stderr == f"Error: a server runs in {trial.folder} at {trial.uri} already; end it, or give another folder.\n"
+
+
+def test_a_port_that_is_taken_is_refused_in_one_line(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = run("--folder", str(tmp_path / "trial"), "--port", str(port))
+
+    assert done.returncode == 1
+    assert done.stderr == f"Error: port {port} is taken (Address already in use); give another one by --port.\n"
+
+
+def test_a_server_that_does_not_start_says_its_last_words_and_where_the_others_are(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "print('what was tried'); print('no database')"]
+    log = tmp_path / "failing.log"
+
+    with (
+        pytest.raises(ClickException, match=rf"failing did not start; its last words are 'no database', and {log} has them all"),
+        process.serving(command, ready=lambda: False, log=log, variables={}),
+    ):
+        pass
+
+
+def test_what_is_ended_while_it_starts_leaves_no_process(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "server.trial", "--folder", str(tmp_path), "--port", str(process.free_port())]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as started:
+        while not (tmp_path / "mlflow.log").exists():
+            time.sleep(0.1)
+        children = children_of(started.pid)
+        started.send_signal(signal.SIGTERM)
+        said = started.communicate(timeout=60)[1]
+
+    assert started.returncode == 0
+    assert said == "Ended, and all it held with it.\n"
+    assert len(children) == 3
+    assert [pid for pid in children if Path(f"/proc/{pid}").exists()] == []
+
+
+def children_of(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
