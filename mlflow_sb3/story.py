@@ -12,7 +12,7 @@ import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from mlflow_sb3 import heartbeat, interruption, provenance
+from mlflow_sb3 import heartbeat, interruption, lease, provenance
 from mlflow_sb3.provenance import COMMIT
 
 ENTRY_POINT = "mlflow.project.entryPoint"
@@ -25,6 +25,8 @@ LOOKED_AT = 50
 """Latest calls of ``main`` on a commit among which the earlier ones are looked for."""
 GRACE = 30.0
 """Seconds to wait for steps of a dead ``main`` to end by themselves."""
+_NO_DIFFERENCE = frozenset({"fresh", "exclusive"})
+"""Parameters that say when to work, and not what comes out."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +49,13 @@ class Story:
         return [step for step in self.steps if step.data.tags.get(ENTRY_POINT) == entry_point and _has(step, values)]
 
 
-def begin(run_id: str, *, fresh: bool) -> Story:
+def begin(run_id: str, *, fresh: bool, exclusive: bool = False) -> Story:
     """Find the last call with the parameters and the code of a run of ``main``, and take its steps over if it did not finish.
 
     Args:
         run_id: Of ``main``, started by ``mlflow run``.
         fresh: Go on with nothing; the parameter of that name may differ.
+        exclusive: The run holds the lease; the parameter of that name may differ, too.
 
     Returns:
         Without steps, where there is nothing to go on with.
@@ -60,7 +63,7 @@ def begin(run_id: str, *, fresh: bool) -> Story:
     client = MlflowClient()
     client.set_tag(run_id, CHANGES, provenance.changes())
     for earlier in [] if fresh else _earlier(client.get_run(run_id)):
-        if earlier.info.status == "FINISHED" or (earlier.info.status == "RUNNING" and heartbeat.watch(earlier)):
+        if earlier.info.status == "FINISHED" or _is_at_work(earlier, exclusive=exclusive):
             break
         if steps := _steps(earlier):
             client.set_tag(run_id, CONTINUES, earlier.info.run_id)  # before they move: whoever is killed in between has lost none
@@ -87,11 +90,18 @@ def _earlier(run: Run) -> list[Run]:
     commit = run.data.tags.get(COMMIT)
     if commit is None or run.data.tags.get(ENTRY_POINT) != "main":
         return []
-    values = {key: _recorded(text) for key, text in run.data.params.items() if key != "fresh"}
+    values = {key: _recorded(text) for key, text in run.data.params.items() if key not in _NO_DIFFERENCE}
     same = f"tags.`{ENTRY_POINT}` = 'main' and tags.`{COMMIT}` = '{commit}' and tags.`{CHANGES}` = '{run.data.tags[CHANGES]}'"
+    same += f" and tags.`{lease.LEFT}` IS NULL"  # a call that left did nothing
     calls = MlflowClient().search_runs([run.info.experiment_id], same, order_by=["attributes.start_time DESC"], max_results=LOOKED_AT)
     before = (call for call in calls if call.info.run_id != run.info.run_id and call.info.start_time <= run.info.start_time)
     return [call for call in before if _has(call, values)]
+
+
+def _is_at_work(call: Run, *, exclusive: bool) -> bool:
+    """Whether a call is alive, and has not to leave because this one holds the lease."""
+    leaves = exclusive and _recorded(call.data.params.get("exclusive", "false")) is True
+    return call.info.status == "RUNNING" and not leaves and heartbeat.watch(call)
 
 
 def _steps(call: Run) -> list[Run]:

@@ -1,12 +1,14 @@
 """The whole workflow: train, log_model, promote and evaluate, each a run of its own under this one.
 
 Reads   what its steps read; the steps of an earlier call with the same parameters that was interrupted.
-Writes  four child runs; tags naming the version and the verdict.
+Writes  four child runs; tags naming the version and the verdict. Or, when it leaves, a tag naming the run that is at work.
 """
 
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,9 @@ import mlflow
 from mlflow.entities import Run
 from mlflow.exceptions import ExecutionException
 
-from mlflow_sb3 import registry, resumption, settings, story
+from mlflow_sb3 import lease, registry, resumption, settings, story
 from mlflow_sb3.interruption import Interrupted
+from mlflow_sb3.lease import Lease, TakenError
 from mlflow_sb3.story import Story
 from steps.step import (
     Maybe,
@@ -46,12 +49,32 @@ PROJECT = Path(__file__).parent.parent
 @public_key_option
 @state_option
 @click.option("--fresh", default=False, show_default=True, type=bool, help="Go on with no earlier call that was interrupted.")
+@click.option("--exclusive", default=False, show_default=True, type=bool, help="Leave when another exclusive main works on the model.")
 @click.pass_obj
-def main(
+def main(run_id: str, /, model_name: str, signing_key: str, public_key: str, exclusive: bool, **given: Any) -> None:
+    """Train an agent, log and register it, make it the champion if it is surely better, and play with the champion.
+
+    Where there is no champion yet, the agent plays that did not become it.
+    """
+    name = model_name or registry.model_name(given["env"], given["algo"])
+    registry.check_name(name)
+    registry.check_keys(signing_key or None, public_key or None)
+    settings.check_unpickling_allowed("log_model, which reads the agent that train wrote")
+    try:
+        with lease.held(name, run_id) if exclusive else nullcontext() as held:
+            _work(run_id, held, name=name, signing_key=signing_key, public_key=public_key, **given)
+    except TakenError as taken:
+        since = datetime.fromtimestamp(taken.owner.info.start_time / 1000, UTC)
+        mlflow.set_tag(lease.LEFT, taken.owner.info.run_id)
+        click.echo(f"Left: run {taken.owner.info.run_id} of main is at work on {name} since {since:%Y-%m-%d %H:%M:%S} UTC; exclusive=true.")
+
+
+def _work(
     run_id: str,
-    /,
+    held: Lease | None,
+    *,
+    name: str,
     inference: str,
-    model_name: str,
     episodes: int,
     gate_episodes: int,
     min_return: float | None,
@@ -63,15 +86,8 @@ def main(
     fresh: bool,
     **recipe: Any,
 ) -> None:
-    """Train an agent, log and register it, make it the champion if it is surely better, and play with the champion.
-
-    Where there is no champion yet, the agent plays that did not become it.
-    """
-    name = model_name or registry.model_name(recipe["env"], recipe["algo"])
-    registry.check_name(name)
-    registry.check_keys(signing_key or None, public_key or None)
-    settings.check_unpickling_allowed("log_model, which reads the agent that train wrote")
-    steps = _Steps(story.begin(run_id, fresh=fresh), run_id, state_folder)
+    """Call the steps one after the other."""
+    steps = _Steps(story.begin(run_id, fresh=fresh, exclusive=held is not None), run_id, state_folder, held)
     trained = steps.train({key: _text(value) for key, value in recipe.items()})
     logged = steps.run("log_model", {"run_id": trained.info.run_id, "model_name": name, "inference": inference, "signing_key": signing_key})
     version = logged.data.tags["mlflow_sb3.version"]
@@ -87,10 +103,11 @@ def main(
 class _Steps:
     """Entry points of this project as children of the active run, in this environment; what an earlier call finished is not done again."""
 
-    def __init__(self, earlier: Story, run_id: str, state_folder: str) -> None:
+    def __init__(self, earlier: Story, run_id: str, state_folder: str, held: Lease | None) -> None:
         self._earlier = earlier
         self._run_id = run_id
         self._state_folder = state_folder
+        self._held = held
         if earlier.steps:
             click.echo(f"Going on with run {earlier.run_id}: the same parameters and code, and it did not finish. fresh=true starts anew.")
 
@@ -114,6 +131,8 @@ class _Steps:
         return self._call(entry_point, parameters) if done is None else _reused(entry_point, done)
 
     def _call(self, entry_point: str, parameters: dict[str, Any], why: str = "") -> Run:
+        if self._held is not None:
+            self._held.check()
         click.echo(f"== {entry_point}{why}")
         try:
             submitted = mlflow.run(  # type: ignore[no-untyped-call]

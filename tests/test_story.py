@@ -7,7 +7,7 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 
-from mlflow_sb3 import heartbeat, provenance, story
+from mlflow_sb3 import heartbeat, lease, provenance, story
 
 COMMIT = "a" * 40
 
@@ -142,6 +142,33 @@ def test_fresh_is_no_difference(runs: Store) -> None:
     runs.run("train", "FINISHED", runs.run("main", "KILLED", seed=1, fresh="true"), seed=1)
 
     assert len(begin(runs, seed=1, fresh="false").steps) == 1
+
+
+def test_exclusive_is_no_difference(runs: Store) -> None:
+    runs.run("train", "FINISHED", runs.run("main", "KILLED", seed=1, exclusive="true"), seed=1)
+
+    assert len(begin(runs, seed=1, exclusive="false").steps) == 1
+
+
+def test_calls_that_left_hide_nothing_however_many_there_are(runs: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(story, "LOOKED_AT", 2)
+    main = runs.run("main", "KILLED", seed=1)
+    train = runs.run("train", "FINISHED", main, seed=1)
+    for _ in range(3):
+        runs.client.set_tag(runs.run("main", "FINISHED", seed=1), lease.LEFT, main)
+
+    assert [step.info.run_id for step in begin(runs, seed=1).steps] == [train]
+
+
+def test_who_holds_the_lease_waits_for_no_call_that_has_to_leave(runs: Store) -> None:
+    train = runs.run("train", "FINISHED", runs.run("main", "KILLED", seed=1, exclusive="true"), seed=1)
+    leaving = runs.run("main", "RUNNING", seed=1, exclusive="true")
+    latest = runs.run("main", "RUNNING", seed=1, exclusive="true")
+
+    with heartbeat.beating(leaving):
+        found = story.begin(latest, fresh=False, exclusive=True)
+
+    assert [step.info.run_id for step in found.steps] == [train]
 
 
 def test_a_call_outside_of_a_git_clone_goes_on_with_nothing(runs: Store) -> None:

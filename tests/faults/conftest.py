@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import mlflow
@@ -23,9 +24,16 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 def mlflow_server(postgres: str, tmp_path: Path) -> Iterator[str]:
     """The URI of an `mlflow server`, which this process talks to."""
-    place = Place(tmp_path, {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"})
+    with served(postgres, tmp_path) as uri:
+        yield uri
+
+
+@contextmanager
+def served(postgres: str, folder: Path) -> Iterator[str]:
+    """An `mlflow server` that lasts as long as the context, which this process talks to meanwhile."""
+    place = Place(folder, {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"})
     uri = f"http://127.0.0.1:{free_port()}"
-    command = ["mlflow", "server", "--backend-store-uri", postgres, "--artifacts-destination", str(tmp_path / "served"), "--workers", "2"]
+    command = ["mlflow", "server", "--backend-store-uri", postgres, "--artifacts-destination", str(folder / "served"), "--workers", "2"]
     before = mlflow.get_tracking_uri()
     with serving(place, [*command, "--port", uri.rpartition(":")[2]], f"{uri}/health"):
         mlflow.set_tracking_uri(uri)
