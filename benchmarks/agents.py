@@ -35,21 +35,27 @@ def balancing() -> DQN:
     return model
 
 
+def save_plain(model: DQN, folder: Path) -> None:
+    """Save an agent as a plain wrapper around SB3, as MLflow's documentation has such models."""
+    with tempfile.TemporaryDirectory() as name:
+        model.save(Path(name) / "agent.zip")
+        observations = Schema([TensorSpec(np.dtype(np.float64), (-1, 4))])
+        mlflow.pyfunc.save_model(
+            folder,
+            python_model=wrapper.PlainWrapper(),
+            artifacts={"agent": str(Path(name) / "agent.zip")},
+            signature=ModelSignature(observations, Schema([TensorSpec(np.dtype(np.int64), (-1,))])),
+            code_paths=[str(Path(__file__).parent)],
+            pip_requirements=["mlflow", "stable-baselines3"],
+        )
+
+
 def loaded() -> tuple[DQN, OnnxPolicy, PyFuncModel, PyFuncModel]:
     """The agent as SB3's model, as our policy, as our pyfunc, and as the pyfunc of a plain wrapper."""
     model = balancing()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         mlflow_sb3.save_model(model, folder / "ours")
-        model.save(folder / "agent.zip")
-        observations = Schema([TensorSpec(np.dtype(np.float64), (-1, 4))])
-        mlflow.pyfunc.save_model(
-            folder / "plain",
-            python_model=wrapper.PlainWrapper(),
-            artifacts={"agent": str(folder / "agent.zip")},
-            signature=ModelSignature(observations, Schema([TensorSpec(np.dtype(np.int64), (-1,))])),
-            code_paths=[str(Path(__file__).parent)],
-            pip_requirements=["mlflow", "stable-baselines3"],
-        )
+        save_plain(model, folder / "plain")
         policy = OnnxPolicy.load(folder / "ours" / "agent")
         return model, policy, mlflow.pyfunc.load_model(str(folder / "ours")), mlflow.pyfunc.load_model(str(folder / "plain"))

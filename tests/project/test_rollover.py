@@ -1,0 +1,114 @@
+"""The script of docs/serving.md behind a webhook: a real `mlflow server`, the receiver, and two real model servers."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from cryptography.fernet import Fernet
+from mlflow import MlflowClient
+from mlflow.entities.webhook import Webhook, WebhookAction, WebhookEntity, WebhookEvent
+
+from mlflow_sb3 import registry
+from tests.conftest import LEVELS
+from tests.project.conftest import ROOT, Place, free_port, serving
+
+pytestmark = pytest.mark.slow
+
+SECRET = "a secret of the test"  # noqa: S105
+SERVER = {
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY": Fernet.generate_key().decode(),
+    "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true",
+    "MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "https,http",
+}
+
+
+def script() -> str:
+    """The script of docs/serving.md."""
+    found = re.findall(r"<!-- restart.sh -->\n```bash\n(.*?)```", (ROOT / "docs" / "serving.md").read_text(), re.DOTALL)
+    return str(found[0])
+
+
+@pytest.fixture
+def tracking(levels: list[registry.Version], tmp_path: Path) -> Iterator[MlflowClient]:
+    """A server whose `levels` has version 2 as its champion."""
+    registry.set_alias("levels", "champion", levels[1].number)
+    place = Place(tmp_path / "tracking", SERVER)
+    place.folder.mkdir()
+    shutil.copy(tmp_path / "levels.db", place.folder / "mlflow.db")
+    uri = f"http://127.0.0.1:{free_port()}"
+    command = ["mlflow", "server", "--backend-store-uri", place.store, "--default-artifact-root", str(place.folder), "--workers", "1"]
+    with serving(place, [*command, "--port", uri.rpartition(":")[2]], f"{uri}/health"):
+        yield MlflowClient(uri)
+
+
+def registered(client: MlflowClient, url: str) -> Webhook:
+    """The webhook of docs/serving.md."""
+    moved = WebhookEvent(WebhookEntity.MODEL_VERSION_ALIAS, WebhookAction.CREATED)
+    return client.create_webhook("rollover", url, [moved], secret=SECRET)
+
+
+@contextmanager
+def rolling_over(tracking: MlflowClient, tmp_path: Path, port: int, ports: Sequence[int]) -> Iterator[None]:
+    """The receiver, from when the champion is served on both ports; it looks by itself once an hour, so that only webhooks tell it."""
+    (tmp_path / "restart.sh").write_text(script())
+    (tmp_path / "served").mkdir()
+    variables = {
+        "MLFLOW_TRACKING_URI": str(tracking.tracking_uri),
+        "ROLLOVER_SECRET": SECRET,
+        "SERVED": str(tmp_path / "served"),
+        "PORTS": " ".join(map(str, ports)),
+        "ENV_MANAGER": "local",
+        "PYTHONPATH": str(ROOT),
+    }
+    options = ["--model-name", "levels", "--every", "3600", "--port", str(port)]
+    command = [sys.executable, "-m", "server.rollover", *options, "--", "bash", str(tmp_path / "restart.sh")]
+    with serving(Place(tmp_path, variables), command, f"http://127.0.0.1:{ports[-1]}/ping"):
+        yield
+
+
+def asked(port: int) -> int | None:
+    """What the agent at a port does, or None when its server is away."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.request("POST", "/invocations", json.dumps({"inputs": [[0.0]]}), {"Content-Type": "application/json"})
+        (action,) = json.load(connection.getresponse())["predictions"]
+    except (ConnectionError, http.client.HTTPException):
+        return None
+    finally:
+        connection.close()
+    return int(action)
+
+
+def proxied(ports: Sequence[int]) -> int | None:
+    """What somebody gets whose proxy asks the next server where one is away."""
+    return next((action for action in map(asked, ports) if action is not None), None)
+
+
+def test_when_the_alias_moves_the_new_champion_is_served_within_seconds_and_without_a_gap(tracking: MlflowClient, tmp_path: Path) -> None:
+    port, *ports = (free_port() for _ in range(3))
+    webhook = registered(tracking, f"http://127.0.0.1:{port}/")
+
+    with rolling_over(tracking, tmp_path, port, ports):
+        tried = tracking.test_webhook(webhook.webhook_id)
+        before = [asked(each) for each in ports]
+        tracking.set_registered_model_alias("levels", "champion", "5")
+        answers: list[int | None] = []
+        deadline = time.monotonic() + 120
+        while [asked(each) for each in ports] != [LEVELS[4]] * 2:
+            assert time.monotonic() < deadline, answers
+            answers.append(proxied(ports))
+            time.sleep(0.1)
+
+    assert (tried.success, tried.response_status) == (True, 204)
+    assert before == [LEVELS[1]] * 2
+    assert set(answers) == {LEVELS[1], LEVELS[4]}
