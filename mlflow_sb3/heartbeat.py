@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import os
 import platform
-import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
-from mlflow_sb3 import ancestry, state
+from mlflow_sb3 import ancestry, interruption, state
 
 BEAT = "mlflow_sb3.heartbeat"
 """Tag of a run: seconds since 1970, by the clock of the machine that it runs on."""
@@ -38,7 +37,7 @@ def beating(run_id: str, *, parents: tuple[int, ...] | None = None) -> Iterator[
 
     Args:
         run_id: Of the active run.
-        parents: Who started this process; when they are gone, it gets SIGTERM.
+        parents: Who started this process; when they are gone, it gets ``interruption.ORPHANED``.
     """
     over = threading.Event()
     MlflowClient().set_tag(run_id, BEAT, f"{time.time():.0f}")
@@ -164,6 +163,6 @@ def _beat(run_id: str, over: threading.Event) -> None:
 def _watch_parents(parents: tuple[int, ...], over: threading.Event) -> None:
     while not over.is_set():
         if ancestry.parents() != parents:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), interruption.ORPHANED)
             return
         over.wait(_PARENTS)

@@ -11,6 +11,9 @@ from contextlib import contextmanager
 from types import FrameType
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+ORPHANED = signal.SIGUSR1
+"""What a process sends to itself when those who started it are gone: as SIGTERM, but never a second one. Who stops a container or a service
+sends SIGTERM to every process, and ``mlflow run``, which ends at once, is then gone while its steps make their snapshots."""
 TAG = "mlflow_sb3.interrupted"
 """Tag of a run: the signal that ended it. ``mlflow run`` of MLflow 3.17, when it gets Ctrl-C, calls such a run FAILED afterwards."""
 TOGETHER = 1.0
@@ -70,13 +73,13 @@ def _handled(stop: Stop, react: Callable[[], None]) -> Iterator[None]:
     def handle(number: int, _: FrameType | None) -> None:
         nonlocal first
         if stop.requested is None:
-            stop.requested, first = number, time.monotonic()
+            stop.requested, first = signal.SIGTERM if number == ORPHANED else number, time.monotonic()
             react()
-        elif time.monotonic() - first > TOGETHER:
+        elif number != ORPHANED and time.monotonic() - first > TOGETHER:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
 
-    before = [(number, signal.signal(number, handle)) for number in SIGNALS]
+    before = [(number, signal.signal(number, handle)) for number in (*SIGNALS, ORPHANED)]
     try:
         yield
     finally:

@@ -146,7 +146,7 @@ def test_a_process_ends_with_the_one_that_started_it(run: Run) -> None:
         rest = parent.stdout.read()
 
     assert time.monotonic() - start < 20
-    assert rest == ""  # SIGTERM, which nothing handles here
+    assert rest == ""  # a signal that nothing handles here
 
 
 def test_state_lies_where_xdg_says_and_elsewhere_without_a_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

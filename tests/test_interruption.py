@@ -62,6 +62,17 @@ def test_signals_that_come_together_are_one() -> None:
     assert stop.requested == signal.SIGINT
 
 
+def test_whoever_started_it_may_be_gone_while_it_stops(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interruption, "TOGETHER", 0.0)
+    with interruption.deferred() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), interruption.ORPHANED)
+    with interruption.deferred() as orphan:
+        os.kill(os.getpid(), interruption.ORPHANED)
+
+    assert (stop.requested, orphan.requested) == (signal.SIGINT, signal.SIGTERM)
+
+
 def test_a_second_signal_ends_the_process() -> None:
     process = subprocess.Popen([sys.executable, "-c", SLEEPING], stdout=subprocess.PIPE)
     with process:
