@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -19,6 +20,8 @@ import yaml
 from mlflow import MlflowClient
 
 from mlflow_sb3 import heartbeat, lease
+from tests.faults.test_main import snapshots, until
+from tests.project.conftest import Place
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "schedules"
@@ -135,3 +138,21 @@ def cron(table: str) -> Iterator[None]:
         if daemon.poll() is None:
             subprocess.run([*AS_ROOT, "kill", str(daemon.pid)], check=True)
         daemon.wait()
+
+
+@pytest.mark.slow
+def test_a_container_that_is_stopped_waits_for_the_snapshot_and_gives_the_lease_back(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    place.client.search_experiments()
+    command = [str(FOLDER / "entrypoint"), "-P", "algo=ppo", "-P", "timesteps=500000", "-P", "exclusive=true"]
+    with (tmp_path / "log.txt").open("w") as log:
+        container = subprocess.Popen(command, env=place.environment(), stdout=log, stderr=log, start_new_session=True)
+    until(snapshots)
+
+    container.terminate()
+
+    assert container.wait(90) == 128 + signal.SIGTERM
+    assert {run.info.status for run in place.runs()} == {"KILLED"}
+    assert len(place.runs()) == 2
+    assert place.client.search_model_versions("name = 'cartpole-v1-ppo.lease'") == []
+    assert len(place.client.search_registered_models()) == 1
