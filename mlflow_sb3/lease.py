@@ -157,6 +157,6 @@ def _explained(name: str) -> Iterator[None]:
         if error.error_code != "PERMISSION_DENIED":
             raise
         raise MlflowException(
-            f"this user may not take the lease {name}: {error} Ask for MANAGE on that registered model, "
+            f"this user may not take the lease {name}: {error}. Ask for MANAGE on that registered model, "
             "and for READ on the experiment of the run that holds it; or leave exclusive=true out."
         ) from error

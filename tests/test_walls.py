@@ -50,7 +50,7 @@ def test_neither_torch_nor_sb3_is_loaded_by_what_acts_judges_and_registers() -> 
         "mlflow_sb3",
         *(f"mlflow_sb3.{name}" for name in ("policy", "inputs", "observations", "distribution", "serving", "wrappers", "evaluation")),
         *(f"mlflow_sb3.{name}" for name in ("comparison", "registry", "contender", "promotion", "rollback", "replay", "flavor")),
-        *(f"mlflow_sb3.{name}" for name in ("tracker", "resumption", "story", "heartbeat", "provenance", "reproduction")),
+        *(f"mlflow_sb3.{name}" for name in ("tracker", "resumption", "story", "heartbeat", "lease", "provenance", "reproduction")),
     ]
 
     loaded = python(
