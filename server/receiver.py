@@ -21,7 +21,7 @@ from mlflow.webhooks.constants import (
 )
 
 FRESH = 300.0
-"""Seconds that the timestamp of a delivery may be away from this clock; MLflow signs a delivery once, and tries it for two and a half minutes at the most."""
+"""Seconds that the timestamp of a delivery may be away from this clock; MLflow signs once for all its tries, which may take two minutes."""
 LARGEST = 65536
 """Bytes of a delivery; one of an alias has a few hundred."""
 
