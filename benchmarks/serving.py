@@ -37,8 +37,10 @@ class Start:
 def environment(requirements: Path, folder: Path) -> Path:
     """A virtual environment with what a model requires; returns its Python."""
     python = folder / "bin" / "python"
-    subprocess.run([sys.executable, "-m", "uv", "venv", "--quiet", "--python", sys.executable, str(folder)], check=True)
-    subprocess.run([sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", str(python), "-r", str(requirements)], check=True)
+    uv = [sys.executable, "-m", "uv"]
+    subprocess.run([*uv, "venv", "--quiet", "--python", sys.executable, str(folder)], check=True)
+    install = [*uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", str(python), "-r", str(requirements)]
+    subprocess.run(install, check=True)
     return python
 
 
@@ -103,7 +105,7 @@ def main(repeats: int) -> None:
             "our model, its requirements": partial(start, python, folder / "ours"),
             "a plain wrapper, this environment": partial(start, Path(sys.executable), folder / "plain"),
         }
-        for first in starts.values():  # compiles what was just installed
+        for first in starts.values():  # reads the files from the disk
             first()
         megabytes = size(folder / "environment")
         ours, plain = (measured := report.alternate(repeats, starts)).values()
