@@ -163,7 +163,12 @@ def _password(user: str, folder: Path, given: str | None) -> str:
 
 def _write_config(folder: Path, database: str, default_permission: str) -> Path:
     config = configparser.RawConfigParser()
-    config["mlflow"] = {"default_permission": default_permission, "database_uri": database, "admin_username": ADMIN}
+    config["mlflow"] = {
+        "default_permission": default_permission,
+        "database_uri": database,
+        "admin_username": ADMIN,
+        "auth_cache_ttl_seconds": "300",  # checking a password takes long on purpose, and MLflow does it for every request, twice
+    }
     text = io.StringIO()
     config.write(text)
     path = folder / "auth.ini"
