@@ -140,6 +140,8 @@ def log_model(
             f"signing_key={os.fspath(signing_key)!r} signs a registered version, and none is registered; give registered_model_name too."
         )
     registry.check_keys(signing_key)
+    if registered_model_name is not None:
+        registry.check_registration(registered_model_name)
     info: ModelInfo = Model.log(
         artifact_path=artifact_path,
         flavor=agent.prepare(sb3_model, environment, inference=inference, image_input=image_input),

@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES, MLFLOW_HTTP_REQUEST_TIMEOUT
 from mlflow.exceptions import MlflowException
 
-from mlflow_sb3 import settings
+from mlflow_sb3 import rights, settings
 
 LEASE = 30.0
 """Seconds after which a lock that has not changed hands is taken from a holder who must be dead: alive, it takes a second."""
@@ -25,6 +25,8 @@ MARK = "mlflow-sb3 lock "
 _IMPATIENT = {MLFLOW_HTTP_REQUEST_MAX_RETRIES.name: "1", MLFLOW_HTTP_REQUEST_TIMEOUT.name: "10"}
 """A holder does not wait for a server for longer than the lease."""
 _MISSING = "RESOURCE_DOES_NOT_EXIST"
+_HIDDEN = ""
+"""Token of a lock that this user cannot read: another user's, or none, where rights are given one by one."""
 
 
 class LostError(MlflowException):
@@ -74,9 +76,11 @@ def _acquire(lock: Lock) -> None:
         holder = _holder(lock.name)
         if holder != last:
             last, since = holder, time.monotonic()
-        elif holder is not None and time.monotonic() - since > LEASE:
+        elif holder and time.monotonic() - since > LEASE:
             _delete(lock.name, holder)
-    raise MlflowException(f"{lock.name} was held by others for {PATIENCE:.0f} s; call again, or delete that registered model.")
+    raise MlflowException(
+        f"{lock.name} was held by others for {PATIENCE:.0f} s; call again, or have its owner or an admin delete that registered model."
+    )
 
 
 def _created(lock: Lock) -> bool:
@@ -90,10 +94,12 @@ def _created(lock: Lock) -> bool:
 
 
 def _holder(name: str) -> str | None:
-    """The token of who holds a lock; None when nobody does."""
+    """The token of who holds a lock; None when nobody does, or ``_HIDDEN``."""
     try:
         found = MlflowClient().get_registered_model(name)
     except MlflowException as error:
+        if error.error_code == rights.DENIED:
+            return _HIDDEN
         if error.error_code != _MISSING:
             raise
         return None
@@ -111,5 +117,8 @@ def _delete(name: str, token: str) -> None:
     try:
         MlflowClient().delete_registered_model(name)
     except MlflowException as error:
+        if error.error_code == rights.DENIED:
+            left = f"registered model {name}, which a process of another user has left behind"
+            raise rights.refusal("MANAGE", left, remedy="ask its owner or an admin to delete it") from error
         if error.error_code != _MISSING:
             raise

@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from tqdm import tqdm
 
-from mlflow_sb3 import lock, match, promotion_run, record, registry, reigns, servable, words
+from mlflow_sb3 import lock, match, promotion_run, record, registry, reigns, rights, servable, words
 from mlflow_sb3.comparison import Gate
 from mlflow_sb3.record import Record
 from mlflow_sb3.registry import Version
@@ -54,9 +54,11 @@ def promote(challenger: Version, terms: Terms, *, progress: bool = False) -> Rec
         The record, as ``promotion.json`` has it.
 
     Raises:
-        MlflowException: Nothing could be decided, as where a version cannot be loaded or served; the record says so.
+        MlflowException: Nothing could be decided, as where a version cannot be loaded or served; the record says so. Or the user may
+            not promote, and nothing was done.
     """
     run = active_run()
+    rights.check("MANAGE", model=challenger.name)
     reigns.finish_interrupted(challenger.name, terms.alias)
     earlier: list[Record] = []
     while True:

@@ -9,7 +9,7 @@ import mlflow
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from mlflow_sb3 import pictures, record, words
+from mlflow_sb3 import pictures, record, rights, words
 from mlflow_sb3.record import Record
 from mlflow_sb3.registry import Version
 
@@ -24,7 +24,7 @@ def illustrate(promotion: Record, version: Version) -> None:
     if "episodes" not in promotion:
         return
     folder = f"promotion/{len(promotion['earlier']) + 1}" if promotion["earlier"] else "promotion"
-    mlflow.log_metrics(record.metrics(promotion), model_id=version.model_id)
+    rights.log_metrics(record.metrics(promotion), version.model_id)
     mlflow.log_table(promotion["episodes"], f"{folder}/episodes.json")
     mlflow.log_figure(pictures.paired(promotion), f"{folder}/returns.png")
 

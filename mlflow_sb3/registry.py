@@ -20,6 +20,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.utils.models import get_model_name_and_version
 from mlflow.utils.uri import is_models_uri
 
+from mlflow_sb3 import rights
+
 if TYPE_CHECKING:
     from mlflow_sb3.signing import KeyPath
 
@@ -88,11 +90,28 @@ def check_exists(name: str) -> None:
     try:
         MlflowClient().get_registered_model(name)
     except MlflowException as error:
+        if error.error_code == rights.DENIED:
+            raise rights.refusal("READ", f"registered model {name}") from error
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
         raise MlflowException.invalid_parameter_value(
             f"registered model {name!r} does not exist on {mlflow.get_registry_uri()}; train and log an agent of that name first."
         ) from error
+
+
+def check_registration(name: str) -> None:
+    """Refuse who may not add a version to a registered model; one that does not exist yet belongs to whoever makes it.
+
+    Raises:
+        MlflowException: The user may not.
+    """
+    try:
+        MlflowClient().get_registered_model(name)
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", rights.DENIED):  # the server does not say which to who may read neither
+            raise
+    else:
+        rights.check("EDIT", model=name)
 
 
 def check_crown(alias: str) -> None:
@@ -120,7 +139,7 @@ def find(name: str, *, alias: str | None = None, number: int | None = None) -> V
             return _version(client.get_model_version(name, str(number)))
         return _version(client.get_model_version_by_alias(name, str(alias)))
     except MlflowException as error:
-        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", rights.DENIED):
             raise
         check_exists(name)
         raise MlflowException.invalid_parameter_value(_missing(name, alias, number)) from error

@@ -8,7 +8,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
-from mlflow_sb3 import lock, promotion, promotion_run, record, registry, reigns, servable
+from mlflow_sb3 import lock, promotion, promotion_run, record, registry, reigns, rights, servable
 from mlflow_sb3.record import Record
 from mlflow_sb3.registry import Version
 from mlflow_sb3.reigns import Move, Reigns
@@ -30,9 +30,10 @@ def roll_back(name: str, alias: str = "champion", *, why: str = "", public_key: 
         public_key: See ``registry.fetch``.
 
     Raises:
-        MlflowException: Nobody bore the alias before, that version cannot be served, or the alias moved meanwhile.
+        MlflowException: The user may not, nobody bore the alias before, that version cannot be served, or the alias moved meanwhile.
     """
     run = promotion.active_run()
+    rights.check("MANAGE", model=name)
     reigns.finish_interrupted(name, alias)
     found = reigns.read(name, alias)
     if found.champion is not None and _was_interrupted(found):

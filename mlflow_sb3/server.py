@@ -1,6 +1,8 @@
-"""The tracking server: whether it answers."""
+"""The tracking server: whether it answers, and lets us in."""
 
 from __future__ import annotations
+
+import re
 
 import mlflow
 from mlflow import MlflowClient
@@ -13,6 +15,9 @@ from sqlalchemy.pool import NullPool
 
 from mlflow_sb3 import settings
 
+_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]*@")
+_SOURCES = ("mlflow.source.name", "mlflow.source.git.repoURL")
+"""Tags in which MLflow keeps where a project comes from, with the token that may stand in that."""
 _DATABASES = ("mssql", "mysql", "postgresql", "sqlite")
 
 
@@ -20,9 +25,15 @@ def check() -> None:
     """Connect to the database, or ask the server for one experiment, and give up in seconds where MLflow's own retries take minutes.
 
     Raises:
-        MlflowException: It does not answer.
+        MlflowException: It does not answer, or does not know the user; or a password stands where MLflow would print it.
     """
     uri = mlflow.get_tracking_uri()
+    for one in (uri, mlflow.get_registry_uri()):
+        if one.startswith("http") and _CREDENTIALS.search(one):
+            raise MlflowException.invalid_parameter_value(
+                f"{shown(one)} holds a login, which MLflow prints with every run; "
+                "leave it out, and set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
+            )
     try:
         if uri.partition(":")[0].partition("+")[0] in _DATABASES:
             create_engine(uri, poolclass=NullPool).connect().close()
@@ -34,9 +45,23 @@ def check() -> None:
         try:
             MlflowClient().search_experiments(ViewType.ALL, max_results=1)
         except MlflowException as error:
+            if error.error_code == "UNAUTHENTICATED":
+                raise MlflowException(
+                    f"tracking server {uri} does not know this user with this password; "
+                    "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
+                ) from error
             raise MlflowException(
                 f"tracking server {shown(uri)} does not answer: {error}. Set MLFLOW_TRACKING_URI to one that does."
             ) from error
+
+
+def hide_credentials(run_id: str) -> None:
+    """Take a token out of the tags in which MLflow says where a project comes from, such as https://token@host/repository."""
+    client = MlflowClient()
+    tags = client.get_run(run_id).data.tags
+    for key in _SOURCES:
+        if key in tags and _CREDENTIALS.search(tags[key]):
+            client.set_tag(run_id, key, _CREDENTIALS.sub("", tags[key]))
 
 
 def shown(uri: str) -> str:

@@ -64,6 +64,7 @@ class TrainingRun:
         When a run was killed in the middle of this, the next one finishes its version.
         """
         registry.check_keys(signing_key)
+        registry.check_registration(name)
         tags: dict[str, str] = {INFERENCE: inference, _IMAGE_INPUT: image_input}
         if (begun := self._begun(name, tags, signed=signing_key is not None)) is not None:
             registry.set_alias(name, alias, begun.number)

@@ -26,7 +26,7 @@ from steps.step import Step, VersionNumber, public_key_option
 @click.option("--video", default=False, show_default=True, type=bool, help="Film the first episode.")
 def evaluate(model_name: str, alias: str, number: int | None, episodes: int, seed: int, public_key: str, video: bool) -> None:
     """Play EPISODES fresh episodes with an agent and log their returns."""
-    from mlflow_sb3 import contender, environment, evaluation, pictures, registry
+    from mlflow_sb3 import contender, environment, evaluation, pictures, registry, rights
 
     version = registry.find(model_name, alias=alias, number=number)
     agent = contender.load(version, public_key=public_key or None)
@@ -35,7 +35,7 @@ def evaluate(model_name: str, alias: str, number: int | None, episodes: int, see
         played = agent.play(seeds, on_episode=bar.update)
     summary = evaluation.summarize(played)
     mlflow.set_tag("mlflow_sb3.version", str(version))
-    mlflow.log_metrics(summary.metrics("evaluation/"), model_id=version.model_id)
+    rights.log_metrics(summary.metrics("evaluation/"), version.model_id)
     mlflow.log_table(played.table(), "evaluation/episodes.json")
     mlflow.log_figure(pictures.histogram(played, f"{version}: {episodes} episodes"), "evaluation/returns.png")
     if video:

@@ -15,7 +15,7 @@ import mlflow
 from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES, MLFLOW_HTTP_REQUEST_TIMEOUT
 from mlflow.exceptions import MlflowException
 
-from mlflow_sb3 import ancestry, delivery, heartbeat, interruption, server, settings
+from mlflow_sb3 import ancestry, delivery, heartbeat, interruption, rights, server, settings
 from mlflow_sb3.interruption import Interrupted
 
 ALGORITHMS = "a2c, ars, crossq, ddpg, dqn, ppo, ppo_lstm, ppo_mask, qrdqn, sac, td3, tqc or trpo."
@@ -64,6 +64,7 @@ def _run() -> Iterator[str]:
     try:
         server.check()
         with interruption.immediate(), mlflow.start_run() as run, _recorded_end(), heartbeat.beating(run.info.run_id, parents=parents):
+            server.hide_credentials(run.info.run_id)
             heartbeat.bury(run.info.experiment_id)
             yield run.info.run_id
     except click.ClickException:
@@ -93,7 +94,9 @@ def _recorded_end() -> Iterator[None]:
 
 def _line(error: Exception) -> str:
     """The message in one line; the kind stands before it where no message was written for a user."""
-    if isinstance(error, click.ClickException):
+    if denied := rights.explain(error):
+        message = denied
+    elif isinstance(error, click.ClickException):
         message = error.format_message()
     elif isinstance(error, (MlflowException, OSError, ValueError)):
         message = str(error)

@@ -25,7 +25,7 @@ from steps.rollback import rollback
 from steps.train import train
 
 ROOT = Path(__file__).parents[1]
-SOURCES = sorted([*(ROOT / "mlflow_sb3").glob("*.py"), *(ROOT / "steps").glob("*.py")])
+SOURCES = sorted(path for folder in ("mlflow_sb3", "steps", "server") for path in (ROOT / folder).glob("*.py"))
 ENTRY_POINTS: dict[str, Any] = yaml.safe_load((ROOT / "MLproject").read_text())["entry_points"]
 COMMANDS: dict[str, click.Command] = {
     "main": main,
@@ -51,6 +51,7 @@ def test_neither_torch_nor_sb3_is_loaded_by_what_acts_judges_and_registers() -> 
         *(f"mlflow_sb3.{name}" for name in ("policy", "inputs", "observations", "distribution", "serving", "wrappers", "evaluation")),
         *(f"mlflow_sb3.{name}" for name in ("comparison", "registry", "contender", "promotion", "rollback", "replay", "flavor")),
         *(f"mlflow_sb3.{name}" for name in ("tracker", "resumption", "story", "heartbeat", "lease", "provenance", "reproduction")),
+        *("mlflow_sb3.rights", "server.rollover"),
     ]
 
     loaded = python(

@@ -1,0 +1,99 @@
+"""Rights on a tracking server with a login: asked for before any work is done, and named where they are missing."""
+
+from __future__ import annotations
+
+import logging
+import re
+from typing import Any, Literal
+
+import mlflow
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
+from mlflow.utils.credentials import get_default_host_creds
+from mlflow.utils.rest_utils import http_request
+
+Right = Literal["READ", "EDIT", "MANAGE"]
+
+DENIED = "PERMISSION_DENIED"
+"""Error code of what MLflow refuses; it says no more than that."""
+_ORDER = ("READ", "USE", "EDIT", "MANAGE")
+_ENDPOINT = re.compile(r"/(?:api|ajax-api)/\d\.\d/(mlflow(?:-artifacts)?/[\w/-]+)")
+_READS = ("get", "search", "list")
+
+_logger = logging.getLogger(__name__)
+
+
+def check(right: Right, *, model: str | None = None, experiment: str | None = None) -> None:
+    """Refuse who lacks a right, where the server knows rights and tells them.
+
+    Args:
+        right: ``MANAGE`` includes ``EDIT``, and that includes ``READ``.
+        model: Name of a registered model.
+        experiment: Id of an experiment.
+
+    Raises:
+        MlflowException: The user has less; the message says who lacks what.
+    """
+    kind, resource = ("registered_model", model) if model is not None else ("experiment", experiment)
+    user = _ask("2.0/mlflow/users/current", {}).get("user")
+    if user is None or user["is_admin"]:
+        return
+    question = {"username": user["username"], "resource_type": kind, "resource_id": resource}
+    has = _ask("3.0/mlflow/users/permissions/get", question).get("permission")
+    if has is not None and (has not in _ORDER or _ORDER.index(has) < _ORDER.index(right)):
+        raise refusal(right, f"{kind.replace('_', ' ')} {resource}", user=user["username"], has=has)
+
+
+def refusal(
+    right: str, what: str, *, user: str | None = None, has: str | None = None, remedy: str = "ask its owner or an admin for it"
+) -> MlflowException:
+    """The error that says who lacks what, and who can give it."""
+    who = f"user {user or _user()!r}"
+    held = f", and has {has}" if has in _ORDER else ""
+    return MlflowException(f"{who} lacks {right} on {what}{held}; {remedy}.", error_code=PERMISSION_DENIED)
+
+
+def explain(error: Exception) -> str | None:
+    """What is missing, in one line, where the server refused a call; None for every other error."""
+    denied = getattr(error, "error_code", None) == DENIED
+    forbidden = getattr(getattr(error, "response", None), "status_code", None) == 403  # noqa: PLR2004 of HTTP, as the artifacts have it
+    found = _ENDPOINT.search(str(error))
+    if not (denied or forbidden) or found is None:
+        return None
+    call = found[1]
+    what = "registered model" if re.search("registered-models|model-versions", call) else "experiment"
+    return f"{refusal(_needed(call), f'the {what} that {call} is about').message}"
+
+
+def log_metrics(metrics: dict[str, float], model_id: str) -> None:
+    """Log metrics on the active run, and on a model where the user may write to it: that takes ``EDIT`` on the model's experiment."""
+    try:
+        mlflow.log_metrics(metrics, model_id=model_id)
+    except MlflowException as error:
+        if error.error_code != DENIED:
+            raise
+        _logger.warning("metrics are on this run alone: user %r lacks EDIT on the experiment of model %s", _user(), model_id)
+        mlflow.log_metrics(metrics)
+
+
+def _needed(call: str) -> str:
+    """The right that a call of MLflow's REST API takes."""
+    verb = call.rpartition("/")[2]
+    if verb.startswith(_READS):
+        return "READ"
+    of_a_run = call.startswith("mlflow/runs/")
+    return "MANAGE" if verb.startswith("delete") and not of_a_run else "EDIT"
+
+
+def _user() -> str:
+    return str(_ask("2.0/mlflow/users/current", {}).get("user", {}).get("username", "(not logged in)"))
+
+
+def _ask(path: str, question: dict[str, Any]) -> dict[str, Any]:
+    """Ask the server; nothing where it knows no users, as a database or a server without a login."""
+    uri = mlflow.get_registry_uri()
+    if not uri.startswith("http"):
+        return {}
+    answer = http_request(get_default_host_creds(uri), f"/api/{path}", "GET", params=question, raise_on_status=False)  # type: ignore[no-untyped-call]
+    answered: dict[str, Any] = answer.json() if answer.status_code == 200 else {}  # noqa: PLR2004 of HTTP
+    return answered

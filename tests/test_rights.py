@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import mlflow
+import pytest
+import requests
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
+
+from mlflow_sb3 import rights, server
+
+
+@pytest.mark.usefixtures("store")
+def test_a_store_without_a_login_refuses_nobody() -> None:
+    rights.check("MANAGE", model="agent")
+    rights.check("EDIT", experiment="0")
+
+
+@pytest.mark.usefixtures("store")
+@pytest.mark.parametrize(
+    ("call", "lacks"),
+    [
+        ("mlflow/runs/create", "lacks EDIT on the experiment"),
+        ("mlflow/runs/get", "lacks READ on the experiment"),
+        ("mlflow/model-versions/set-tag", "lacks EDIT on the registered model"),
+        ("mlflow/registered-models/delete", "lacks MANAGE on the registered model"),
+        ("mlflow/model-versions/delete-tag", "lacks MANAGE on the registered model"),
+        ("mlflow/runs/delete-tag", "lacks EDIT on the experiment"),
+    ],
+)
+def test_what_the_server_refuses_is_named(call: str, lacks: str) -> None:
+    error = MlflowException(
+        f"API request to endpoint /api/2.0/{call} failed with error code 403 != 200. Response body: 'Permission denied'", PERMISSION_DENIED
+    )
+
+    assert rights.explain(error) == f"user '(not logged in)' {lacks} that {call} is about; ask its owner or an admin for it."
+
+
+@pytest.mark.usefixtures("store")
+def test_other_errors_are_not_explained() -> None:
+    assert rights.explain(MlflowException("API request to endpoint /api/2.0/mlflow/runs/get failed with error code 500")) is None
+    assert rights.explain(ValueError("/api/2.0/mlflow/runs/get")) is None
+    assert rights.explain(requests.HTTPError("404 for url: http://host/api/2.0/mlflow-artifacts/artifacts/0")) is None
+
+
+def test_a_login_in_the_address_is_refused(store: str) -> None:
+    mlflow.set_tracking_uri("http://alice:secret@127.0.0.1:9")
+
+    with pytest.raises(MlflowException, match=r"http://alice:\*\*\*@127\.0\.0\.1:9 holds a login, .* set MLFLOW_TRACKING_USERNAME"):
+        server.check()
+
+    mlflow.set_tracking_uri(store)
+
+
+@pytest.mark.usefixtures("store")
+def test_a_token_is_taken_out_of_where_a_project_comes_from() -> None:
+    client = MlflowClient()
+    tags = {"mlflow.source.name": "https://token@host/a.git#b", "mlflow.source.git.repoURL": "https://me:token@host/a.git", "other": "a@b"}
+    with mlflow.start_run(tags=tags) as run:
+        server.hide_credentials(run.info.run_id)
+
+    found = client.get_run(run.info.run_id).data.tags
+    assert found["mlflow.source.name"] == "https://host/a.git#b"
+    assert found["mlflow.source.git.repoURL"] == "https://host/a.git"
+    assert found["other"] == "a@b"
