@@ -1,0 +1,73 @@
+"""People of a team, each on a machine of their own: another home, another clone, another virtual environment."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import sysconfig
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from server import process
+from server import trial as trial_server
+from server.trial import Trial
+from tests.project.conftest import ROOT, Place
+
+
+@dataclass(frozen=True)
+class Person:
+    """A user of the server, with an experiment that is called after them."""
+
+    name: str
+    place: Place
+
+    def step(self, name: str, *options: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        """Call a step as a program."""
+        command = [sys.executable, "-m", f"steps.{name}", *options]
+        own = self.place.environment() | {"MLFLOW_EXPERIMENT_NAME": self.name, "PYTHONPATH": str(ROOT)} | variables
+        return subprocess.run(command, cwd=self.place.folder, env=own, capture_output=True, text=True, timeout=600, check=False)
+
+
+def join(trial: Trial, name: str, parent: Path) -> Person:
+    """Add a user of that name, made unique, whose home is a new folder."""
+    user = f"{name}-{uuid.uuid4().hex[:6]}"
+    trial_server.add(trial, user)
+    return at_home(trial, user, parent)
+
+
+def at_home(trial: Trial, user: str, parent: Path) -> Person:
+    """A user in their folder."""
+    home = parent / user
+    home.mkdir(exist_ok=True)
+    quiet = {"MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
+    own = {"HOME": str(home), "XDG_STATE_HOME": str(home / "state")}
+    return Person(user, Place(home, trial.login(user) | own | quiet))
+
+
+@contextmanager
+def git_server(folder: Path) -> Iterator[str]:
+    """The URI of a repository on a git server, with what is committed here. (MLflow takes a `file://` that exists for a folder.)"""
+    subprocess.run(["git", "clone", "--quiet", "--bare", str(ROOT), str(folder / "repository.git")], check=True)
+    port = str(process.free_port())
+    command = ["git", "daemon", "--export-all", f"--base-path={folder}", "--listen=127.0.0.1", f"--port={port}", str(folder)]
+    uri = f"git://127.0.0.1:{port}/repository.git"
+    asked = ["git", "ls-remote", "--quiet", uri]
+    with process.serving(
+        command,
+        ready=lambda: subprocess.run(asked, capture_output=True, check=False).returncode == 0,
+        log=folder / "git.log",
+        variables=os.environ,
+    ):
+        yield uri
+
+
+def virtual_environment(folder: Path) -> Path:
+    """Another virtual environment with the packages of this one; returns the folder of its programs."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
+    (site,) = folder.glob("lib/python*/site-packages")
+    (site / "shared.pth").write_text(sysconfig.get_path("purelib"))
+    return folder / "bin"

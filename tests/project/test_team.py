@@ -1,0 +1,180 @@
+"""A team on one server, over HTTP: what each of them may do, from where, and that no secret gets about."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlflow
+import pytest
+from filelock import FileLock
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from server.trial import Trial
+from tests.project import people
+from tests.project.conftest import ROOT
+from tests.project.people import Person
+
+pytestmark = pytest.mark.slow
+
+
+@dataclass(frozen=True)
+class Team:
+    """A model that one of the team made with `main`, and the rights of the others to it."""
+
+    trial: Trial
+    model: str
+    manager: Person
+    editor: Person
+    reader: Person
+    folder: Path
+    said: str
+    """What `main` printed."""
+
+
+@pytest.fixture(scope="session")
+def team(trial: Trial, tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Team:
+    """One for all workers."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "team"
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            folder.mkdir()
+            manager, editor, reader = (people.join(trial, name, folder) for name in ("mana", "edda", "rita"))
+            names = (manager.name, editor.name, reader.name)
+            given = ["timesteps=300", "episodes=3", f"model_name={manager.name}"]
+            options = [part for parameter in given for part in ("-P", parameter)]
+            command = ["mlflow", "run", str(ROOT), "-e", "main", "--env-manager", "local", "--experiment-name", manager.name, *options]
+            done = manager.place.run(command)
+            assert done.returncode == 0, done.stdout + done.stderr
+            trial.grant(editor.name, "EDIT", model=manager.name)
+            trial.grant(reader.name, "READ", model=manager.name)
+            (folder / "said").write_text(done.stdout + done.stderr)
+            (folder / "names").write_text(" ".join(names))
+    manager, editor, reader = (people.at_home(trial, name, folder) for name in (folder / "names").read_text().split())
+    return Team(trial, manager.name, manager, editor, reader, folder, (folder / "said").read_text())
+
+
+@pytest.fixture
+def admin(team: Team, monkeypatch: pytest.MonkeyPatch) -> Iterator[MlflowClient]:
+    for name, value in team.trial.login().items():
+        monkeypatch.setenv(name, value)
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(team.trial.uri)
+    yield MlflowClient()
+    mlflow.set_tracking_uri(before)
+
+
+def promote(team: Team, person: Person) -> subprocess.CompletedProcess[str]:
+    return person.step("promote", "--model-name", team.model, "--version", "1", "--rule", "force", "--reason", "300 steps are few")
+
+
+def the_line(done: subprocess.CompletedProcess[str]) -> str:
+    """The one line by which a step says why it failed."""
+    assert done.returncode == 1
+    (line,) = (line for line in done.stderr.splitlines() if line.startswith("Error: "))
+    assert "Traceback" not in done.stderr
+    return line
+
+
+def lacking(team: Team, person: Person, right: str, *, has: str) -> str:
+    return f"Error: user '{person.name}' lacks {right} on registered model {team.model}, and has {has}; ask its owner or an admin for it."
+
+
+def runs_of(person: Person, client: MlflowClient) -> list[Run]:
+    """The runs in somebody's experiment, the newest first."""
+    experiment = client.get_experiment_by_name(person.name)
+    return [] if experiment is None else list(client.search_runs([experiment.experiment_id]))
+
+
+def test_main_leaves_its_model_in_the_bucket(team: Team, admin: MlflowClient) -> None:
+    version = admin.get_model_version(team.model, "1")
+    model_id = str(version.source).removeprefix("models:/")
+
+    names = [key.rpartition("/")[2] for key in team.trial.store.objects() if model_id in key]
+
+    assert "Mean reward: " in team.said
+    assert {"MLmodel", "agent.json", "policy.onnx"} <= set(names)
+    assert not (team.manager.place.folder / "mlruns").exists()
+
+
+def test_another_machine_evaluates_from_git_with_the_right_to_read(team: Team, admin: MlflowClient, tmp_path: Path) -> None:
+    admin.set_registered_model_alias(team.model, "best", "1")
+    programs = people.virtual_environment(tmp_path / "venv")
+    given = ["-P", f"model_name={team.model}", "-P", "alias=best", "-P", "episodes=3"]
+    options = ["-e", "evaluate", "--env-manager", "local", "--experiment-name", team.reader.name, *given]
+    own = team.reader.place.environment() | {"PATH": f"{programs}{os.pathsep}/usr/bin{os.pathsep}/bin"}
+
+    with people.git_server(tmp_path) as uri:
+        command = [str(programs / "python"), "-m", "mlflow", "run", uri, *options]
+        done = subprocess.run(command, cwd=tmp_path, env=own, capture_output=True, text=True, timeout=600, check=False)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Mean reward: " in done.stdout
+    assert "metrics are on this run alone" in done.stderr
+    assert "evaluation/mean_return" in next(run for run in runs_of(team.reader, admin) if run.info.status == "FINISHED").data.metrics
+
+
+def test_who_may_read_cannot_register_a_version(team: Team, admin: MlflowClient) -> None:
+    trained = str(admin.get_model_version(team.model, "1").run_id)
+
+    done = team.reader.step("log_model", "--run-id", trained, "--model-name", team.model)
+
+    assert the_line(done) == lacking(team, team.reader, "EDIT", has="READ")
+    assert admin.get_registered_model(team.model).aliases.get("challenger") in (None, "1", "2")
+
+
+def test_who_may_edit_trains_and_logs_but_does_not_promote(team: Team, admin: MlflowClient) -> None:
+    before = admin.get_model_version(team.model, "1")
+    aliases = admin.get_registered_model(team.model).aliases
+
+    trained = team.editor.step("train", "--timesteps", "300")
+    logged = team.editor.step("log_model", "--run-id", runs_of(team.editor, admin)[0].info.run_id, "--model-name", team.model)
+    refused = promote(team, team.editor)
+
+    assert trained.returncode == 0, trained.stderr
+    assert logged.returncode == 0, logged.stderr
+    assert f"Registered {team.model}/" in logged.stdout
+    assert the_line(refused) == lacking(team, team.editor, "MANAGE", has="EDIT")
+    assert [run.info.status for run in runs_of(team.editor, admin)] == ["FAILED", "FINISHED", "FINISHED"]
+    after = admin.get_registered_model(team.model).aliases
+    assert after == aliases | {"challenger": "2"}
+    assert admin.get_model_version(team.model, "1").tags == before.tags
+
+
+def test_who_may_manage_promotes(team: Team, admin: MlflowClient) -> None:
+    done = promote(team, team.manager)
+
+    assert done.returncode == 0, done.stderr
+    assert admin.get_registered_model(team.model).aliases["champion"] == "1"
+    assert not [model.name for model in admin.search_registered_models(f"name = '{team.model}.lock'")]
+
+
+def test_no_secret_is_in_what_is_kept_or_said(team: Team, admin: MlflowClient) -> None:
+    password = team.trial.password(team.manager.name)
+    with_password = team.trial.uri.replace("://", f"://{team.manager.name}:{password}@")
+    refused = team.manager.step("evaluate", "--model-name", team.model, "--version", "1", MLFLOW_TRACKING_URI=with_password)
+    unknown = team.manager.step("evaluate", "--model-name", team.model, MLFLOW_TRACKING_PASSWORD=f"not {password}")
+    secrets = [team.trial.store.secret, *(team.trial.password(one.name) for one in (team.manager, team.editor, team.reader))]
+
+    kept = dict(team.trial.store.objects())
+    kept |= {str(path): path.read_bytes() for path in team.folder.rglob("*") if path.is_file()}
+    kept |= {str(path): path.read_bytes() for path in team.trial.folder.glob("*.log")}
+    kept |= {f"{run.info.run_id}": repr((run.info.__dict__, run.data.to_dictionary())).encode() for run in all_runs(admin)}
+    kept |= {model.name: repr(model).encode() for model in admin.search_registered_models()}
+    kept |= {f"{found.name}/{found.version}": repr(found).encode() for found in admin.search_model_versions()}
+    kept |= {"said": (team.said + refused.stdout + refused.stderr + unknown.stdout + unknown.stderr).encode()}
+
+    assert the_line(refused).startswith(f"Error: {with_password.replace(password, '***')} holds a login, which MLflow prints")
+    assert the_line(unknown).startswith(f"Error: tracking server {team.trial.uri} does not know this user with this password; set ")
+    assert len(kept) > 40
+    assert [name for name, content in kept.items() if any(secret.encode() in content for secret in secrets)] == []
+
+
+def all_runs(client: MlflowClient) -> list[Run]:
+    experiments = [found.experiment_id for found in client.search_experiments()]
+    return list(client.search_runs(experiments, max_results=1000))
