@@ -20,10 +20,11 @@ import pytest
 from click.testing import CliRunner
 
 from mlflow_sb3 import registry
+from server.process import free_port
 from server.receiver import LARGEST, Receiver
 from server.rollover import SECRET, Rollover, rollover
 from tests.conftest import Keys
-from tests.project.conftest import ROOT, free_port
+from tests.project.conftest import ROOT
 
 KEY = b"a secret of the test"
 ABOUT = {"name": "levels", "alias": "champion", "version": "2"}

@@ -18,8 +18,9 @@ from mlflow import MlflowClient
 from mlflow.entities.webhook import Webhook, WebhookAction, WebhookEntity, WebhookEvent
 
 from mlflow_sb3 import registry
+from server.process import free_port
 from tests.conftest import LEVELS
-from tests.project.conftest import ROOT, Place, free_port, serving
+from tests.project.conftest import ROOT, Place, serving
 
 pytestmark = pytest.mark.slow
 
