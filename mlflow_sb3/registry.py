@@ -21,6 +21,7 @@ from mlflow.store.artifact.utils.models import get_model_name_and_version
 from mlflow.utils.uri import is_models_uri
 
 from mlflow_sb3 import rights
+from mlflow_sb3.rights import Right
 
 if TYPE_CHECKING:
     from mlflow_sb3.signing import KeyPath
@@ -36,6 +37,10 @@ DIGEST = "mlflow_sb3.digest"
 SIGNATURE = "mlflow_sb3.signature"
 """Tag of a model version: Ed25519 signature of its digest, in base64."""
 
+_MISSING = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+"""What MLflow says where there is no such model or version, and where there is no such alias."""
+_PAGE, _PAGES = 100, 10
+"""Trainings that one call is about, whose ids have room in one address, and how often the next ones are asked for."""
 _WRITTEN_BY_MLFLOW = Path("registered_model_meta")
 """MLflow writes this file into a model that it downloads; it is no part of the model, and nothing is read from it."""
 
@@ -99,8 +104,15 @@ def check_exists(name: str) -> None:
         ) from error
 
 
-def check_registration(name: str) -> None:
+def check_registration(name: str, right: Right = "EDIT") -> bool:
     """Refuse who may not add a version to a registered model; one that does not exist yet belongs to whoever makes it.
+
+    Args:
+        name: Of the registered model.
+        right: That is needed; ``MANAGE`` to promote the version too.
+
+    Returns:
+        Whether there is one, as far as this user can see.
 
     Raises:
         MlflowException: The user may not.
@@ -110,8 +122,9 @@ def check_registration(name: str) -> None:
     except MlflowException as error:
         if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", rights.DENIED):  # the server does not say which to who may read neither
             raise
-    else:
-        rights.check("EDIT", model=name)
+        return False
+    rights.check(right, model=name)
+    return True
 
 
 def check_crown(alias: str) -> None:
@@ -139,7 +152,7 @@ def find(name: str, *, alias: str | None = None, number: int | None = None) -> V
             return _version(client.get_model_version(name, str(number)))
         return _version(client.get_model_version_by_alias(name, str(alias)))
     except MlflowException as error:
-        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", rights.DENIED):
+        if error.error_code not in (*_MISSING, rights.DENIED):
             raise
         check_exists(name)
         raise MlflowException.invalid_parameter_value(_missing(name, alias, number)) from error
@@ -147,49 +160,75 @@ def find(name: str, *, alias: str | None = None, number: int | None = None) -> V
 
 def champion(name: str, alias: str) -> Version | None:
     """The version that bears an alias, or None when none does yet."""
-    aliases = MlflowClient().get_registered_model(name).aliases
-    return find(name, number=int(aliases[alias])) if alias in aliases else None
+    try:
+        return _version(MlflowClient().get_model_version_by_alias(name, alias))
+    except MlflowException as error:
+        if error.error_code not in _MISSING:
+            raise
+        check_exists(name)
+        return None
 
 
 def best(name: str, alias: str, experiment_id: str, top: int) -> list[Version]:
     """The versions whose trainings in an experiment scored best, the best one first, without the champion and what was rolled back.
 
+    Only the thousand best trainings of the experiment are looked at.
+
     Raises:
         MlflowException: There is none.
     """
-    check_exists(name)
-    client = MlflowClient()
-    numbers: dict[str | None, int] = {}
-    for found in _versions(name):
-        if ROLLED_BACK not in found.tags:
-            numbers[found.run_id] = max(int(found.version), numbers.get(found.run_id, 0))
-    runs = client.search_runs([experiment_id], f"metrics.`{SCORE}` > -1e308", order_by=[f"metrics.`{SCORE}` DESC"], max_results=1000)
     reigning = champion(name, alias)
-    scored = [numbers[run.info.run_id] for run in runs if run.info.run_id in numbers]
-    chosen = [number for number in scored if reigning is None or number != reigning.number][:top]
+    chosen: list[Version] = []
+    for run_ids in _best_runs(experiment_id):
+        versions = [found for found in _of_runs(name, run_ids) if ROLLED_BACK not in found.tags]
+        last = {found.run_id: _version(found) for found in sorted(versions, key=lambda found: int(found.version))}
+        scored = [last[run_id] for run_id in run_ids if run_id in last]
+        chosen += [found for found in scored if reigning is None or found.number != reigning.number]
+        if len(chosen) >= top:
+            break
     if not chosen:
         raise MlflowException.invalid_parameter_value(
             f"no version of {name} but the champion comes from a training of this experiment; name the experiment, or train first."
         )
-    return [find(name, number=number) for number in chosen]
+    return chosen[:top]
 
 
-def numbers(name: str) -> set[int]:
-    """The versions that there are."""
-    return {int(found.version) for found in _versions(name)}
+def _best_runs(experiment_id: str) -> Iterator[list[str]]:
+    """The ids of an experiment's trainings by their scores, the best one first, a page at a time."""
+    order, token = [f"metrics.`{SCORE}` DESC"], None
+    for _ in range(_PAGES):
+        page = MlflowClient().search_runs(
+            [experiment_id], f"metrics.`{SCORE}` > -1e308", order_by=order, max_results=_PAGE, page_token=token
+        )
+        yield [run.info.run_id for run in page]
+        token = page.token
+        if not token:
+            return
 
 
-def _versions(name: str) -> list[ModelVersion]:
-    quote = '"' if "'" in name else "'"
-    return list(MlflowClient().search_model_versions(f"name={quote}{name}{quote}", max_results=10_000))
+def exists(name: str, number: int) -> bool:
+    """Whether a registered model has a version, which may have been deleted."""
+    try:
+        MlflowClient().get_model_version(name, str(number))
+    except MlflowException as error:
+        if error.error_code not in _MISSING:
+            raise
+        return False
+    return True
 
 
 def of_run(name: str, run_id: str, tags: dict[str, str]) -> Version | None:
     """The last version of a registered model that comes from a run, with these tags; None when there is none."""
-    quote = '"' if "'" in name else "'"
-    mine = f"name={quote}{name}{quote} and run_id='{run_id}'"
-    found = [one for one in MlflowClient().search_model_versions(mine, max_results=100) if tags.items() <= one.tags.items()]
+    found = [one for one in _of_runs(name, [run_id]) if tags.items() <= one.tags.items()]
     return _version(max(found, key=lambda one: int(one.version))) if found else None
+
+
+def _of_runs(name: str, run_ids: list[str]) -> list[ModelVersion]:
+    """The versions of a registered model that come from these runs, in one call."""
+    if not run_ids:
+        return []
+    quote, runs = '"' if "'" in name else "'", ", ".join(f"'{run_id}'" for run_id in run_ids)
+    return list(MlflowClient().search_model_versions(f"name={quote}{name}{quote} and run_id IN ({runs})", max_results=1000))
 
 
 def drop_tag(version: Version, key: str) -> None:
@@ -201,9 +240,9 @@ def drop_tag(version: Version, key: str) -> None:
 
 def drop_alias(version: Version, alias: str) -> None:
     """Take an alias from a version, if that bears it."""
-    client = MlflowClient()
-    if int(client.get_registered_model(version.name).aliases.get(alias, 0)) == version.number:
-        client.delete_registered_model_alias(version.name, alias)
+    bearer = champion(version.name, alias)
+    if bearer is not None and bearer.number == version.number:
+        MlflowClient().delete_registered_model_alias(version.name, alias)
 
 
 def register(

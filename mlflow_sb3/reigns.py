@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -111,13 +112,17 @@ def conclude(name: str, alias: str, run_id: str) -> None:
     MlflowClient().set_registered_model_tag(name, _CONCLUDED.format(alias=alias), run_id)
 
 
+def last_of(name: str, numbers: Sequence[int]) -> int | None:
+    """The last of these versions that has not been deleted; None when all have."""
+    return next((number for number in reversed(numbers) if registry.exists(name, number)), None)
+
+
 def _finish(reigns: Reigns, numbers: tuple[int, ...], lock: Lock) -> None:
     lock.check()
     previous = PREVIOUS.format(alias=reigns.alias)
-    existing = registry.numbers(reigns.name)
-    before = [number for number in numbers[:-1] if number in existing and number != numbers[-1]]
-    if before:
-        registry.set_alias(reigns.name, previous, before[-1])
+    before = last_of(reigns.name, [number for number in numbers[:-1] if number != numbers[-1]])
+    if before is not None:
+        registry.set_alias(reigns.name, previous, before)
     else:
         MlflowClient().delete_registered_model_alias(reigns.name, previous)
     _write(replace(reigns, numbers=numbers))

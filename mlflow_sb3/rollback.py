@@ -79,10 +79,9 @@ def _mark(champion: Version, run_id: str) -> None:
 
 def _before(found: Reigns) -> Version:
     """The last version before the champion that has not been deleted."""
-    existing = registry.numbers(found.name)
-    for number in reversed(found.before):
-        if number in existing and number != found.champion:
-            return registry.find(found.name, number=number)
+    number = reigns.last_of(found.name, [number for number in found.before if number != found.champion])
+    if number is not None:
+        return registry.find(found.name, number=number)
     raise MlflowException.invalid_parameter_value(
         f"nobody was {found.alias} of {found.name} before {'version ' + str(found.champion) if found.champion else 'it was lost'}; "
         "promote another version with rule=force and a reason."
