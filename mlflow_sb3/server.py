@@ -41,7 +41,7 @@ def check() -> None:
         raise MlflowException(
             f"tracking store {shown(uri)} does not answer: {error.args[0]}. Set MLFLOW_TRACKING_URI to one that does."
         ) from error
-    with settings.during({MLFLOW_HTTP_REQUEST_MAX_RETRIES.name: "1", MLFLOW_HTTP_REQUEST_TIMEOUT.name: "10"}):
+    with settings.during({MLFLOW_HTTP_REQUEST_MAX_RETRIES.name: "1", MLFLOW_HTTP_REQUEST_TIMEOUT.name: "4"}):
         try:
             MlflowClient().search_experiments(ViewType.ALL, max_results=1)
         except MlflowException as error:

@@ -17,7 +17,7 @@ import mlflow
 from mlflow.entities import Run
 from mlflow.exceptions import ExecutionException
 
-from mlflow_sb3 import lease, registry, resumption, settings, story
+from mlflow_sb3 import lease, preflight, registry, resumption, settings, story
 from mlflow_sb3.interruption import Interrupted
 from mlflow_sb3.lease import Lease, TakenError
 from mlflow_sb3.story import Story
@@ -87,6 +87,8 @@ def _work(
     **recipe: Any,
 ) -> None:
     """Call the steps one after the other."""
+    preflight.check_artifacts(run_id)
+    preflight.check_registry(name, "MANAGE")
     steps = _Steps(story.begin(run_id, fresh=fresh, exclusive=held is not None), run_id, state_folder, held)
     trained = steps.train({key: _text(value) for key, value in recipe.items()})
     logged = steps.run("log_model", {"run_id": trained.info.run_id, "model_name": name, "inference": inference, "signing_key": signing_key})

@@ -10,13 +10,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
 from mlflow_sb3.interruption import Interrupted
 from steps.step import Maybe, Step, delivery_option, recipe_options, state_option
+
+if TYPE_CHECKING:
+    from mlflow_sb3.recipe import Recipe
 
 _RECIPE = ("env", "algo", "timesteps", "seed", "hyperparams", "preset", "env_kwargs", "wrappers", "from_model", "torch_threads")
 
@@ -47,6 +51,7 @@ def train(
             _check_same(context, asked, followed.options())
         else:
             asked, (followed, before) = _asked(context), recipe.resolve(**options)
+        _check(run_id, followed)
         folder, facts = state.of_run(run_id, state_folder), provenance.facts(followed.torch_threads)
         stack.enter_context(_telling_how_to_go_on(run_id, folder / tracker.SNAPSHOTS))
         stop = stack.enter_context(interruption.deferred())
@@ -81,6 +86,17 @@ def train(
         f"Kept the agent of step {trained.kept.step} of {len(trained.candidates)} candidates: mean return "
         f"{trained.kept.score:.2f} over {len(trained.kept.returns)} fresh episodes"
     )
+
+
+def _check(run_id: str, followed: Recipe) -> None:
+    """Refuse before hours of training what would fail after them; that the agent's default name cannot be registered is worth a warning."""
+    from mlflow_sb3 import preflight, registry
+
+    preflight.check_artifacts(run_id)
+    try:
+        preflight.check_registry(registry.model_name(followed.env, followed.algo), "EDIT")
+    except MlflowException as error:
+        click.echo(f"Warning: {error} Or give log_model another model_name.", err=True)
 
 
 @contextmanager

@@ -61,7 +61,7 @@ def test_a_server_that_is_away_is_refused_in_seconds_with_the_way_out() -> None:
 
     seconds, message = refusal("http://127.0.0.1:9")
 
-    assert seconds < 15
+    assert seconds < 10
     assert message.startswith("tracking server http://127.0.0.1:9 does not answer: ")
     assert message.endswith("Set MLFLOW_TRACKING_URI to one that does.")
     assert dict(os.environ) == variables
@@ -69,13 +69,13 @@ def test_a_server_that_is_away_is_refused_in_seconds_with_the_way_out() -> None:
 
 @pytest.mark.usefixtures("store")
 def test_a_server_that_hangs_up_is_refused_in_seconds(broken_server: str) -> None:
-    assert refusal(broken_server)[0] < 15
+    assert refusal(broken_server)[0] < 10
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("store")
-def test_a_server_that_never_answers_is_refused_in_half_a_minute(silent_server: str) -> None:
-    assert refusal(silent_server)[0] < 30
+def test_a_server_that_never_answers_is_refused_in_ten_seconds(silent_server: str) -> None:
+    assert refusal(silent_server)[0] < 10
 
 
 def test_a_database_that_is_away_is_refused_in_seconds(tmp_path: Path, store: str) -> None:

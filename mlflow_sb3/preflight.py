@@ -1,0 +1,83 @@
+"""Whether a call may and can do what it is about to do: asked in seconds, before hours of work for it."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES, MLFLOW_HTTP_REQUEST_TIMEOUT
+from mlflow.exceptions import MlflowException
+
+from mlflow_sb3 import registry, rights, settings
+from mlflow_sb3.rights import Right
+
+PATIENCE = 4.0
+"""Seconds that an artifact store has for one small file."""
+FILE = "preflight.txt"
+"""Artifact of a run whose artifacts were tried."""
+_NOBODYS_NAME = "/"
+"""No registry makes a model of that name: who may make none is told so, all others that the name is wrong."""
+_BRIEFLY = {MLFLOW_HTTP_REQUEST_MAX_RETRIES.name: "0", MLFLOW_HTTP_REQUEST_TIMEOUT.name: f"{PATIENCE:.0f}"}
+_WRONG = "INVALID_PARAMETER_VALUE"
+
+
+def check_artifacts(run_id: str) -> None:
+    """Write a small file to the artifacts of a run.
+
+    Raises:
+        MlflowException: They do not take it, or not in time.
+    """
+    uri = mlflow.get_run(run_id).info.artifact_uri
+    with settings.during(_BRIEFLY):
+        try:
+            _in_time(lambda: MlflowClient().log_text(run_id, "The artifacts of this run can be written.\n", FILE))
+        except Exception as error:
+            raise MlflowException(
+                f"artifacts cannot be written to {uri}: {error}. Ask who runs the tracking server for a working artifact store."
+            ) from error
+
+
+def check_registry(name: str, right: Right) -> None:
+    """Ask whether this user may write to a registered model, or make one where there is none of that name.
+
+    Args:
+        name: Of the registered model.
+        right: ``EDIT`` to register versions, ``MANAGE`` to promote them.
+
+    Raises:
+        MlflowException: The user may not; the message names the right.
+    """
+    with settings.during(_BRIEFLY):
+        if registry.check_registration(name, right):
+            return
+        try:
+            MlflowClient().create_registered_model(_NOBODYS_NAME)
+        except MlflowException as error:
+            if error.error_code == rights.DENIED:
+                raise rights.refusal("EDIT", f"the workspace of the registry, to make registered model {name}") from error
+            if error.error_code != _WRONG:
+                raise
+
+
+def _in_time(call: Callable[[], object]) -> None:
+    """Call, and wait no longer than ``PATIENCE``; an object store's own client may try for minutes, in a thread that nobody waits for."""
+    ended: queue.Queue[Exception | None] = queue.Queue()
+
+    def run() -> None:
+        try:
+            call()
+        except Exception as error:  # noqa: BLE001 raised below
+            ended.put(error)
+        else:
+            ended.put(None)
+
+    threading.Thread(target=run, name="preflight", daemon=True).start()
+    try:
+        error = ended.get(timeout=PATIENCE)
+    except queue.Empty:
+        raise TimeoutError(f"no answer in {PATIENCE:.0f} s") from None
+    if error is not None:
+        raise error
