@@ -1,12 +1,15 @@
-"""Promotions and rollbacks as processes of their own, which may be killed before any call of the registry."""
+"""Steps, promotions and rollbacks as processes of their own; the latter may be killed before any call of the registry."""
 
 from __future__ import annotations
 
 import functools
+import importlib
 import os
 import signal
+import sys
 from collections.abc import Callable
 from multiprocessing import get_context
+from pathlib import Path
 from typing import Any
 
 import mlflow
@@ -23,7 +26,9 @@ CALLS = ("create", "set", "update", "delete", *(("get", "search") if os.environ.
 """A kill before a call that reads leaves what a kill before the next one that writes leaves, so that these are enough every day."""
 
 context = get_context("forkserver")
-context.set_forkserver_preload([__name__])
+context.set_forkserver_preload(
+    [__name__, "mlflow_sb3.training_run", *(f"steps.{name}" for name in ("train", "log_model", "promote", "evaluate"))]
+)
 
 
 def promote(number: int) -> str:
@@ -47,6 +52,25 @@ def start(uri: str, work: Callable[[], str], killed_before: int | None = None, *
     process = context.Process(target=_run, args=(uri, work, killed_before, lease, barrier))
     process.start()
     return process
+
+
+def step(name: str, *options: str, variables: dict[str, str], log: Path) -> int | None:
+    """Run a step in a new process that has imported it already; returns its exit code."""
+    process = context.Process(target=_step, args=(name, options, variables, log))
+    process.start()
+    process.join()
+    code: int | None = process.exitcode
+    return code
+
+
+def _step(name: str, options: tuple[str, ...], variables: dict[str, str], log: Path) -> None:
+    os.environ.update(variables)
+    with log.open("w") as output:
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(output.fileno(), stream.fileno())
+        command = getattr(importlib.import_module(f"steps.{name}"), name)
+        command.main(list(options))
+        sys.stdout.flush()
 
 
 def _run(uri: str, work: Callable[[], str], killed_before: int | None, lease: float, barrier: Any) -> None:
