@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from tqdm import tqdm
 
-from mlflow_sb3 import lock, match, promotion_run, record, registry, reigns, rights, servable, words
+from mlflow_sb3 import lock, match, names, promotion_run, record, registry, reigns, rights, servable, words
 from mlflow_sb3.comparison import Gate
 from mlflow_sb3.record import Record
 from mlflow_sb3.registry import Version
@@ -75,7 +75,7 @@ def promote(challenger: Version, terms: Terms, *, progress: bool = False) -> Rec
     if promotion["moves"]:
         registry.drop_tag(challenger, registry.ROLLED_BACK)
     if promotion["moves"] or promotion["verdict"] in ("reject", "tie"):
-        registry.drop_alias(challenger, registry.CHALLENGER)
+        registry.drop_alias(challenger, names.CHALLENGER)
     return promotion
 
 
@@ -153,5 +153,5 @@ def _nothing_to_do(promotion: Record) -> Record:
     promotion |= {"verdict": "tie", "moves": False}
     promotion |= {"reason": f"{challenger} is the {promotion['alias']} already, and nothing was played."}
     promotion_run.log(promotion)
-    registry.drop_alias(challenger, registry.CHALLENGER)
+    registry.drop_alias(challenger, names.CHALLENGER)
     return promotion

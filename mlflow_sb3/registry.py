@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,8 +25,6 @@ from mlflow_sb3.rights import Right
 if TYPE_CHECKING:
     from mlflow_sb3.signing import KeyPath
 
-CHALLENGER = "challenger"
-"""Alias of the version that was registered last."""
 ROLLED_BACK = "mlflow_sb3.rolled_back"
 """Tag of a model version that lost the alias by a rollback: the run of the rollback."""
 SCORE = "eval/kept_mean_reward"
@@ -63,27 +60,6 @@ class Version:
     def uri(self) -> str:
         """The URI that MLflow loads the version by."""
         return f"models:/{self}"
-
-
-def model_name(env_id: str, algo: str) -> str:
-    """The name to register an agent under: ``cartpole-v1-dqn`` for DQN on CartPole-v1; the module in front of an id is left away."""
-    return re.sub(r"[^a-z0-9_]+", "-", f"{env_id.rpartition(':')[2]}-{algo}".lower())
-
-
-def check_name(name: str) -> None:
-    """Refuse what MLflow refuses as the name of a registered model, before the work for it is done."""
-    if not name.strip() or re.search("[/:]", name) or name in (".", ".."):
-        raise MlflowException.invalid_parameter_value(
-            f"no registered model can be named {name!r}; leave out / and :, as in 'cartpole-v1-dqn'."
-        )
-
-
-def check_alias(alias: str) -> None:
-    """Refuse what MLflow refuses as an alias, before the work for it is done."""
-    if not re.fullmatch(r"[\w-]{1,255}", alias) or re.fullmatch(r"latest|v\d+", alias.lower()):
-        raise MlflowException.invalid_parameter_value(
-            f"alias {alias!r} cannot be set; give letters, digits, _ and -, and neither 'latest' nor 'v1', which MLflow keeps for itself."
-        )
 
 
 def check_exists(name: str) -> None:
@@ -125,19 +101,6 @@ def check_registration(name: str, right: Right = "EDIT") -> bool:
         return False
     rights.check(right, model=name)
     return True
-
-
-def check_crown(alias: str) -> None:
-    """Refuse an alias that no champion can bear.
-
-    Raises:
-        MlflowException: MLflow refuses it, or it says something else here.
-    """
-    check_alias(alias)
-    if alias == CHALLENGER or alias.startswith("previous-"):
-        raise MlflowException.invalid_parameter_value(
-            f"alias {alias!r} is moved by promotions themselves; give another one for the champion, such as 'champion'."
-        )
 
 
 def find(name: str, *, alias: str | None = None, number: int | None = None) -> Version:

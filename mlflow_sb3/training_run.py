@@ -15,7 +15,7 @@ from mlflow.exceptions import MlflowException
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
-from mlflow_sb3 import algorithm, delivery, flavor, normalization, provenance, registry, settings
+from mlflow_sb3 import algorithm, delivery, flavor, names, normalization, provenance, registry, settings
 from mlflow_sb3.agent import INFERENCE, Inference
 from mlflow_sb3.recipe import Recipe
 from mlflow_sb3.registry import Version
@@ -71,7 +71,7 @@ class TrainingRun:
             return begun
         info = flavor.log_model(
             self.model,
-            name=registry.model_name(self.env_id, self.algo),
+            name=names.model_name(self.env_id, self.algo),
             step=self.step,
             run_id=self.run_id,
             environment=self.description,

@@ -18,7 +18,7 @@ from pathlib import Path
 import click
 from mlflow.exceptions import MlflowException
 
-from mlflow_sb3 import delivery, interruption, registry, settings
+from mlflow_sb3 import delivery, interruption, names, registry, settings
 from server.receiver import Receiver
 
 SECRET = "ROLLOVER_SECRET"  # noqa: S105 the name of the variable, not what is in it
@@ -105,8 +105,8 @@ def rollover(  # noqa: PLR0917 a command's arguments are its options
 
 def _check(name: str, alias: str, public_key: Path | None) -> None:
     try:
-        registry.check_name(name)
-        registry.check_alias(alias)
+        names.check_name(name)
+        names.check_alias(alias)
         registry.check_keys(None, public_key)
     except MlflowException as error:
         raise click.UsageError(error.message) from error

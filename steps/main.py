@@ -17,7 +17,7 @@ import mlflow
 from mlflow.entities import Run
 from mlflow.exceptions import ExecutionException
 
-from mlflow_sb3 import lease, preflight, registry, resumption, settings, story
+from mlflow_sb3 import lease, names, preflight, registry, resumption, settings, story
 from mlflow_sb3.interruption import Interrupted
 from mlflow_sb3.lease import Lease, TakenError
 from mlflow_sb3.story import Story
@@ -56,8 +56,8 @@ def main(run_id: str, /, model_name: str, signing_key: str, public_key: str, exc
 
     Where there is no champion yet, the agent plays that did not become it.
     """
-    name = model_name or registry.model_name(given["env"], given["algo"])
-    registry.check_name(name)
+    name = model_name or names.model_name(given["env"], given["algo"])
+    names.check_name(name)
     registry.check_keys(signing_key or None, public_key or None)
     settings.check_unpickling_allowed("log_model, which reads the agent that train wrote")
     try:

@@ -39,12 +39,12 @@ if TYPE_CHECKING:
 @public_key_option
 def promote(model_name: str, number: int | None, alias: str, replay: str, fail_on_reject: bool, **asked: Any) -> None:
     """Play challenger and champion on the same seeds; the alias moves to the challenger if it is surely better."""
-    from mlflow_sb3 import promotion, registry
+    from mlflow_sb3 import names, promotion, registry
 
     registry.check_keys(None, asked["public_key"] or None)
     if replay:
         return _replay(replay, asked["public_key"] or None)
-    registry.check_crown(alias)
+    names.check_crown(alias)
     if (asked["rule"] == "force") != bool(asked["reason"].strip()):
         raise click.UsageError("--rule force and --reason go together: say why the version is promoted without playing.")
     challengers = _challengers(model_name, number, alias, asked)
@@ -81,10 +81,10 @@ def _echo(found: dict[str, Any]) -> str:
 
 
 def _challengers(model_name: str, number: int | None, alias: str, asked: dict[str, Any]) -> list[Version]:
-    from mlflow_sb3 import registry
+    from mlflow_sb3 import names, registry
 
     if asked["candidates"] == "challenger":
-        return [registry.find(model_name, alias=registry.CHALLENGER, number=number)]
+        return [registry.find(model_name, alias=names.CHALLENGER, number=number)]
     if number is not None or asked["rule"] == "force":
         raise click.UsageError("--candidates best finds the versions itself and lets them play; leave --version and --rule force out.")
     return registry.best(model_name, alias, _experiment_id(asked["experiment"]), asked["top"])

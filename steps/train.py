@@ -90,11 +90,11 @@ def train(
 
 def _check(run_id: str, followed: Recipe) -> None:
     """Refuse before hours of training what would fail after them; that the agent's default name cannot be registered is worth a warning."""
-    from mlflow_sb3 import preflight, registry
+    from mlflow_sb3 import names, preflight
 
     preflight.check_artifacts(run_id)
     try:
-        preflight.check_registry(registry.model_name(followed.env, followed.algo), "EDIT")
+        preflight.check_registry(names.model_name(followed.env, followed.algo), "EDIT")
     except MlflowException as error:
         click.echo(f"Warning: {error} Or give log_model another model_name.", err=True)
 

@@ -45,7 +45,12 @@ def test_artifacts_that_cannot_be_written_are_refused_with_the_place_and_the_rea
 def test_an_object_store_that_is_away_behind_a_server_that_answers_is_refused_in_seconds(tmp_path: Path) -> None:
     store = f"sqlite:///{tmp_path}/server.db"
     uri = f"http://127.0.0.1:{free_port()}"
-    away = {"MLFLOW_S3_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_ACCESS_KEY_ID": "nobody", "AWS_SECRET_ACCESS_KEY": "nothing"}
+    away = {
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_S3_ENDPOINT_URL": "http://127.0.0.1:9",
+        "AWS_ACCESS_KEY_ID": "nobody",
+        "AWS_SECRET_ACCESS_KEY": "nothing",
+    }
     command = ["mlflow", "server", "--backend-store-uri", store, "--artifacts-destination", "s3://away", "--workers", "1"]
     with serving(Place(tmp_path, away), [*command, "--port", uri.rpartition(":")[2]], f"{uri}/health"):
         mlflow.set_tracking_uri(uri)

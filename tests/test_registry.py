@@ -13,7 +13,7 @@ from mlflow.exceptions import MlflowException
 from stable_baselines3 import PPO
 
 import mlflow_sb3
-from mlflow_sb3 import registry, signing
+from mlflow_sb3 import names, registry, signing
 from mlflow_sb3.registry import Version
 from tests.conftest import Keys
 
@@ -178,7 +178,7 @@ def test_registering_sets_the_alias(registered: Version) -> None:
     ("env_id", "name"), [("CartPole-v1", "cartpole-v1-dqn"), ("ALE/Pong-v5", "ale-pong-v5-dqn"), ("my.pkg:Env-v0", "env-v0-dqn")]
 )
 def test_models_are_named_by_environment_and_algorithm(env_id: str, name: str) -> None:
-    assert registry.model_name(env_id, "dqn") == name
+    assert names.model_name(env_id, "dqn") == name
 
 
 def test_a_version_whose_alias_cannot_be_set_is_not_registered(registered: Version) -> None:
@@ -191,21 +191,21 @@ def test_a_version_whose_alias_cannot_be_set_is_not_registered(registered: Versi
 @pytest.mark.parametrize("name", ["team/agent", "a:b", " ", "", ".", ".."])
 def test_names_that_mlflow_would_refuse_are_refused(name: str) -> None:
     with pytest.raises(MlflowException, match="no registered model can be named"):
-        registry.check_name(name)
+        names.check_name(name)
 
 
 @pytest.mark.parametrize("alias", ["latest", "Latest", "v3", "V12", "", "a b", "a/b", "x" * 256])
 def test_aliases_that_mlflow_would_refuse_are_refused(alias: str) -> None:
     with pytest.raises(MlflowException, match="cannot be set"):
-        registry.check_alias(alias)
+        names.check_alias(alias)
 
 
 @pytest.mark.usefixtures("store")
 def test_names_and_aliases_that_pass_are_those_that_mlflow_takes() -> None:
     for name in ("my agent", "cartpole-v1-dqn", "my.pkg"):
-        registry.check_name(name)
+        names.check_name(name)
         MlflowClient().create_registered_model(name)
         MlflowClient().create_model_version(name, "file:///nowhere")
         for alias in ("champion", "v", "version1", "x" * 255):
-            registry.check_alias(alias)
+            names.check_alias(alias)
             registry.set_alias(name, alias, 1)
