@@ -37,7 +37,7 @@ class Team:
     database: str
     log: Path
     seconds: dict[str, list[float]] = field(default_factory=dict)
-    requests: dict[str, set[int]] = field(default_factory=dict)
+    requests: dict[str, list[int]] = field(default_factory=dict)
 
     @property
     def client(self) -> MlflowClient:
@@ -59,7 +59,7 @@ class Team:
         before, start = self._asked(), time.perf_counter()
         self.step(name, *options)
         self.seconds.setdefault(what, []).append(time.perf_counter() - start)
-        self.requests.setdefault(what, set()).add(self._asked() - before)
+        self.requests.setdefault(what, []).append(self._asked() - before)
 
     def _asked(self) -> int:
         return len(_REQUEST.findall(self.log.read_text()))
@@ -157,7 +157,7 @@ def _print(one: Team, many: Team, what: str) -> None:
     click.echo(f"{report.machine()}\n{what}\n")
     click.echo(report.header("step", "s, one version", "s, thousands", "ratio (range)", "target", "verdict", "requests", "the same"))
     for step, seconds in one.seconds.items():
-        asked, more = (" or ".join(map(str, sorted(team.requests[step]))) for team in (one, many))
+        asked, more = (min(team.requests[step]) for team in (one, many))  # a step that takes longer than 30 s beats twice
         times = [f"{median(team.seconds[step]):.2f}" for team in (one, many)]
         same = report.verdict(met=asked == more)
         click.echo(report.row(step, *times, *report.compare(many.seconds[step], seconds, at_most=1.5), f"{asked}; {more}", same))

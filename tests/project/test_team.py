@@ -146,6 +146,17 @@ def test_who_may_edit_trains_and_logs_but_does_not_promote(team: Team, admin: Ml
     assert admin.get_model_version(team.model, "1").tags == before.tags
 
 
+def test_who_may_not_promote_is_told_before_main_trains(team: Team, admin: MlflowClient) -> None:
+    before = runs_of(team.editor, admin)
+
+    done = team.editor.step("main", "--model-name", team.model)
+
+    after = runs_of(team.editor, admin)
+    assert the_line(done) == lacking(team, team.editor, "MANAGE", has="EDIT")
+    assert len(after) == len(before) + 1
+    assert after[0].info.status == "FAILED"
+
+
 def test_who_may_manage_promotes(team: Team, admin: MlflowClient) -> None:
     done = promote(team, team.manager)
 
