@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 from mlflow.entities import LifecycleStage, Run
 from mlflow.exceptions import MlflowException
 
-from mlflow_sb3 import heartbeat, settings
+from mlflow_sb3 import heartbeat, rights, settings
 from mlflow_sb3.delivery import AWAY, SHORT
 
 LEFT = "mlflow_sb3.left"
@@ -154,9 +154,7 @@ def _explained(name: str) -> Iterator[None]:
     try:
         yield
     except MlflowException as error:
-        if error.error_code != "PERMISSION_DENIED":
+        if error.error_code != rights.DENIED:
             raise
-        raise MlflowException(
-            f"this user may not take the lease {name}: {error}. Ask for MANAGE on that registered model, "
-            "and for READ on the experiment of the run that holds it; or leave exclusive=true out."
-        ) from error
+        what = f"registered model {name}, or READ on the experiment of the run that holds this lease"
+        raise rights.refusal("MANAGE", what, remedy="ask an admin for both, or leave exclusive=true out") from error

@@ -11,17 +11,14 @@ from mlflow import MlflowClient
 from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES, MLFLOW_HTTP_REQUEST_TIMEOUT
 from mlflow.exceptions import MlflowException
 
-from mlflow_sb3 import registry, rights, settings
+from mlflow_sb3 import registry, rights, server, settings
 from mlflow_sb3.rights import Right
 
-PATIENCE = 4.0
+PATIENCE = 6.0
 """Seconds that an artifact store has for one small file."""
 FILE = "preflight.txt"
 """Artifact of a run whose artifacts were tried."""
-_NOBODYS_NAME = "/"
-"""No registry makes a model of that name: who may make none is told so, all others that the name is wrong."""
-_BRIEFLY = {MLFLOW_HTTP_REQUEST_MAX_RETRIES.name: "0", MLFLOW_HTTP_REQUEST_TIMEOUT.name: f"{PATIENCE:.0f}"}
-_WRONG = "INVALID_PARAMETER_VALUE"
+_BRIEFLY = {MLFLOW_HTTP_REQUEST_MAX_RETRIES.name: "1", MLFLOW_HTTP_REQUEST_TIMEOUT.name: "3"}
 
 
 def check_artifacts(run_id: str) -> None:
@@ -30,36 +27,28 @@ def check_artifacts(run_id: str) -> None:
     Raises:
         MlflowException: They do not take it, or not in time.
     """
-    uri = mlflow.get_run(run_id).info.artifact_uri
     with settings.during(_BRIEFLY):
+        uri = server.shown(mlflow.get_run(run_id).info.artifact_uri)
         try:
             _in_time(lambda: MlflowClient().log_text(run_id, "The artifacts of this run can be written.\n", FILE))
         except Exception as error:
-            raise MlflowException(
-                f"artifacts cannot be written to {uri}: {error}. Ask who runs the tracking server for a working artifact store."
-            ) from error
+            why = rights.explain(error) or f"{error}. Ask who runs the tracking server for a working artifact store."
+            raise MlflowException(f"artifacts cannot be written to {uri}: {why}") from error
 
 
-def check_registry(name: str, right: Right) -> None:
-    """Ask whether this user may write to a registered model, or make one where there is none of that name.
+def check_registry(name: str, right: Right, *, make: bool = True) -> None:
+    """Ask whether this user may register versions of a model, and promote them.
 
     Args:
-        name: Of the registered model.
+        name: Of the registered model, which need not exist yet.
         right: ``EDIT`` to register versions, ``MANAGE`` to promote them.
+        make: See ``registry.check_registration``.
 
     Raises:
         MlflowException: The user may not; the message names the right.
     """
     with settings.during(_BRIEFLY):
-        if registry.check_registration(name, right):
-            return
-        try:
-            MlflowClient().create_registered_model(_NOBODYS_NAME)
-        except MlflowException as error:
-            if error.error_code == rights.DENIED:
-                raise rights.refusal("EDIT", f"the workspace of the registry, to make registered model {name}") from error
-            if error.error_code != _WRONG:
-                raise
+        registry.check_registration(name, right, make=make)
 
 
 def _in_time(call: Callable[[], object]) -> None:

@@ -19,7 +19,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.utils.models import get_model_name_and_version
 from mlflow.utils.uri import is_models_uri
 
-from mlflow_sb3 import rights
+from mlflow_sb3 import rights, server
 from mlflow_sb3.rights import Right
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ _MISSING = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 """What MLflow says where there is no such model or version, and where there is no such alias."""
 _PAGE, _PAGES = 100, 10
 """Trainings that one call is about, whose ids have room in one address, and how often the next ones are asked for."""
+_NOBODYS = "/"
+"""No registry makes a model of that name: who may make none is told so, all others that the name is wrong."""
 _WRITTEN_BY_MLFLOW = Path("registered_model_meta")
 """MLflow writes this file into a model that it downloads; it is no part of the model, and nothing is read from it."""
 
@@ -76,31 +78,40 @@ def check_exists(name: str) -> None:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
         raise MlflowException.invalid_parameter_value(
-            f"registered model {name!r} does not exist on {mlflow.get_registry_uri()}; train and log an agent of that name first."
+            f"registered model {name!r} does not exist on {server.shown(mlflow.get_registry_uri())}; "
+            "train and log an agent of that name first."
         ) from error
 
 
-def check_registration(name: str, right: Right = "EDIT") -> bool:
-    """Refuse who may not add a version to a registered model; one that does not exist yet belongs to whoever makes it.
+def check_registration(name: str, right: Right = "EDIT", *, make: bool = True) -> None:
+    """Refuse who may not add a version to a registered model, or make one where there is none of that name.
+
+    Where rights are given one by one, a model that this user may not see and one that is not there look alike, until it is made.
 
     Args:
         name: Of the registered model.
         right: That is needed; ``MANAGE`` to promote the version too.
-
-    Returns:
-        Whether there is one, as far as this user can see.
+        make: Make a model that cannot be seen, for this user, if it is not there; otherwise it passes.
 
     Raises:
-        MlflowException: The user may not.
+        MlflowException: The user may not; the message names the right.
     """
+    client = MlflowClient()
     try:
-        MlflowClient().get_registered_model(name)
+        client.get_registered_model(name)
     except MlflowException as error:
-        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", rights.DENIED):  # the server does not say which to who may read neither
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", rights.DENIED):
             raise
-        return False
-    rights.check(right, model=name)
-    return True
+        hidden = error.error_code == rights.DENIED
+        try:
+            client.create_registered_model(name if hidden and make else _NOBODYS)
+        except MlflowException as refusal:
+            if refusal.error_code in (rights.DENIED, "RESOURCE_ALREADY_EXISTS"):
+                raise rights.refusal(right, f"registered model {name}") from refusal
+            if refusal.error_code != "INVALID_PARAMETER_VALUE":
+                raise
+    else:
+        rights.check(right, model=name)
 
 
 def find(name: str, *, alias: str | None = None, number: int | None = None) -> Version:
@@ -126,9 +137,11 @@ def champion(name: str, alias: str) -> Version | None:
     try:
         return _version(MlflowClient().get_model_version_by_alias(name, alias))
     except MlflowException as error:
-        if error.error_code not in _MISSING:
+        if error.error_code not in (*_MISSING, rights.DENIED):
             raise
         check_exists(name)
+        if error.error_code == rights.DENIED:
+            raise
         return None
 
 

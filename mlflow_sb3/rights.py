@@ -19,6 +19,7 @@ DENIED = "PERMISSION_DENIED"
 _ORDER = ("READ", "USE", "EDIT", "MANAGE")
 _ENDPOINT = re.compile(r"/(?:api|ajax-api)/\d\.\d/(mlflow(?:-artifacts)?/[\w/-]+)")
 _READS = ("get", "search", "list")
+_WRITES = ("create", "update", "set", "log", "transition", "rename", "finalize")
 
 _logger = logging.getLogger(__name__)
 
@@ -55,14 +56,14 @@ def refusal(
 
 def explain(error: Exception) -> str | None:
     """What is missing, in one line, where the server refused a call; None for every other error."""
-    denied = getattr(error, "error_code", None) == DENIED
-    forbidden = getattr(getattr(error, "response", None), "status_code", None) == 403  # noqa: PLR2004 of HTTP, as the artifacts have it
+    response = getattr(error, "response", None)  # of requests, as the artifacts have it
+    denied = getattr(error, "error_code", None) == DENIED or getattr(response, "status_code", None) == 403  # noqa: PLR2004 of HTTP
     found = _ENDPOINT.search(str(error))
-    if not (denied or forbidden) or found is None:
+    if not denied or found is None:
         return None
-    call = found[1]
+    call, method = found[1], getattr(getattr(response, "request", None), "method", None)
     what = "registered model" if re.search("registered-models|model-versions", call) else "experiment"
-    return f"{refusal(_needed(call), f'the {what} that {call} is about').message}"
+    return f"{refusal(_needed(call, method), f'the {what} that {call} is about').message}"
 
 
 def log_metrics(metrics: dict[str, float], model_id: str) -> None:
@@ -76,13 +77,16 @@ def log_metrics(metrics: dict[str, float], model_id: str) -> None:
         mlflow.log_metrics(metrics)
 
 
-def _needed(call: str) -> str:
-    """The right that a call of MLflow's REST API takes."""
+def _needed(call: str, method: str | None) -> str:
+    """The right that a call of MLflow's REST API takes; not every error says whether it read, wrote or deleted."""
     verb = call.rpartition("/")[2]
-    if verb.startswith(_READS):
+    if method == "GET" or verb.startswith(_READS):
         return "READ"
-    of_a_run = call.startswith("mlflow/runs/")
-    return "MANAGE" if verb.startswith("delete") and not of_a_run else "EDIT"
+    if verb.startswith("delete"):
+        return "EDIT" if call.startswith("mlflow/runs/") else "MANAGE"
+    if method is None and not verb.startswith(_WRITES):
+        return "a right"
+    return "EDIT"
 
 
 def _user() -> str:

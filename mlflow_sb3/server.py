@@ -9,13 +9,14 @@ from mlflow import MlflowClient
 from mlflow.entities import ViewType
 from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES, MLFLOW_HTTP_REQUEST_TIMEOUT
 from mlflow.exceptions import MlflowException
-from sqlalchemy import create_engine, make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy import create_engine
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from mlflow_sb3 import settings
 
-_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]*@")
+_LOGIN = re.compile(r"(?<=://)([^/:@\s]*)(:[^/\s]*)?@")
+"""What stands before the host in an address: a user and a password, or a token alone."""
 _SOURCES = ("mlflow.source.name", "mlflow.source.git.repoURL")
 """Tags in which MLflow keeps where a project comes from, with the token that may stand in that."""
 _DATABASES = ("mssql", "mysql", "postgresql", "sqlite")
@@ -29,7 +30,7 @@ def check() -> None:
     """
     uri = mlflow.get_tracking_uri()
     for one in (uri, mlflow.get_registry_uri()):
-        if one.startswith("http") and _CREDENTIALS.search(one):
+        if one.startswith("http") and _LOGIN.search(one):
             raise MlflowException.invalid_parameter_value(
                 f"{shown(one)} holds a login, which MLflow prints with every run; "
                 "leave it out, and set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
@@ -41,7 +42,7 @@ def check() -> None:
         raise MlflowException(
             f"tracking store {shown(uri)} does not answer: {error.args[0]}. Set MLFLOW_TRACKING_URI to one that does."
         ) from error
-    with settings.during({MLFLOW_HTTP_REQUEST_MAX_RETRIES.name: "1", MLFLOW_HTTP_REQUEST_TIMEOUT.name: "4"}):
+    with settings.during({MLFLOW_HTTP_REQUEST_MAX_RETRIES.name: "1", MLFLOW_HTTP_REQUEST_TIMEOUT.name: "3"}):
         try:
             MlflowClient().search_experiments(ViewType.ALL, max_results=1)
         except MlflowException as error:
@@ -60,13 +61,10 @@ def hide_credentials(run_id: str) -> None:
     client = MlflowClient()
     tags = client.get_run(run_id).data.tags
     for key in _SOURCES:
-        if key in tags and _CREDENTIALS.search(tags[key]):
-            client.set_tag(run_id, key, _CREDENTIALS.sub("", tags[key]))
+        if key in tags and _LOGIN.search(tags[key]):
+            client.set_tag(run_id, key, _LOGIN.sub("", tags[key]))
 
 
 def shown(uri: str) -> str:
-    """A URI without its password."""
-    try:
-        return repr(make_url(uri))
-    except ArgumentError:  # a folder, or a word such as databricks
-        return uri
+    """A URI without its password, or the token in its place."""
+    return _LOGIN.sub(lambda found: f"{found[1]}:***@" if found[2] else "***@", uri)

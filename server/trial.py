@@ -112,8 +112,8 @@ def running(folder: Path, *, port: int, default_permission: str = "READ", users:
             _PASSWORD: _password(ADMIN, folder, os.environ.get(_PASSWORD)),
             "MLFLOW_FLASK_SERVER_SECRET_KEY": secrets.token_hex(16),
             "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY": Fernet.generate_key().decode(),
-            "_MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "http,https",  # a receiver to try with has no certificate, and
-            "_MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true",  # listens on this machine
+            "MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "http,https",  # a receiver to try with has no certificate, and
+            "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true",  # listens on this machine
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         }
         command = [sys.executable, "-m", "mlflow", "server", "--app-name", "basic-auth", "--host", "127.0.0.1", "--port", str(port)]

@@ -1,7 +1,8 @@
 """The whole workflow: train, log_model, promote and evaluate, each a run of its own under this one.
 
 Reads   what its steps read; the steps of an earlier call with the same parameters that was interrupted.
-Writes  four child runs; tags naming the version and the verdict. Or, when it leaves, a tag naming the run that is at work.
+Writes  four child runs; tags naming the version and the verdict; preflight.txt. With exclusive=true, a lease in the registry; or, when it
+        leaves, a tag naming the run that is at work.
 """
 
 from __future__ import annotations
@@ -60,6 +61,8 @@ def main(run_id: str, /, model_name: str, signing_key: str, public_key: str, exc
     names.check_name(name)
     registry.check_keys(signing_key or None, public_key or None)
     settings.check_unpickling_allowed("log_model, which reads the agent that train wrote")
+    preflight.check_artifacts(run_id)
+    preflight.check_registry(name, "MANAGE")
     try:
         with lease.held(name, run_id) if exclusive else nullcontext() as held:
             _work(run_id, held, name=name, signing_key=signing_key, public_key=public_key, **given)
@@ -87,8 +90,6 @@ def _work(
     **recipe: Any,
 ) -> None:
     """Call the steps one after the other."""
-    preflight.check_artifacts(run_id)
-    preflight.check_registry(name, "MANAGE")
     steps = _Steps(story.begin(run_id, fresh=fresh, exclusive=held is not None), run_id, state_folder, held)
     trained = steps.train({key: _text(value) for key, value in recipe.items()})
     logged = steps.run("log_model", {"run_id": trained.info.run_id, "model_name": name, "inference": inference, "signing_key": signing_key})

@@ -1,8 +1,8 @@
 """Train an agent and keep the best that training passed, or go on with a training that ended before it was done.
 
 Reads   rl_zoo3's tuned hyperparameters for the algorithm and the environment, or the agent of --from-model; the last snapshot of --resume.
-Writes  parameters sb3/..., SB3's metrics as curves, eval/..., the folder agent/, the table candidates.json, training.json; snapshots/ until
-        it has finished.
+Writes  parameters sb3/..., SB3's metrics as curves, eval/..., the folder agent/, the table candidates.json, training.json,
+        preflight.txt; snapshots/ until it has finished.
 """
 
 from __future__ import annotations
@@ -89,13 +89,21 @@ def train(
 
 
 def _check(run_id: str, followed: Recipe) -> None:
-    """Refuse before hours of training what would fail after them; that the agent's default name cannot be registered is worth a warning."""
-    from mlflow_sb3 import names, preflight
+    """Refuse before hours of training what would fail after them.
+
+    A ``train`` that nobody called does not know what name the agent is to be registered by: that it cannot be the default one is
+    worth a warning.
+    """
+    from mlflow_sb3 import names, preflight, rights, story
 
     preflight.check_artifacts(run_id)
+    if story.PARENT in MlflowClient().get_run(run_id).data.tags:
+        return
     try:
-        preflight.check_registry(names.model_name(followed.env, followed.algo), "EDIT")
+        preflight.check_registry(names.model_name(followed.env, followed.algo), "EDIT", make=False)
     except MlflowException as error:
+        if error.error_code != rights.DENIED:
+            raise
         click.echo(f"Warning: {error} Or give log_model another model_name.", err=True)
 
 

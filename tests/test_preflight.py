@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import time
+import uuid
 from pathlib import Path
 
 import mlflow
@@ -10,7 +11,9 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from mlflow_sb3 import preflight
+from server import trial as trial_server
 from server.process import free_port
+from server.trial import Trial
 from tests.project.conftest import Place, serving
 
 
@@ -71,3 +74,29 @@ def test_a_registry_without_users_passes_and_is_left_as_it_was() -> None:
     preflight.check_registry("not there", "MANAGE")
 
     assert [model.name for model in MlflowClient().search_registered_models()] == ["there"]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("store")
+@pytest.mark.parametrize(
+    ("has", "lacks"),
+    [("DENY", "MANAGE"), ("READ", "MANAGE"), ("EDIT", "MANAGE"), ("MANAGE", None)],
+    ids=["none", "read", "edit", "manage"],
+)
+def test_who_may_not_promote_a_model_is_told_the_right_by_name(
+    trial: Trial, monkeypatch: pytest.MonkeyPatch, has: str, lacks: str | None
+) -> None:
+    model = user = f"user-{uuid.uuid4().hex[:6]}"
+    trial_server.add(trial, user)
+    trial.post("2.0/mlflow/registered-models/create", {"name": model})
+    trial.grant(user, has, model=model)
+    for name, value in trial.login(user).items():
+        monkeypatch.setenv(name, value)
+    mlflow.set_tracking_uri(trial.uri)
+
+    if lacks is None:
+        preflight.check_registry(model, "MANAGE")
+    else:
+        with pytest.raises(MlflowException, match=f"user '{user}' lacks {lacks} on registered model {model}.*; ask its owner or an admin"):
+            preflight.check_registry(model, "MANAGE")
+    preflight.check_registry(f"{model}-of-my-own", "MANAGE")

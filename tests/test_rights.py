@@ -26,6 +26,7 @@ def test_a_store_without_a_login_refuses_nobody() -> None:
         ("mlflow/registered-models/delete", "lacks MANAGE on the registered model"),
         ("mlflow/model-versions/delete-tag", "lacks MANAGE on the registered model"),
         ("mlflow/runs/delete-tag", "lacks EDIT on the experiment"),
+        ("mlflow/registered-models/alias", "lacks a right on the registered model"),
     ],
 )
 def test_what_the_server_refuses_is_named(call: str, lacks: str) -> None:
