@@ -209,3 +209,23 @@ def test_names_and_aliases_that_pass_are_those_that_mlflow_takes() -> None:
         for alias in ("champion", "v", "version1", "x" * 255):
             names.check_alias(alias)
             registry.set_alias(name, alias, 1)
+
+
+@pytest.mark.usefixtures("store")
+@pytest.mark.parametrize("page", [1, 2, 100])
+def test_the_best_versions_are_found_however_many_trainings_one_call_is_about(page: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_PAGE", page)
+    client = MlflowClient()
+    client.create_registered_model("agent")
+    experiment_id = client.create_experiment("trainings")
+    for score in (1.0, 5.0, 3.0, 4.0, 2.0):
+        run_id = client.create_run(experiment_id).info.run_id
+        client.log_metric(run_id, registry.SCORE, score)
+        if score != 4.0:  # an agent that was not registered
+            client.create_model_version("agent", f"runs:/{run_id}/agent", run_id)
+    client.set_model_version_tag("agent", "3", registry.ROLLED_BACK, "a run")
+    registry.set_alias("agent", "champion", 2)
+
+    found = registry.best("agent", "champion", experiment_id, 3)
+
+    assert [version.number for version in found] == [4, 1]
