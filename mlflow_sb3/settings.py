@@ -12,7 +12,7 @@ from mlflow.exceptions import MlflowException
 
 @contextmanager
 def during(variables: dict[str, str]) -> Iterator[None]:
-    """Set environment variables, and put back what was there before."""
+    """Set environment variables, and put back what was there before; for one thread at a time, as a process has one environment."""
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import signal
-import threading
 from collections.abc import Iterator
 
 import mlflow
@@ -93,36 +92,6 @@ def test_who_lost_it_notices_and_leaves_that_of_the_other(run_id: str, monkeypat
         with pytest.raises(lease.LostError, match=r"agent\.lease was taken from this run"):
             lost.check()
         assert tickets() == [run_id]
-
-
-def test_of_many_threads_one_gets_it() -> None:
-    barrier = threading.Barrier(8)
-    said: list[str] = []
-
-    def work(run_id: str) -> None:
-        try:
-            barrier.wait()
-            with lease.held("agent", run_id):
-                said.append("owner")
-                barrier.wait()
-        except lease.TakenError as taken:
-            said.append(taken.owner.info.run_id)
-            barrier.wait()
-
-    def live() -> None:
-        run_id = started()
-        with heartbeat.beating(run_id):
-            work(run_id)
-
-    threads = [threading.Thread(target=live) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-
-    assert len(said) == 8
-    assert said.count("owner") == 1
-    assert tickets() == []
 
 
 def test_a_model_of_that_name_is_left_alone(run_id: str) -> None:
