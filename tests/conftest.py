@@ -174,5 +174,5 @@ def made_keys(folder: Path) -> Keys:
 def trial(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[Trial]:
     """MLflow with a login on PostgreSQL and an S3-compatible store; users and rights are what tests add to it, under names of their own."""
     base = tmp_path_factory.getbasetemp()
-    with team.shared(base if worker_id == "master" else base.parent, worker_id) as found:
+    with team.shared(base if worker_id == "master" else base.parent) as found:
         yield found

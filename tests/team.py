@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from filelock import FileLock
 
@@ -18,34 +20,40 @@ ROOT = Path(__file__).parents[1]
 
 
 @contextmanager
-def shared(parent: Path, worker: str) -> Iterator[Trial]:
-    """The trial server in a folder: the first worker to come starts it, and ends it when no other needs it any more."""
-    folder, mine = parent / "trial", parent / f"trial-used-by-{worker}"
-    with ExitStack() as stack:
-        with FileLock(parent / "trial.lock"):
+def shared(parent: Path) -> Iterator[Trial]:
+    """The trial server in a folder: the first worker to come starts it, and ends it when no other needs it any more.
+
+    Who uses it shares a lock until their session ends, or until the kernel frees it, as after a crash.
+    """
+    folder, lock = parent / "trial", FileLock(parent / "trial.lock")
+    with (parent / "trial.users").open("w") as users, ExitStack() as stack:
+        with lock:
             if not (folder / "server.json").exists():
-                stack.enter_context(_started(folder))
-                stack.callback(_wait, lambda: not any(parent.glob("trial-used-by-*")))
-            mine.touch()
-            stack.callback(mine.unlink)
+                server = stack.enter_context(_started(folder))
+                stack.callback(_end, server, users, lock)
+            fcntl.flock(users, fcntl.LOCK_SH)
         yield Trial.load(folder)
 
 
 @contextmanager
-def _started(folder: Path) -> Iterator[None]:
+def _started(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
     command = [sys.executable, "-m", "server.trial", "--folder", str(folder), "--port", str(free_port())]
     log = folder.parent / "trial.log"
     with log.open("w") as output, subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output) as process:
         try:
-            _wait(lambda: (folder / "server.json").exists() or process.poll() is not None)
+            while not (folder / "server.json").exists() and process.poll() is None:
+                time.sleep(0.1)
             assert process.poll() is None, log.read_text()
-            yield
+            yield process
         finally:
             process.terminate()
 
 
-def _wait(over: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 300
-    while not over():
-        assert time.monotonic() < deadline
+def _end(server: subprocess.Popen[bytes], users: IO[str], lock: FileLock) -> None:
+    """Wait for the others as long as they need it; inside the lock, so that nobody comes to a server that is about to end."""
+    while server.poll() is None:
+        with lock, suppress(BlockingIOError):
+            fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            server.terminate()
+            server.wait()
         time.sleep(0.1)
