@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -48,13 +49,17 @@ def at_home(trial: Trial, user: str, parent: Path) -> Person:
     return Person(user, Place(home, trial.login(user) | own | quiet))
 
 
+SUBFOLDER, TAG = "agents/sb3", "v1.2.0"
+"""Where the project lies on the git server, and the tag of the commit in which it is what is committed here."""
+
+
 @contextmanager
 def git_server(folder: Path) -> Iterator[str]:
-    """The URI of a repository on a git server, with what is committed here. (MLflow takes a `file://` that exists for a folder.)"""
-    subprocess.run(["git", "clone", "--quiet", "--bare", str(ROOT), str(folder / "repository.git")], check=True)
+    """The URI of a repository on a git server, whose HEAD is broken. (MLflow takes a `file://` that exists for a folder.)"""
+    _commit(folder / "repository")
     port = str(process.free_port())
     command = ["git", "daemon", "--export-all", f"--base-path={folder}", "--listen=127.0.0.1", f"--port={port}", str(folder)]
-    uri = f"git://127.0.0.1:{port}/repository.git"
+    uri = f"git://127.0.0.1:{port}/repository"
     asked = ["git", "ls-remote", "--quiet", uri]
     with process.serving(
         command,
@@ -63,6 +68,19 @@ def git_server(folder: Path) -> Iterator[str]:
         variables=os.environ,
     ):
         yield uri
+
+
+def _commit(repository: Path) -> None:
+    git = ["git", "-C", str(repository), "-c", "user.name=Team", "-c", "user.email=team@example.com"]
+    project = repository / SUBFOLDER
+    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(project)], check=True)
+    shutil.rmtree(project / ".git")
+    subprocess.run([*git, "init", "--quiet"], check=True)
+    subprocess.run([*git, "add", "--force", "."], check=True)
+    subprocess.run([*git, "commit", "--quiet", "--message", "The project"], check=True)
+    subprocess.run([*git, "tag", TAG], check=True)
+    (project / "MLproject").write_text("broken")
+    subprocess.run([*git, "commit", "--quiet", "--all", "--message", "A broken one"], check=True)
 
 
 def virtual_environment(folder: Path) -> Path:

@@ -108,15 +108,15 @@ def test_main_leaves_its_model_in_the_bucket(team: Team, admin: MlflowClient) ->
     assert not (team.manager.place.folder / "mlruns").exists()
 
 
-def test_another_machine_evaluates_from_git_with_the_right_to_read(team: Team, admin: MlflowClient, tmp_path: Path) -> None:
+def test_another_machine_evaluates_by_a_tag_in_git_with_the_right_to_read(team: Team, admin: MlflowClient, tmp_path: Path) -> None:
     admin.set_registered_model_alias(team.model, "best", "1")
     programs = people.virtual_environment(tmp_path / "venv")
     given = ["-P", f"model_name={team.model}", "-P", "alias=best", "-P", "episodes=3"]
-    options = ["-e", "evaluate", "--env-manager", "local", "--experiment-name", team.reader.name, *given]
+    options = ["-v", people.TAG, "-e", "evaluate", "--env-manager", "local", "--experiment-name", team.reader.name, *given]
     own = team.reader.place.environment() | {"PATH": f"{programs}{os.pathsep}/usr/bin{os.pathsep}/bin"}
 
     with people.git_server(tmp_path) as uri:
-        command = [str(programs / "python"), "-m", "mlflow", "run", uri, *options]
+        command = [str(programs / "python"), "-m", "mlflow", "run", f"{uri}#{people.SUBFOLDER}", *options]
         done = subprocess.run(command, cwd=tmp_path, env=own, capture_output=True, text=True, timeout=600, check=False)
 
     assert done.returncode == 0, done.stdout + done.stderr
