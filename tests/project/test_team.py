@@ -5,8 +5,10 @@ The tests share one registered model and may run at the same time, in any order:
 
 from __future__ import annotations
 
+import configparser
 import os
 import subprocess
+import uuid
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,8 +20,9 @@ from botocore.exceptions import ClientError  # type: ignore[import-untyped]
 from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from sqlalchemy import make_url
 
-from server.trial import Trial
+from server.trial import ADMIN, Trial
 from tests.project import people
 from tests.project.conftest import ROOT
 from tests.project.people import Person
@@ -114,15 +117,22 @@ def test_another_machine_evaluates_by_a_tag_in_git_with_the_right_to_read(team: 
     given = ["-P", f"model_name={team.model}", "-P", "alias=best", "-P", "episodes=3"]
     options = ["-v", people.TAG, "-e", "evaluate", "--env-manager", "local", "--experiment-name", team.reader.name, *given]
     own = team.reader.place.environment() | {"PATH": f"{programs}{os.pathsep}/usr/bin{os.pathsep}/bin"}
+    token = uuid.uuid4().hex
+    address = f"https://reader:{token}@git.example/repository"
 
     with people.git_server(tmp_path) as uri:
-        command = [str(programs / "python"), "-m", "mlflow", "run", f"{uri}#{people.SUBFOLDER}", *options]
+        # a git daemon knows no logins: MLflow is given the address with a token, and git goes to the daemon instead
+        own |= {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": f"url.{uri}.insteadOf", "GIT_CONFIG_VALUE_0": address}
+        command = [str(programs / "python"), "-m", "mlflow", "run", f"{address}#{people.SUBFOLDER}", *options]
         done = subprocess.run(command, cwd=tmp_path, env=own, capture_output=True, text=True, timeout=600, check=False)
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Mean reward: " in done.stdout
     assert "metrics are on this run alone" in done.stderr
-    assert "evaluation/mean_return" in next(run for run in runs_in(team.reader.name, admin) if run.info.status == "FINISHED").data.metrics
+    run = next(run for run in runs_in(team.reader.name, admin) if run.info.status == "FINISHED")
+    assert "evaluation/mean_return" in run.data.metrics
+    assert run.data.tags["mlflow.source.name"] == f"https://git.example/repository#{people.SUBFOLDER}"
+    assert token not in shown(run)
 
 
 def test_who_may_read_cannot_register_a_version(team: Team, admin: MlflowClient) -> None:
@@ -173,11 +183,12 @@ def test_no_secret_is_in_what_is_kept_or_said(team: Team, admin: MlflowClient) -
     with_password = team.trial.uri.replace("://", f"://{team.manager.name}:{password}@")
     refused = team.manager.step("evaluate", "--model-name", team.model, "--version", "1", MLFLOW_TRACKING_URI=with_password)
     unknown = team.manager.step("evaluate", "--model-name", team.model, MLFLOW_TRACKING_PASSWORD=f"not {password}")
-    secrets = [team.trial.store.secret, *(team.trial.password(one.name) for one in (team.manager, team.editor, team.reader))]
+    users = [ADMIN, *(one.name for one in (team.manager, team.editor, team.reader))]
+    secrets = [team.trial.store.secret, database_password(team.trial), *(team.trial.password(user) for user in users)]
 
     kept = bucket(team.trial) | files_in(team.folder)
     kept |= {str(path): path.read_bytes() for path in team.trial.folder.glob("*.log")}
-    kept |= {f"{run.info.run_id}": repr((run.info.__dict__, run.data.to_dictionary())).encode() for run in all_runs(admin)}
+    kept |= {f"{run.info.run_id}": shown(run).encode() for run in all_runs(admin)}
     kept |= {model.name: repr(model).encode() for model in admin.search_registered_models()}
     kept |= {f"{found.name}/{found.version}": repr(found).encode() for found in admin.search_model_versions()}
     kept |= {"said": (team.said + refused.stdout + refused.stderr + unknown.stdout + unknown.stderr).encode()}
@@ -186,6 +197,17 @@ def test_no_secret_is_in_what_is_kept_or_said(team: Team, admin: MlflowClient) -
     assert the_line(unknown).startswith(f"Error: tracking server {team.trial.uri} does not know this user with this password; set ")
     assert len(kept) > 40
     assert [name for name, content in kept.items() if any(secret.encode() in content for secret in secrets)] == []
+
+
+def shown(run: Run) -> str:
+    return repr((run.info.__dict__, run.data.to_dictionary()))
+
+
+def database_password(trial: Trial) -> str:
+    """Of PostgreSQL, as the server's own configuration has it."""
+    config = configparser.RawConfigParser()
+    config.read_string((trial.folder / "auth.ini").read_text())
+    return str(make_url(config["mlflow"]["database_uri"]).password)
 
 
 def bucket(trial: Trial) -> dict[str, bytes]:
