@@ -17,8 +17,8 @@ from tests.project.conftest import ROOT, Place
 pytestmark = pytest.mark.slow
 
 NAME = "mains"
-MAINS = int(os.environ.get("MAINS", "3"))
-"""How many; eight take four minutes."""
+MAINS = int(os.environ.get("MAINS", "2"))
+"""How many; eight take ten minutes on a slow machine."""
 TIMESTEPS = (300, 20_000, 2_000, 1_000, 8_000, 12_000, 500, 4_000)
 """That they train for."""
 

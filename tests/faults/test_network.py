@@ -29,6 +29,8 @@ FAULTS: dict[str, dict[str, Any]] = {
     "HTTP 429": {"reject": 0.3, "status": "429 Too Many Requests"},
     "dead": {"reject": 0.9, "status": "503 Service Unavailable"},
 }
+TRAINED = ("delayed", "cut")
+"""Faults under which `test_outage.py` trains."""
 
 
 class Steps:
@@ -79,7 +81,7 @@ def test_every_step_succeeds_or_says_why_not_and_every_version_is_whole(mlflow_s
             through = Steps(tmp_path, proxy.port)
 
             ends[fault] = [
-                through.run("train", *TINY, "--state-folder", str(tmp_path), "--delivery-timeout", "10"),
+                None if fault in TRAINED else through.run("train", *TINY, "--state-folder", str(tmp_path), "--delivery-timeout", "10"),
                 through.run("log_model", "--run-id", trained),
                 through.run("promote", "--model-name", NAME),
                 through.run("evaluate", "--model-name", NAME, "--episodes", "3"),
