@@ -23,7 +23,7 @@ from tests.project.conftest import Place
 
 pytestmark = pytest.mark.slow
 
-KILLED_SAVES = int(os.environ.get("KILLED_SAVES", "10"))
+KILLED_SAVES = int(os.environ.get("KILLED_SAVES", "6"))
 """How many processes are killed while they save; 100 take ten minutes."""
 
 SAVING = """

@@ -15,7 +15,7 @@ from tests.faults import worker
 
 pytestmark = pytest.mark.slow
 
-ROUNDS = int(os.environ.get("PROMOTION_ROUNDS", "3"))
+ROUNDS = int(os.environ.get("PROMOTION_ROUNDS", "2"))
 """Takes half a minute each."""
 ORDER = (3, 7, 0, 5, 2, 6, 1, 4)
 """How good the versions 1 to 8 are."""
