@@ -13,7 +13,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.models.model import ModelInfo
 
-from mlflow_sb3 import agent, registry, settings
+from mlflow_sb3 import agent, registry, rights, settings
 from mlflow_sb3.agent import AGENT, FLAVOR_NAME, INFERENCE, Inference
 from mlflow_sb3.policy import CARD, OnnxPolicy
 from mlflow_sb3.serving import ImageInput, PyFunc
@@ -141,7 +141,7 @@ def log_model(
         )
     registry.check_keys(signing_key)
     if registered_model_name is not None:
-        registry.check_registration(registered_model_name)
+        rights.check_registration(registered_model_name)
     info: ModelInfo = Model.log(
         artifact_path=artifact_path,
         flavor=agent.prepare(sb3_model, environment, inference=inference, image_input=image_input),

@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 from mlflow.entities import LifecycleStage, Run
 from mlflow.exceptions import MlflowException
 
-from mlflow_sb3 import heartbeat, rights, settings
+from mlflow_sb3 import heartbeat, names, rights, settings
 from mlflow_sb3.delivery import AWAY, SHORT
 
 LEFT = "mlflow_sb3.left"
@@ -117,8 +117,7 @@ def _look_at_those_before(lease: Lease) -> None:
 
 def _tickets(name: str) -> dict[int, str]:
     """The run of every ticket, by its number."""
-    quote = '"' if "'" in name else "'"
-    found = MlflowClient().search_model_versions(f"name={quote}{name}{quote}", max_results=1000)
+    found = MlflowClient().search_model_versions(names.as_filter(name), max_results=1000)
     return {int(one.version): str(one.run_id) for one in found}
 
 

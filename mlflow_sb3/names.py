@@ -15,6 +15,12 @@ def model_name(env_id: str, algo: str) -> str:
     return re.sub(r"[^a-z0-9_]+", "-", f"{env_id.rpartition(':')[2]}-{algo}".lower())
 
 
+def as_filter(name: str) -> str:
+    """MLflow's filter for the versions of a registered model."""
+    quote = '"' if "'" in name else "'"
+    return f"name={quote}{name}{quote}"
+
+
 def check_name(name: str) -> None:
     """Refuse what MLflow refuses as the name of a registered model, before the work for it is done."""
     if not name.strip() or re.search("[/:]", name) or name in (".", ".."):

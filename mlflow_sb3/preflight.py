@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES, MLFLOW_HTTP_REQUEST_TIMEOUT
 from mlflow.exceptions import MlflowException
 
-from mlflow_sb3 import registry, rights, server, settings
+from mlflow_sb3 import rights, server, settings
 from mlflow_sb3.rights import Right
 
 PATIENCE = 6.0
@@ -42,13 +42,13 @@ def check_registry(name: str, right: Right, *, make: bool = True) -> None:
     Args:
         name: Of the registered model, which need not exist yet.
         right: ``EDIT`` to register versions, ``MANAGE`` to promote them.
-        make: See ``registry.check_registration``.
+        make: See ``rights.check_registration``.
 
     Raises:
         MlflowException: The user may not; the message names the right.
     """
     with settings.during(_BRIEFLY):
-        registry.check_registration(name, right, make=make)
+        rights.check_registration(name, right, make=make)
 
 
 def _in_time(call: Callable[[], object]) -> None:

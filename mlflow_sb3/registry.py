@@ -19,8 +19,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.utils.models import get_model_name_and_version
 from mlflow.utils.uri import is_models_uri
 
-from mlflow_sb3 import rights, server
-from mlflow_sb3.rights import Right
+from mlflow_sb3 import names, rights, server
 
 if TYPE_CHECKING:
     from mlflow_sb3.signing import KeyPath
@@ -38,8 +37,6 @@ _MISSING = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 """What MLflow says where there is no such model or version, and where there is no such alias."""
 _PAGE, _PAGES = 100, 10
 """Trainings that one call is about, whose ids have room in one address, and how often the next ones are asked for."""
-_NOBODYS = "/"
-"""No registry makes a model of that name: who may make none is told so, all others that the name is wrong."""
 _WRITTEN_BY_MLFLOW = Path("registered_model_meta")
 """MLflow writes this file into a model that it downloads; it is no part of the model, and nothing is read from it."""
 
@@ -81,37 +78,6 @@ def check_exists(name: str) -> None:
             f"registered model {name!r} does not exist on {server.shown(mlflow.get_registry_uri())}; "
             "train and log an agent of that name first."
         ) from error
-
-
-def check_registration(name: str, right: Right = "EDIT", *, make: bool = True) -> None:
-    """Refuse who may not add a version to a registered model, or make one where there is none of that name.
-
-    Where rights are given one by one, a model that this user may not see and one that is not there look alike, until it is made.
-
-    Args:
-        name: Of the registered model.
-        right: That is needed; ``MANAGE`` to promote the version too.
-        make: Make a model that cannot be seen, for this user, if it is not there; otherwise it passes.
-
-    Raises:
-        MlflowException: The user may not; the message names the right.
-    """
-    client = MlflowClient()
-    try:
-        client.get_registered_model(name)
-    except MlflowException as error:
-        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", rights.DENIED):
-            raise
-        hidden = error.error_code == rights.DENIED
-        try:
-            client.create_registered_model(name if hidden and make else _NOBODYS)
-        except MlflowException as refusal:
-            if refusal.error_code in (rights.DENIED, "RESOURCE_ALREADY_EXISTS"):
-                raise rights.refusal(right, f"registered model {name}") from refusal
-            if refusal.error_code != "INVALID_PARAMETER_VALUE":
-                raise
-    else:
-        rights.check(right, model=name)
 
 
 def find(name: str, *, alias: str | None = None, number: int | None = None) -> Version:
@@ -203,8 +169,8 @@ def _of_runs(name: str, run_ids: list[str]) -> list[ModelVersion]:
     """The versions of a registered model that come from these runs, in one call."""
     if not run_ids:
         return []
-    quote, runs = '"' if "'" in name else "'", ", ".join(f"'{run_id}'" for run_id in run_ids)
-    return list(MlflowClient().search_model_versions(f"name={quote}{name}{quote} and run_id IN ({runs})", max_results=1000))
+    runs = ", ".join(f"'{run_id}'" for run_id in run_ids)
+    return list(MlflowClient().search_model_versions(f"{names.as_filter(name)} and run_id IN ({runs})", max_results=1000))
 
 
 def drop_tag(version: Version, key: str) -> None:

@@ -7,6 +7,7 @@ import re
 from typing import Any, Literal
 
 import mlflow
+from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
 from mlflow.utils.credentials import get_default_host_creds
@@ -18,6 +19,8 @@ DENIED = "PERMISSION_DENIED"
 """Error code of what MLflow refuses; it says no more than that."""
 _ORDER = ("READ", "USE", "EDIT", "MANAGE")
 _ENDPOINT = re.compile(r"/(?:api|ajax-api)/\d\.\d/(mlflow(?:-artifacts)?/[\w/-]+)")
+_NOBODYS = "/"
+"""No registry makes a model of that name: who may make none is told so, all others that the name is wrong."""
 _READS = ("get", "search", "list")
 _WRITES = ("create", "update", "set", "log", "transition", "rename", "finalize")
 
@@ -43,6 +46,37 @@ def check(right: Right, *, model: str | None = None, experiment: str | None = No
     has = _ask("3.0/mlflow/users/permissions/get", question).get("permission")
     if has is not None and (has not in _ORDER or _ORDER.index(has) < _ORDER.index(right)):
         raise refusal(right, f"{kind.replace('_', ' ')} {resource}", user=user["username"], has=has)
+
+
+def check_registration(name: str, right: Right = "EDIT", *, make: bool = True) -> None:
+    """Refuse who may not add a version to a registered model, or make one where there is none of that name.
+
+    Where rights are given one by one, a model that this user may not see and one that is not there look alike, until it is made.
+
+    Args:
+        name: Of the registered model.
+        right: That is needed; ``MANAGE`` to promote the version too.
+        make: Make a model that cannot be seen, for this user, if it is not there; otherwise it passes.
+
+    Raises:
+        MlflowException: The user may not; the message names the right.
+    """
+    client = MlflowClient()
+    try:
+        client.get_registered_model(name)
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", DENIED):
+            raise
+        hidden = error.error_code == DENIED
+        try:
+            client.create_registered_model(name if hidden and make else _NOBODYS)
+        except MlflowException as denial:
+            if denial.error_code in (DENIED, "RESOURCE_ALREADY_EXISTS"):
+                raise refusal(right, f"registered model {name}") from denial
+            if denial.error_code != "INVALID_PARAMETER_VALUE":
+                raise
+    else:
+        check(right, model=name)
 
 
 def refusal(

@@ -15,7 +15,7 @@ from mlflow.exceptions import MlflowException
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
-from mlflow_sb3 import algorithm, delivery, flavor, names, normalization, provenance, registry, settings
+from mlflow_sb3 import algorithm, delivery, flavor, names, normalization, provenance, registry, rights, settings
 from mlflow_sb3.agent import INFERENCE, Inference
 from mlflow_sb3.recipe import Recipe
 from mlflow_sb3.registry import Version
@@ -64,7 +64,7 @@ class TrainingRun:
         When a run was killed in the middle of this, the next one finishes its version.
         """
         registry.check_keys(signing_key)
-        registry.check_registration(name)
+        rights.check_registration(name)
         tags: dict[str, str] = {INFERENCE: inference, _IMAGE_INPUT: image_input}
         if (begun := self._begun(name, tags, signed=signing_key is not None)) is not None:
             registry.set_alias(name, alias, begun.number)
