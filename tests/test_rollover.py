@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from base64 import b64encode
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import mlflow
@@ -24,6 +24,7 @@ from server.process import free_port
 from server.receiver import LARGEST, Receiver
 from server.rollover import SECRET, Rollover, rollover
 from tests.conftest import Keys
+from tests.processes import PATIENCE, until
 from tests.project.conftest import ROOT
 
 KEY = b"a secret of the test"
@@ -43,7 +44,7 @@ def signature(body: bytes, *, key: bytes = KEY, age: float = 0.0) -> dict[str, s
 
 
 def post(port: int, body: bytes, headers: dict[str, str]) -> int:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     connection.request("POST", "/", body, headers)
     status = connection.getresponse().status
     connection.close()
@@ -126,7 +127,7 @@ def test_what_is_not_to_be_believed_is_refused_in_one_line_without_its_body(
     port: int, moved: threading.Event, caplog: pytest.LogCaptureFixture, case: str
 ) -> None:
     body, headers, expected = refused()[case]
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     connection.putrequest("POST", "/")
     for name, value in (({"Content-Length": str(len(body))} if body else {}) | headers).items():
         connection.putheader(name, value.encode("latin-1"))
@@ -143,7 +144,7 @@ def test_what_is_not_to_be_believed_is_refused_in_one_line_without_its_body(
 
 
 def test_a_request_that_is_no_post_is_refused(port: int, moved: threading.Event) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     connection.request("GET", "/?champion")
 
     assert connection.getresponse().status == 501
@@ -255,13 +256,6 @@ def test_a_port_that_is_taken_is_refused(port: int, monkeypatch: pytest.MonkeyPa
     assert f"cannot listen on 127.0.0.1:{port}: Address already in use" in " ".join(done.output.split())
 
 
-def until(holds: Callable[[], bool], seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 @pytest.mark.slow
 def test_what_moves_while_the_command_runs_is_made_up_for_and_sigterm_waits_for_the_command(
     levels: list[registry.Version], tmp_path: Path
@@ -282,7 +276,7 @@ def test_what_moves_while_the_command_runs_is_made_up_for_and_sigterm_waits_for_
                 assert post(port, event(), signature(event())) == 202
             until(lambda: lines(log) == ["begins 1", "ends 1", "begins 3"])
             process.send_signal(signal.SIGTERM)
-            said = process.communicate(timeout=30)[1]
+            said = process.communicate(timeout=PATIENCE)[1]
         finally:
             process.kill()
 

@@ -8,7 +8,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +19,8 @@ import yaml
 from mlflow import MlflowClient
 
 from mlflow_sb3 import heartbeat, lease
-from tests.faults.test_main import snapshots, until
+from tests.faults.test_main import snapshots
+from tests.processes import until
 from tests.project.conftest import Place
 
 ROOT = Path(__file__).parents[1]
@@ -92,22 +92,19 @@ def test_systemd_has_nothing_to_say_against_the_units() -> None:
 def test_cron_calls_main_which_leaves_while_another_one_is_at_work(store: str, tmp_path: Path) -> None:
     check("crontab", "-n", str(FOLDER / "crontab"))
     experiment = mlflow.set_experiment("test").experiment_id
-    client = MlflowClient()
+    client, log = MlflowClient(), tmp_path / "log.txt"
     owner = client.create_run(experiment).info.run_id
     variables = {
         "PATH": f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin",
         "PROJECT": str(ROOT),
-        "LOG": str(tmp_path / "log.txt"),
+        "LOG": str(log),
         "MLFLOW_TRACKING_URI": f"{store}\nMLFLOW_EXPERIMENT_NAME=test\nXDG_STATE_HOME={os.environ['XDG_STATE_HOME']}",
     }
 
     with heartbeat.beating(owner), lease.held("cartpole-v1-dqn", owner), cron(every_minute(variables)):
-        deadline = time.monotonic() + 150
-        while "Left: " not in (log := (tmp_path / "log.txt").read_text() if (tmp_path / "log.txt").exists() else ""):
-            assert time.monotonic() < deadline, log or "cron called nothing"
-            time.sleep(0.5)
+        until(lambda: log.exists() and "Left: " in log.read_text(), otherwise=lambda: log.exists() and log.read_text())
 
-    assert f"Left: run {owner} of main is at work on cartpole-v1-dqn since " in log
+    assert f"Left: run {owner} of main is at work on cartpole-v1-dqn since " in log.read_text()
     (left, *_) = client.search_runs([experiment], f"tags.`{lease.LEFT}` = '{owner}'")
     assert left.data.params["timesteps"] == "50000"
     assert left.data.params["seed"].startswith("20")

@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -29,6 +28,7 @@ from mlflow_sb3 import algorithm, environment, export
 from mlflow_sb3.serving import PyFunc
 from server.process import answers, free_port
 from tests.environments import OBSERVATIONS, RESERVED
+from tests.processes import PATIENCE, until
 
 OFF_POLICY = {"learning_starts": 8, "batch_size": 8, "buffer_size": 100}
 
@@ -106,11 +106,8 @@ def serving(folder: Path) -> Iterator[str]:
         settings = os.environ | {"MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}
         process = subprocess.Popen(command, cwd=folder.parent, env=settings, stdout=log, stderr=log, start_new_session=True)
         try:
-            deadline = time.monotonic() + 120
-            while not answers(f"http://127.0.0.1:{port}/ping"):
-                assert process.poll() is None, Path(log.name).read_text()
-                assert time.monotonic() < deadline, Path(log.name).read_text()
-                time.sleep(0.3)
+            until(lambda: process.poll() is not None or answers(f"http://127.0.0.1:{port}/ping"), otherwise=Path(log.name).read_text)
+            assert process.poll() is None, Path(log.name).read_text()
             yield f"http://127.0.0.1:{port}/invocations"
         finally:
             os.killpg(process.pid, signal.SIGKILL)
@@ -119,7 +116,7 @@ def serving(folder: Path) -> Iterator[str]:
 
 def ask(url: str, body: dict[str, Any]) -> Any:
     request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=30) as response:
+    with urllib.request.urlopen(request, timeout=PATIENCE) as response:
         return json.load(response)["predictions"]
 
 

@@ -19,8 +19,9 @@ from mlflow import MlflowClient
 from mlflow_sb3 import heartbeat, lease
 from mlflow_sb3.story import CONTINUES
 from tests.faults.conftest import served
-from tests.faults.test_main import RECIPE, snapshots, start, until
+from tests.faults.test_main import RECIPE, snapshots, start
 from tests.faults.worker import context
+from tests.processes import until
 from tests.project.conftest import Place
 
 pytestmark = pytest.mark.slow

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from mlflow_sb3.provenance import DIGEST
 from mlflow_sb3.resumption import ORIGIN
 from mlflow_sb3.story import CONTINUES
 from tests.faults.resume import Machine, differing
+from tests.processes import until
 from tests.project.conftest import ROOT, Place
 
 pytestmark = pytest.mark.slow
@@ -32,13 +32,6 @@ def start(place: Place, entry_point: str, *parameters: str) -> subprocess.Popen[
         return subprocess.Popen(
             command, cwd=place.folder, env=place.environment(), stdout=log, stderr=log, text=True, start_new_session=True
         )
-
-
-def until(condition: Callable[[], object], seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 def runs(place: Place, entry_point: str) -> list[Run]:
@@ -78,7 +71,7 @@ def test_mlflow_run_that_is_told_to_stop_makes_a_snapshot_and_resumes_to_the_sam
     else:
         os.killpg(project.pid, signal.SIGINT)
     project.wait(60)
-    until(lambda: TAG in runs(place, "train")[0].data.tags and runs(place, "train")[0].info.status != "RUNNING", 30)
+    until(lambda: TAG in runs(place, "train")[0].data.tags and runs(place, "train")[0].info.status != "RUNNING")
     stopped = runs(place, "train")[0]
     resumed = place.mlflow_run("train", f"resume={stopped.info.run_id}")
 
@@ -143,7 +136,7 @@ def test_main_hands_a_signal_on_and_goes_on_afterwards(place: Place) -> None:
 
     project.terminate()
     project.wait(60)
-    until(lambda: all(run.info.status == "KILLED" for run in place.runs()), 40)
+    until(lambda: all(run.info.status == "KILLED" for run in place.runs()))
     again = place.mlflow_run("main", *RECIPE)
     anew = place.mlflow_run("main", *RECIPE, "fresh=true")
 

@@ -24,6 +24,7 @@ from mlflow_sb3.tracker import Tracker
 from mlflow_sb3.tracking import MetricWriter
 from server.process import answers, free_port
 from tests.faults.proxy import Proxy
+from tests.processes import PATIENCE, until
 from tests.project.conftest import ROOT, Place
 
 pytestmark = pytest.mark.slow
@@ -62,10 +63,7 @@ class Server:
                 stderr=log,
                 start_new_session=True,
             )
-        deadline = time.monotonic() + 120
-        while not answers(f"{self.uri}/health"):
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
+        until(lambda: answers(f"{self.uri}/health"))
 
     def kill(self) -> None:
         if self._process is not None:
@@ -186,12 +184,9 @@ def test_a_server_that_goes_away_for_good_costs_the_step_and_a_command_delivers_
     step = subprocess.Popen(command, cwd=ROOT, env=own, stderr=subprocess.PIPE, text=True)
     client = MlflowClient(server.uri)
     with step:
-        deadline = time.monotonic() + 120
-        while not (runs := client.search_runs(["0"], max_results=1)) or "rollout/ep_rew_mean" not in runs[0].data.metrics:
-            assert time.monotonic() < deadline
-            time.sleep(0.3)
+        until(lambda: any("rollout/ep_rew_mean" in run.data.metrics for run in client.search_runs(["0"], max_results=1)))
         server.kill()
-        _, errors = step.communicate(timeout=300)
+        _, errors = step.communicate(timeout=PATIENCE)
 
     last_line = errors.strip().splitlines()[-1]
     found = re.search(r"python -m steps\.deliver (\S+)", last_line)

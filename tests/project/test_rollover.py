@@ -20,6 +20,7 @@ from mlflow.entities.webhook import Webhook, WebhookAction, WebhookEntity, Webho
 from mlflow_sb3 import registry
 from server.process import free_port
 from tests.conftest import LEVELS
+from tests.processes import PATIENCE
 from tests.project.conftest import ROOT, Place, serving
 
 pytestmark = pytest.mark.slow
@@ -79,7 +80,7 @@ def rolling_over(tracking: MlflowClient, tmp_path: Path, port: int, ports: Seque
 
 def asked(port: int) -> int | None:
     """What the agent at a port does, or None when its server is away."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     try:
         connection.request("POST", "/invocations", json.dumps({"inputs": [[0.0]]}), {"Content-Type": "application/json"})
         (action,) = json.load(connection.getresponse())["predictions"]
@@ -104,7 +105,7 @@ def test_when_the_alias_moves_the_new_champion_is_served_within_seconds_and_with
         before = [asked(each) for each in ports]
         tracking.set_registered_model_alias("levels", "champion", "5")
         answers: list[int | None] = []
-        deadline = time.monotonic() + 180
+        deadline = time.monotonic() + PATIENCE
         while [asked(each) for each in ports] != [LEVELS[4]] * 2:
             assert time.monotonic() < deadline, answers
             answers.append(proxied(ports))

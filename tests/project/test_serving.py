@@ -13,6 +13,7 @@ import mlflow
 import pytest
 
 from server.process import free_port
+from tests.processes import PATIENCE
 from tests.project.conftest import ROOT, Place, serving
 
 pytestmark = pytest.mark.slow
@@ -81,7 +82,7 @@ def test_a_model_serves_over_http_without_torch_and_sb3(trained_place: Place, ba
 
 def invoke(url: str, body: dict[str, object]) -> dict[str, list[int]]:
     request = urllib.request.Request(f"{url}/invocations", json.dumps(body).encode(), {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=30) as response:
+    with urllib.request.urlopen(request, timeout=PATIENCE) as response:
         answer: dict[str, list[int]] = json.load(response)
     return answer
 

@@ -15,6 +15,7 @@ from click import ClickException
 
 from server import process
 from server.trial import Trial
+from tests.processes import PATIENCE, children
 
 pytestmark = pytest.mark.slow
 
@@ -23,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "server.trial", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False)
 
 
 def processes(text: str) -> list[str]:
@@ -33,11 +34,11 @@ def processes(text: str) -> list[str]:
 
 
 def test_who_does_not_log_in_is_refused_and_the_admin_is_not(trial: Trial) -> None:
-    search = f"{trial.uri}/api/2.0/mlflow/experiments/search?max_results=1"
+    default = f"{trial.uri}/api/2.0/mlflow/experiments/get?experiment_id=0"
 
-    assert requests.get(search, timeout=60).status_code == 401
-    assert requests.get(search, auth=("admin", "not the password"), timeout=60).status_code == 401
-    assert requests.get(search, auth=("admin", trial.password()), timeout=60).json()["experiments"][0]["name"] == "Default"
+    assert requests.get(default, timeout=PATIENCE).status_code == 401
+    assert requests.get(default, auth=("admin", "not the password"), timeout=PATIENCE).status_code == 401
+    assert requests.get(default, auth=("admin", trial.password()), timeout=PATIENCE).json()["experiment"]["name"] == "Default"
 
 
 def test_secrets_lie_in_files_of_the_owner_alone_and_nowhere_else(trial: Trial) -> None:
@@ -81,19 +82,15 @@ def test_what_is_ended_while_it_starts_leaves_no_process(tmp_path: Path) -> None
     command = [sys.executable, "-m", "server.trial", "--folder", str(tmp_path), "--port", str(process.free_port())]
     deadline = time.monotonic() + process.PATIENCE
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as started:
-        while not (tmp_path / "mlflow.log").exists() or len(children_of(started.pid)) < 3:  # the log is there before its process is
+        while not (tmp_path / "mlflow.log").exists() or len(children(started.pid)) < 3:  # the log is there before its process is
             if time.monotonic() > deadline:
                 break
             time.sleep(0.1)
-        children = children_of(started.pid)
+        begun = children(started.pid)
         started.send_signal(signal.SIGTERM)
-        said = started.communicate(timeout=60)[1]
+        said = started.communicate(timeout=PATIENCE)[1]
 
     assert started.returncode == 0
     assert said == "Ended, and all it held with it.\n"
-    assert len(children) == 3
-    assert [pid for pid in children if Path(f"/proc/{pid}").exists()] == []
-
-
-def children_of(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    assert len(begun) == 3
+    assert [pid for pid in begun if Path(f"/proc/{pid}").exists()] == []
