@@ -16,7 +16,7 @@ from mlflow.environment_variables import MLFLOW_UV_AUTO_DETECT
 from mlflow.models import Model, ModelSignature
 
 from mlflow_sb3 import serving, settings
-from mlflow_sb3.policy import ARCHIVE, CARD, GRAPH, STATISTICS
+from mlflow_sb3.card import AGENT, ARCHIVE, CARD, GRAPH, STATISTICS
 from mlflow_sb3.serving import ImageInput
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from mlflow_sb3.observations import Observations
 
 FLAVOR_NAME = "stable_baselines3"
-AGENT = "agent"
 EXAMPLE_ACTION = "example_action"
 """Key of the card: what the agent does with the model's input example, None where that is the caller's own."""
 INFERENCE = "mlflow_sb3.inference"

@@ -16,9 +16,8 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.noise import VectorizedActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
-from mlflow_sb3 import algorithm, arguments, flavor, native, normalization, registry, settings
-from mlflow_sb3.agent import AGENT
-from mlflow_sb3.policy import ARCHIVE
+from mlflow_sb3 import algorithm, arguments, native, normalization, registry, settings
+from mlflow_sb3.card import AGENT, ARCHIVE
 
 FROM_MODEL = "mlflow_sb3.from_model"
 """Tag of a training run: the id of the LoggedModel that it went on from."""
@@ -56,6 +55,8 @@ def load(model_uri: str, algo: str, description: str, hyperparams: dict[str, Any
     Raises:
         MlflowException: The agent is one of another algorithm or of other spaces, or a hyperparameter cannot be changed any more.
     """
+    from mlflow_sb3 import flavor
+
     settings.check_unpickling_allowed(f"going on from {model_uri}")
     algorithm.check_hyperparams(algo, hyperparams)
     cls = algorithm.find(algo)
@@ -92,6 +93,8 @@ def environment(model_uri: str, description: str) -> str:
         model_uri: As in ``load``.
         description: ``EnvSpec`` JSON.
     """
+    from mlflow_sb3 import flavor
+
     with registry.fetch_uri(model_uri) as folder:
         own = flavor.read_card(folder)["environment"]
     return json.dumps(own) if own is not None and own["id"] == json.loads(description)["id"] else description

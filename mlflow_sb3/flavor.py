@@ -14,8 +14,9 @@ from mlflow.models import Model, ModelSignature
 from mlflow.models.model import ModelInfo
 
 from mlflow_sb3 import agent, registry, rights, settings
-from mlflow_sb3.agent import AGENT, FLAVOR_NAME, INFERENCE, Inference
-from mlflow_sb3.policy import CARD, OnnxPolicy
+from mlflow_sb3.agent import FLAVOR_NAME, INFERENCE, Inference
+from mlflow_sb3.card import AGENT, CARD
+from mlflow_sb3.policy import OnnxPolicy
 from mlflow_sb3.serving import ImageInput, PyFunc
 
 if TYPE_CHECKING:

@@ -18,12 +18,12 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.vec_env import VecNormalize
 
 from mlflow_sb3 import normalization, spaces
+from mlflow_sb3.card import ARCHIVE, STATISTICS, check_digest, described
 from mlflow_sb3.inputs import MASKS, OBSERVATION, Inputs, Space, State
 from mlflow_sb3.observations import count
-from mlflow_sb3.policy import ARCHIVE, STATISTICS, check_digest, described
 from mlflow_sb3.wrappers import shift
 
-_NO_BUFFER: dict[str, Any] = {"buffer_size": 1, "replay_buffer_class": None, "replay_buffer_kwargs": {}}
+NO_BUFFER: dict[str, Any] = {"buffer_size": 1, "replay_buffer_class": None, "replay_buffer_kwargs": {}}
 """Who only acts remembers nothing, and HerReplayBuffer would ask for an environment."""
 
 
@@ -118,7 +118,7 @@ class NativeAgent:
 
     def __init__(self, folder: Path, card: dict[str, Any]) -> None:
         """Open an ``agent`` folder; this unpickles."""
-        model = load(folder, card, device="cpu", custom_objects=_NO_BUFFER)
+        model = load(folder, card, device="cpu", custom_objects=NO_BUFFER)
         self.observation_space, self.action_space = (Space.from_json(card[name]) for name in ("observation_space", "action_space"))
         raw = spaces.rebuilt(self.observation_space), spaces.rebuilt(self.action_space)
         learned = statistics(folder, card)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any, Self
@@ -12,13 +11,10 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from mlflow_sb3 import distribution
+from mlflow_sb3.card import CARD, GRAPH, check_digest, described
 from mlflow_sb3.inputs import MASKS, STATE, Inputs, Space, State
 from mlflow_sb3.observations import Observations, count
 
-CARD = "agent.json"
-GRAPH = "policy.onnx"
-ARCHIVE = "agent.zip"
-STATISTICS = "vec_normalize.json"
 NEXT = "next_"
 
 
@@ -129,16 +125,3 @@ class OnnxPolicy:
     def _sampled(self, outputs: list[NDArray[Any]], seed: int | None) -> NDArray[Any]:
         named = dict(zip(self._parameters, outputs, strict=False))
         return distribution.sample(self.distribution, named, np.random.default_rng(seed))
-
-
-def check_digest(card: dict[str, Any], name: str, content: bytes) -> None:
-    """Refuse a file of an agent that is not the one which its card was written for."""
-    found, saved = hashlib.sha256(content).hexdigest(), card["digests"][name]
-    if found != saved:
-        raise ValueError(f"{name} has the digest {found}, but {saved} was saved: the file has changed; save the agent again.")
-
-
-def described(card: dict[str, Any]) -> str | None:
-    """The ``EnvSpec`` JSON in a card."""
-    description = card.get("environment")
-    return None if description is None else json.dumps(description)

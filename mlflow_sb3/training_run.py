@@ -15,15 +15,15 @@ from mlflow.exceptions import MlflowException
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
-from mlflow_sb3 import algorithm, delivery, flavor, names, normalization, provenance, registry, rights, settings
-from mlflow_sb3.agent import INFERENCE, Inference
+from mlflow_sb3 import algorithm, delivery, names, normalization, provenance, registry, rights, settings
 from mlflow_sb3.recipe import Recipe
 from mlflow_sb3.registry import Version
-from mlflow_sb3.serving import ImageInput
 from mlflow_sb3.tracker import Tracker
 from mlflow_sb3.training import Trained
 
 if TYPE_CHECKING:
+    from mlflow_sb3.agent import Inference
+    from mlflow_sb3.serving import ImageInput
     from mlflow_sb3.signing import KeyPath
 
 _FOLDER = "agent"
@@ -63,6 +63,9 @@ class TrainingRun:
 
         When a run was killed in the middle of this, the next one finishes its version.
         """
+        from mlflow_sb3 import flavor
+        from mlflow_sb3.agent import INFERENCE
+
         registry.check_keys(signing_key)
         rights.check_registration(name)
         tags: dict[str, str] = {INFERENCE: inference, _IMAGE_INPUT: image_input}
