@@ -20,8 +20,10 @@ from torch.optim import Adam
 from tqdm import tqdm
 
 from mlflow_sb3 import algorithm, candidates, environment, snapshot
-from mlflow_sb3.candidates import Candidate, Checkpoints
+from mlflow_sb3.candidate import Candidate
+from mlflow_sb3.candidates import Checkpoints
 from mlflow_sb3.interruption import Stop
+from mlflow_sb3.player import Player
 from mlflow_sb3.shelf import Shelf
 from mlflow_sb3.snapshot import State
 
@@ -97,20 +99,14 @@ def train(
         else:
             model = resumed["model"]
         model.set_logger(_Logger(writers))
-        checkpoints = Checkpoints(description, seed=seed, every=max(1, timesteps // candidates.CHECKPOINTS))
-        if resumed is not None and resumed["learned"]:
-            vars(checkpoints).update(resumed["callbacks"][0])
-        else:
-            _learn(model, timesteps, [checkpoints, *callbacks], shelf=shelf, resumed=resumed, stop=stop, progress=progress)
-        last_digest = weights_digest(model)
-        total = candidates.count_episodes(len(checkpoints.kept))
-        with tqdm(total=total, desc="choosing", unit="episode", disable=not progress, mininterval=1) as bar:
-
-            def on_episode() -> None:
-                bar.update()
-                stop.obey()
-
-            kept = candidates.choose(model, checkpoints.kept, description, seed=seed, on_episode=on_episode)
+        with Player.accompanied(model, description, seed=seed) as player:
+            checkpoints = Checkpoints(player, every=max(1, timesteps // candidates.CHECKPOINTS))
+            if resumed is not None and resumed["learned"]:
+                vars(checkpoints).update(resumed["callbacks"][0])
+            else:
+                _learn(model, timesteps, [checkpoints, *callbacks], shelf=shelf, resumed=resumed, stop=stop, progress=progress)
+            last_digest = weights_digest(model)
+            kept = _choose(model, checkpoints.kept, player, stop=stop, progress=progress)
         if shelf is not None:
             shelf.wait()
     return Trained(model, kept, checkpoints.kept, last_digest, weights_digest(model))
@@ -153,6 +149,17 @@ def _learn(
             raise MlflowException.invalid_parameter_value(
                 f"{name} stopped at step {model.num_timesteps}: {kind}: {error}; check the hyperparameters and the environment."
             ) from error
+
+
+def _choose(model: BaseAlgorithm, kept: list[Candidate], player: Player, *, stop: Stop, progress: bool) -> Candidate:
+    total = candidates.count_episodes(len(kept))
+    with tqdm(total=total, desc="choosing", unit="episode", disable=not progress, mininterval=1) as bar:
+
+        def on_episode() -> None:
+            bar.update()
+            stop.obey()
+
+        return candidates.choose(model, kept, player, on_episode=on_episode, meanwhile=stop.obey)
 
 
 @contextmanager

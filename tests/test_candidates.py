@@ -9,10 +9,11 @@ import pytest
 import torch
 from stable_baselines3 import PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.callbacks import BaseCallback
 
 from mlflow_sb3 import algorithm, candidates, environment
-from mlflow_sb3.candidates import Candidate, Checkpoints
+from mlflow_sb3.candidate import Candidate
+from mlflow_sb3.candidates import Checkpoints
+from mlflow_sb3.player import Player
 from tests.environments import OneStep
 
 ONE_STEP = environment.describe(gymnasium.spec("OneStep-v0"))
@@ -31,9 +32,21 @@ def short(env_id: str) -> str:
     return json.dumps(json.loads(environment.describe(gymnasium.spec(env_id))) | {"max_episode_steps": 5})
 
 
-def learned(algo: str, description: str, callback: BaseCallback | None) -> BaseAlgorithm:
-    model = algorithm.build(algo, description, LEARNING[algo], seed=3)
-    return model.learn(64, callback=callback)
+def built(algo: str, description: str) -> BaseAlgorithm:
+    return algorithm.build(algo, description, LEARNING[algo], seed=3)
+
+
+def watched(model: BaseAlgorithm, description: str, *, every: int, seed: int = 0) -> Checkpoints:
+    """Let a model learn with checkpoints."""
+    checkpoints = Checkpoints(Player(model, description, seed=seed), every=every)
+    model.learn(64, callback=checkpoints)
+    return checkpoints
+
+
+def chosen(entrants: list[Candidate], **kwargs: Any) -> tuple[BaseAlgorithm, Candidate]:
+    """The model in which candidates were played, and the one that was kept."""
+    model = PPO("MlpPolicy", gymnasium.make("OneStep-v0"), device="cpu", seed=1)
+    return model, candidates.choose(model, entrants, Player(model, ONE_STEP, seed=0), **kwargs)
 
 
 def always(action: int) -> Candidate:
@@ -55,30 +68,29 @@ def always(action: int) -> Candidate:
 )
 def test_training_goes_the_same_way_with_checkpoints_and_without(algo: str, env_id: str) -> None:
     description = short(env_id)
-    checkpoints = Checkpoints(description, seed=3, every=8)
 
-    plain = learned(algo, description, None).policy.state_dict()
-    watched = learned(algo, description, checkpoints).policy.state_dict()
+    plain = built(algo, description).learn(64).policy.state_dict()
+    model = built(algo, description)
+    checkpoints = watched(model, description, every=8, seed=3)
 
     assert len(checkpoints.kept) > 1
-    assert [name for name, value in plain.items() if not torch.equal(value, watched[name])] == []
+    assert [name for name, value in plain.items() if not torch.equal(value, model.policy.state_dict()[name])] == []
 
 
 def test_checkpoints_play_the_agent_as_it_will_act() -> None:
     undecided = PPO("MlpPolicy", gymnasium.make("OneStep-v0"), device="cpu", seed=0, n_steps=16, batch_size=16, learning_rate=1e-9)
     with torch.no_grad():
         dict(undecided.policy.named_parameters())["action_net.bias"][:] = torch.tensor([0.0, 0.5])
-    checkpoints = Checkpoints(ONE_STEP, seed=0, every=16)
 
-    undecided.learn(64, callback=checkpoints)
+    checkpoints = watched(undecided, ONE_STEP, every=16)
 
     assert [candidate.training_score for candidate in checkpoints.kept] == [1.0] * len(checkpoints.kept)
 
 
 def test_the_last_agent_is_a_candidate_and_the_best_few_are_kept() -> None:
-    checkpoints = Checkpoints(ONE_STEP, seed=0, every=1)
+    model = built("dqn", ONE_STEP)
 
-    model = learned("dqn", ONE_STEP, checkpoints)
+    checkpoints = watched(model, ONE_STEP, every=1)
 
     assert len(checkpoints.kept) == candidates.ROUNDS[0][0]
     assert checkpoints.kept[-1].step == model.num_timesteps == 64
@@ -89,9 +101,8 @@ def test_the_last_agent_is_a_candidate_and_the_best_few_are_kept() -> None:
 def test_an_agent_that_is_better_on_fresh_episodes_is_kept_over_a_luckier_one() -> None:
     better, lucky = always(1), always(0)
     better.training_score, lucky.training_score = 0.2, 500.0
-    model = PPO("MlpPolicy", gymnasium.make("OneStep-v0"), device="cpu", seed=1)
 
-    kept = candidates.choose(model, [better, lucky], ONE_STEP, seed=0)
+    model, kept = chosen([better, lucky])
 
     assert kept is better
     assert (better.score, lucky.score) == (1.0, 0.0)
@@ -101,19 +112,20 @@ def test_an_agent_that_is_better_on_fresh_episodes_is_kept_over_a_luckier_one() 
 def test_among_equals_the_longer_trained_agent_is_kept() -> None:
     early, late = always(1), always(1)
     early.step, late.step = 10, 20
-    model = PPO("MlpPolicy", gymnasium.make("OneStep-v0"), device="cpu", seed=1)
 
-    assert candidates.choose(model, [late, early], ONE_STEP, seed=0) is late
+    _, kept = chosen([late, early])
+
+    assert kept is late
 
 
 def test_the_choice_is_made_on_episodes_that_training_did_not_play() -> None:
-    checkpoints = Checkpoints(ONE_STEP, seed=5, every=16)
+    model = built("ppo", ONE_STEP)
     OneStep.seeds.clear()
-    model = learned("ppo", ONE_STEP, checkpoints)
+    checkpoints = watched(model, ONE_STEP, every=16, seed=5)
     during_training = set(OneStep.seeds)
     OneStep.seeds.clear()
 
-    candidates.choose(model, checkpoints.kept, ONE_STEP, seed=5)
+    candidates.choose(model, checkpoints.kept, Player(model, ONE_STEP, seed=5))
 
     fresh = set(OneStep.seeds)
     assert set(environment.seeds(5, "choice", 10)) < during_training
@@ -124,9 +136,8 @@ def test_the_choice_is_made_on_episodes_that_training_did_not_play() -> None:
 def test_every_round_has_fewer_candidates_and_more_episodes() -> None:
     entrants = [always(step % 2) for step in range(8)]
     told: list[None] = []
-    model = PPO("MlpPolicy", gymnasium.make("OneStep-v0"), device="cpu", seed=1)
 
-    candidates.choose(model, entrants, ONE_STEP, seed=0, on_episode=lambda: told.append(None))
+    chosen(entrants, on_episode=lambda: told.append(None))
 
     assert sorted(len(candidate.returns) for candidate in entrants) == [20, 20, 20, 20, 70, 70, 270, 270]
     assert len(told) == candidates.count_episodes(8) == 8 * 20 + 4 * 50 + 2 * 200

@@ -10,7 +10,7 @@ from stable_baselines3 import DQN
 from stable_baselines3.common.callbacks import BaseCallback
 
 from mlflow_sb3 import algorithm, environment, presets, training
-from mlflow_sb3.candidates import Candidate
+from mlflow_sb3.candidate import Candidate
 from mlflow_sb3.training import Trained
 
 HYPERPARAMS = presets.find("dqn", "CartPole-v1").hyperparams | {"learning_starts": 100, "train_freq": 64, "gradient_steps": 16}

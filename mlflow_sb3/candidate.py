@@ -1,0 +1,60 @@
+"""An agent of one moment of training, which may be the one to keep."""
+
+from __future__ import annotations
+
+import io
+import math
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from gymnasium.spaces import Space
+from stable_baselines3.common.base_class import BaseAlgorithm
+
+from mlflow_sb3 import native, normalization, snapshot
+from mlflow_sb3.native import NativePolicy
+from mlflow_sb3.normalization import Statistics
+
+
+@dataclass
+class Candidate:
+    """SB3's own file of an agent, and the returns of the episodes it played."""
+
+    step: int
+    agent: bytes = field(repr=False)
+    training_score: float
+    """Mean return of the episodes that it played while training went on."""
+    statistics: Statistics | None = field(default=None, repr=False)
+    """What its VecNormalize had learned by then."""
+    returns: list[float] = field(default_factory=list, repr=False)
+
+    @classmethod
+    def of(cls, model: BaseAlgorithm) -> Self:
+        """The agent of this moment, between two rollouts, when an update is complete. It has not played yet."""
+        return cls(model.num_timesteps, native.archive(model), math.nan, normalization.read(model))
+
+    @property
+    def score(self) -> float:
+        """Mean return over fresh episodes, none of which chose it during training."""
+        return sum(self.returns) / len(self.returns)
+
+    @property
+    def rank(self) -> tuple[float, float, int]:
+        """Best last: by fresh episodes, then by those during training, then the longer trained one."""
+        return (self.score if self.returns else 0.0, self.training_score, self.step)
+
+    def put_into(self, model: BaseAlgorithm) -> None:
+        """Put its weights into a model, and what it had learned to normalize with into the model's environments."""
+        model.set_parameters(io.BytesIO(self.agent), device=model.device)  # type: ignore[arg-type]  # takes files too
+        vec_normalize = model.get_vec_normalize_env()
+        if vec_normalize is not None and self.statistics is not None:
+            normalization.put(vec_normalize, self.statistics)
+
+    def policy(self, kind: type[BaseAlgorithm], observation_space: Space[Any], action_space: Space[Any]) -> NativePolicy:
+        """As it acts, in a model of its own; no generator is drawn from."""
+        before = snapshot.generators()
+        try:
+            model = kind.load(io.BytesIO(self.agent), device="cpu", custom_objects=native.NO_BUFFER)
+        finally:
+            snapshot.set_generators(before)
+        spaces = observation_space, action_space
+        return NativePolicy(model.policy, *spaces, None if self.statistics is None else normalization.alone(self.statistics, *spaces))

@@ -1,0 +1,111 @@
+"""Plays candidates on the seeds of a training, and part of them in a companion where there can be one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Self
+
+import torch
+from stable_baselines3.common.base_class import BaseAlgorithm
+
+from mlflow_sb3 import companion, environment, evaluation
+from mlflow_sb3.candidate import Candidate
+from mlflow_sb3.companion import Companion, LostError
+from mlflow_sb3.evaluation import Episodes, Policy
+from mlflow_sb3.native import NativePolicy
+
+
+@dataclass(frozen=True)
+class Task:
+    """Candidates, and which episodes of the stream ``choice`` each of them is to play."""
+
+    candidates: Sequence[Candidate]
+    start: int
+    count: int
+
+
+class Player:
+    """Plays the candidates of one training; what comes out does not depend on where they are played."""
+
+    def __init__(self, model: BaseAlgorithm, description: str, *, seed: int) -> None:
+        """Play alone.
+
+        Args:
+            model: That learns, and lends its policy when it has.
+            description: The environment, as ``EnvSpec`` JSON.
+            seed: The episodes are those of its stream ``choice``.
+        """
+        self._model = model
+        self._description = description
+        self._seed = seed
+        self._companion: Companion[list[Episodes]] | None = None
+        self._begun: Task | None = None
+        with environment.remake(description) as env:
+            self._spaces = env.observation_space, env.action_space
+
+    @classmethod
+    @contextmanager
+    def accompanied(cls, model: BaseAlgorithm, description: str, *, seed: int) -> Iterator[Self]:
+        """A player with a companion, if the model is on a CPU and PyTorch on one thread: neither a GPU nor threads can be copied."""
+        player = cls(model, description, seed=seed)
+        if model.device.type != "cpu" or torch.get_num_threads() != 1 or not companion.is_possible():
+            yield player
+            return
+        with Companion(player._lend) as player._companion:
+            yield player
+
+    def begin(self, candidate: Candidate, count: int) -> None:
+        """Let a candidate play the first ``count`` episodes in the companion, if there is one, while the model goes on learning."""
+        if self._companion is not None:
+            self._begun = Task([candidate], 0, count)
+            self._companion.send(self._begun)
+
+    def is_playing(self) -> bool:
+        """Whether ``finish`` would have to wait."""
+        return self._companion is not None and self._begun is not None and not self._companion.is_ready()
+
+    def finish(self, candidate: Candidate, count: int) -> Episodes:
+        """The episodes of the candidate that was begun; where nobody plays it, it is played now, beside the model."""
+        begun, self._begun = self._begun, None
+        if self._companion is not None and begun is not None:
+            with suppress(LostError):
+                return self._companion.receive()[0]
+        policy = candidate.policy(type(self._model), *self._spaces)
+        return self._play(policy, Task([candidate], 0, count))
+
+    def lend(self, task: Task, *, on_episode: Callable[[], object], meanwhile: Callable[[], object]) -> list[Episodes]:
+        """Put the candidates of a task into the model in turn, and every second one into the companion's.
+
+        Args:
+            task: What to play.
+            on_episode: Called for every episode that is over, the companion's when all of them are.
+            meanwhile: Called now and then while there is nothing to do but wait for the companion.
+        """
+        if self._companion is None or len(task.candidates) == 1:
+            return self._lend(task, on_episode)
+        ours, theirs = (Task(task.candidates[first::2], task.start, task.count) for first in (0, 1))
+        self._companion.send(theirs)
+        played = self._lend(ours, on_episode)
+        try:
+            answer = self._companion.receive(meanwhile=meanwhile)
+        except LostError:
+            answer = self._lend(theirs, on_episode)
+        else:
+            for _ in range(task.count * len(theirs.candidates)):
+                on_episode()
+        return [(played, answer)[place % 2][place // 2] for place in range(len(task.candidates))]
+
+    def _lend(self, task: Task, on_episode: Callable[[], object] = lambda: None) -> list[Episodes]:
+        policy = NativePolicy.of(self._model, *self._spaces)
+        played = []
+        for candidate in task.candidates:
+            candidate.put_into(self._model)
+            played.append(self._play(policy, task, on_episode))
+        return played
+
+    def _play(self, policy: Policy, task: Task, on_episode: Callable[[], object] = lambda: None) -> Episodes:
+        seeds = environment.seeds(self._seed, "choice", task.count, start=task.start)
+        return evaluation.play(policy, partial(environment.remake, self._description), seeds, on_episode=on_episode)

@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlflow_sb3 import companion
+from mlflow_sb3.companion import Companion, LostError
+from tests.processes import children
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="there are companions on Linux alone")
+
+ORPHAN = """
+import sys, time
+from mlflow_sb3.companion import Companion
+
+def work(task):
+    print("at it", flush=True)
+    time.sleep(120)
+
+Companion(work).send("anything")
+time.sleep(120)
+"""
+
+
+def double(task: int) -> int:
+    return 2 * task
+
+
+def test_it_does_one_task_after_the_other() -> None:
+    with Companion(double) as beside:
+        answers = []
+        for task in (1, 2):
+            beside.send(task)
+            answers.append(beside.receive())
+
+    assert answers == [2, 4]
+
+
+def test_it_knows_what_was_here_when_it_began_and_changes_nothing_here() -> None:
+    seen: list[Any] = ["before"]
+
+    def work(task: str) -> list[str]:
+        seen.append(task)
+        return seen
+
+    with Companion(work) as beside:
+        beside.send("there")
+        answer = beside.receive()
+
+    assert answer == ["before", "there"]
+    assert seen == ["before"]
+
+
+@pytest.mark.parametrize("work", [lambda task: 1 / task, lambda task: os.kill(os.getpid(), signal.SIGKILL)], ids=["fails", "dies"])  # noqa: ARG005
+def test_one_that_fails_or_dies_is_lost_and_stays_so(work: Any) -> None:
+    with Companion(work) as beside:
+        for _ in range(2):
+            beside.send(0)
+            with pytest.raises(LostError, match="exit code"):
+                beside.receive()
+
+
+def test_one_that_stands_still_is_lost_and_one_that_works_is_waited_for() -> None:
+    def work(seconds: float) -> str:
+        end = time.process_time() + seconds
+        while time.process_time() < end:
+            pass
+        if not seconds:
+            time.sleep(120)
+        return "done"
+
+    told: list[None] = []
+    with Companion(work, patience=1.5) as beside:
+        beside.send(3.0)
+        assert beside.receive(meanwhile=lambda: told.append(None)) == "done"
+        assert told
+        beside.send(0.0)
+        with pytest.raises(LostError, match=r"no CPU time in 1\.5 s"):
+            beside.receive()
+
+
+def test_it_is_gone_when_it_is_closed_whatever_it_does() -> None:
+    with Companion(time.sleep) as beside:
+        beside.send(120)
+        assert not beside.is_ready()
+        (pid,) = children(os.getpid())
+
+    assert not Path(f"/proc/{pid}").exists()
+
+
+@pytest.mark.slow
+def test_it_dies_with_the_process_that_it_is_a_copy_of() -> None:
+    with subprocess.Popen([sys.executable, "-c", ORPHAN], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "at it\n"
+        (pid,) = children(process.pid)
+
+        process.kill()
+        process.stdout.read()  # until nobody has it open
+
+    deadline = time.monotonic() + 10
+    while Path(f"/proc/{pid}").exists() and "Z (" not in Path(f"/proc/{pid}/status").read_text():
+        assert time.monotonic() < deadline
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_that_ask_to_stop_are_not_its_own(number: signal.Signals) -> None:
+    with Companion(double) as beside:
+        beside.send(1)
+        beside.receive()
+        (pid,) = children(os.getpid())
+        os.kill(pid, number)
+        beside.send(2)
+
+        assert beside.receive() == 4
+
+
+def test_there_is_none_where_a_package_would_wait_for_its_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    before = companion.is_possible()
+    monkeypatch.setitem(sys.modules, "jax", sys)
+
+    assert before
+    assert not companion.is_possible()
