@@ -23,7 +23,7 @@ from mlflow_sb3.inputs import MASKS, OBSERVATION, Inputs, Space, State
 from mlflow_sb3.observations import count
 from mlflow_sb3.wrappers import shift
 
-NO_BUFFER: dict[str, Any] = {"buffer_size": 1, "replay_buffer_class": None, "replay_buffer_kwargs": {}}
+NO_BUFFER: dict[str, Any] = {"buffer_size": 1, "optimize_memory_usage": False, "replay_buffer_class": None, "replay_buffer_kwargs": {}}
 """Who only acts remembers nothing, and HerReplayBuffer would ask for an environment."""
 
 

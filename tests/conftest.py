@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ import pytest
 import torch
 from mlflow import MlflowClient
 from stable_baselines3 import PPO
+from torch.onnx._internal.exporter._registration import ONNXRegistry
 
 from mlflow_sb3 import environment, registry
 from server.trial import Trial
@@ -41,6 +43,12 @@ def openssl(arguments: str) -> None:
 def _one_torch_thread() -> None:
     """As training has it: on networks this small, more threads only wait for each other, and for those of other workers."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_table_of_operators() -> None:
+    """PyTorch 2.13 makes the table by which it exports anew for every graph, which is half of the time of an export."""
+    ONNXRegistry.from_torchlib = staticmethod(functools.cache(ONNXRegistry.from_torchlib))  # type: ignore[method-assign]
 
 
 @pytest.fixture(autouse=True)

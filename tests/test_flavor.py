@@ -23,7 +23,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.torch_layers import FlattenExtractor
 
 import mlflow_sb3
-from mlflow_sb3 import export, origin, registry, signing
+from mlflow_sb3 import algorithm, environment, export, origin, registry, signing
 from mlflow_sb3.policy import OnnxPolicy
 from tests.conftest import Keys
 
@@ -335,6 +335,15 @@ def test_native_inference_acts_by_sb3_itself_and_is_tagged(unexportable: PPO) ->
         assert "stable-baselines3==" in (folder / "requirements.txt").read_text()
     with pytest.raises(ValueError, match=r"observation has the shape \(1, 3\)"):
         policy.predict(np.zeros((1, 3)))
+
+
+def test_native_inference_takes_an_agent_whose_buffer_saved_memory(tmp_path: Path) -> None:
+    saving: dict[str, Any] = {"optimize_memory_usage": True, "replay_buffer_kwargs": {"handle_timeout_termination": False}}
+    model = algorithm.build("dqn", environment.compose("CartPole-v1"), saving | {"buffer_size": 100}, seed=0)
+
+    mlflow_sb3.save_model(model, tmp_path / "model", inference="native")
+
+    assert mlflow_sb3.load_policy(str(tmp_path / "model")).predict(np.zeros(4))[0] in (0, 1)
 
 
 def test_native_inference_answers_many_threads(unexportable: PPO, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from mlflow_sb3.provenance import DIGEST
 from mlflow_sb3.resumption import ORIGIN
 from mlflow_sb3.tracker import SNAPSHOT
 from tests.faults.resume import RECIPES, ROOT, Machine, differing
+from tests.processes import PATIENCE
 from tests.project.conftest import Place
 
 pytestmark = pytest.mark.slow
@@ -66,7 +67,7 @@ def test_another_machine_goes_on_from_what_was_uploaded(tmp_path: Path) -> None:
     here = Machine(tmp_path)
     process = here.start_and_wait(*RECIPES["ppo"])
     process.send_signal(signal.SIGTERM)
-    assert process.wait(30) == 143
+    assert process.wait(PATIENCE) == 143
     lost = here.last()
     shutil.rmtree(tmp_path / "state")
 

@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from server.process import free_port
+from tests.faults import worker
 from tests.project.conftest import ROOT, Place, cloned, serving
 from tests.project.readme import PYTHON, README, SHELL, TABLE, command
 
@@ -120,7 +121,8 @@ def test_versions_are_promoted_replayed_and_rolled_back(tmp_path: Path, trained_
     run_id = place.runs("tags.mlflow.project.entryPoint = 'train'")[0].info.run_id
     replayed = place.runs("tags.mlflow.project.entryPoint = 'promote'")[0].info.run_id
     for _ in range(2):
-        assert place.mlflow_run("log_model", f"run_id={run_id}").returncode == 0
+        log = tmp_path / "log_model.txt"
+        assert worker.step("log_model", "--run-id", run_id, variables=place.environment(), log=log) == 0, log.read_text()
     lines = command("mlflow run . -e promote").splitlines()
 
     done = [place.shell(line.replace("RUN_ID", replayed)) for line in lines]
@@ -136,7 +138,7 @@ def test_versions_are_promoted_replayed_and_rolled_back(tmp_path: Path, trained_
 def test_a_training_is_resumed_and_made_again(tmp_path: Path) -> None:
     place = cloned(tmp_path)
     resume, reproduce = command("mlflow run . -e train -P resume").splitlines()
-    options = ["--algo", "ppo", "--timesteps", "12000"]
+    options = ["--algo", "ppo", "--timesteps", "6000"]
     step = subprocess.Popen([sys.executable, "-m", "steps.train", *options], cwd=place.folder, env=place.environment())
     with step:
         while not list(Path(os.environ["XDG_STATE_HOME"]).glob("mlflow-sb3/*/snapshots/*.snapshot")):
