@@ -10,7 +10,7 @@ from typing import Any, Self
 from gymnasium.spaces import Space
 from stable_baselines3.common.base_class import BaseAlgorithm
 
-from mlflow_sb3 import native, normalization, snapshot
+from mlflow_sb3 import native, normalization
 from mlflow_sb3.native import NativePolicy
 from mlflow_sb3.normalization import Statistics
 
@@ -49,12 +49,8 @@ class Candidate:
         if vec_normalize is not None and self.statistics is not None:
             normalization.put(vec_normalize, self.statistics)
 
-    def policy(self, kind: type[BaseAlgorithm], observation_space: Space[Any], action_space: Space[Any]) -> NativePolicy:
-        """As it acts, in a model of its own; no generator is drawn from."""
-        before = snapshot.generators()
-        try:
-            model = kind.load(io.BytesIO(self.agent), device="cpu", custom_objects=native.NO_BUFFER)
-        finally:
-            snapshot.set_generators(before)
+    def policy(self, model: BaseAlgorithm, observation_space: Space[Any], action_space: Space[Any]) -> NativePolicy:
+        """As it acts, in a model of its own, of the same kind and on the same device; PyTorch's generator is drawn from."""
+        own = type(model).load(io.BytesIO(self.agent), device=model.device, custom_objects=native.NO_BUFFER)
         spaces = observation_space, action_space
-        return NativePolicy(model.policy, *spaces, None if self.statistics is None else normalization.alone(self.statistics, *spaces))
+        return NativePolicy(own.policy, *spaces, None if self.statistics is None else normalization.alone(self.statistics, *spaces))

@@ -63,6 +63,7 @@ class Checkpoints(BaseCallback):
         """Let the agent of this moment play, after the one before has."""
         if self._playing is not None:
             self._keep_best(self._finished(self._playing))
+        self.logger.dump(self.model.num_timesteps)  # also what SB3 recorded since it last did, and may not any more
         self._playing = Candidate.of(self.model)
         self._player.begin(self._playing, CHECKPOINT_EPISODES)
         return self._playing

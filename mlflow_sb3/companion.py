@@ -7,8 +7,11 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
+import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
@@ -23,6 +26,7 @@ _STUCK_IN_COPIES = frozenset({"grpc", "jax", "tensorflow"})
 """Packages that wait forever in a copy of their process, for threads that a copy does not have."""
 _SLICE = 0.5
 _PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None)
 
 
 class LostError(Exception):
@@ -41,20 +45,22 @@ class Companion(Generic[Answer]):
         Args:
             work: Takes a task and returns the answer, both picklable, with whatever it refers to as it is now.
             patience: Seconds; see ``PATIENCE``.
+
+        Raises:
+            OSError: There is no room for another process.
         """
         context = multiprocessing.get_context("fork")
         self._patience = patience
         self._connection, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=[theirs, self._connection, work, os.getpid()], name="companion")
-        self._process.start()
+        with warnings.catch_warnings():  # Python 3.12 warns of forks beside threads: none of ours is needed there, see _STUCK_IN_COPIES
+            warnings.simplefilter("ignore", DeprecationWarning)
+            self._process.start()
         theirs.close()
 
     def send(self, task: Any) -> None:
-        """Hand a task over; one at a time."""
-        try:
-            self._connection.send(task)
-        except OSError:
-            self._process.kill()  # receive says that it is lost
+        """Hand a task over, one at a time, and do not wait until it is taken; ``receive`` says if it never is."""
+        threading.Thread(target=self._write, args=[task], name="to the companion", daemon=True).start()
 
     def is_ready(self) -> bool:
         """Whether ``receive`` would not wait."""
@@ -75,25 +81,28 @@ class Companion(Generic[Answer]):
             if (now := self._cpu_time()) != worked:
                 worked, since = now, time.monotonic()
             elif time.monotonic() - since > self._patience:
-                self._process.kill()
                 raise LostError(f"no CPU time in {self._patience} s")
         try:
             answer: Answer = self._connection.recv()
         except (EOFError, OSError) as error:
-            raise LostError(f"exit code {self._process.exitcode}") from error
+            raise LostError("it failed or died") from error
         return answer
 
     def close(self) -> None:
-        """End it, whatever it is doing."""
-        self._connection.close()
+        """End it, whatever it is doing. What it has started is not told."""
         self._process.kill()
         self._process.join()
+        self._connection.close()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _write(self, task: Any) -> None:
+        with suppress(OSError):
+            self._connection.send(task)
 
     def _cpu_time(self) -> list[str]:
         try:
@@ -112,12 +121,12 @@ def is_possible() -> bool:
 
 def _serve(connection: Connection, theirs: Connection, work: Callable[[Any], Any], parent: int) -> None:
     """What a companion does; an error ends it, and the task is done again where the error can be seen."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         return
     theirs.close()
     for number in interruption.SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
+        signal.signal(number, lambda *_: None)  # not SIG_IGN, which programs that are started here would keep
     try:
         while True:
             connection.send(work(connection.recv()))

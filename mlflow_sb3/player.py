@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Self
@@ -11,11 +12,13 @@ from typing import Self
 import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 
-from mlflow_sb3 import companion, environment, evaluation
+from mlflow_sb3 import companion, environment, evaluation, snapshot
 from mlflow_sb3.candidate import Candidate
 from mlflow_sb3.companion import Companion, LostError
 from mlflow_sb3.evaluation import Episodes, Policy
 from mlflow_sb3.native import NativePolicy
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -51,11 +54,15 @@ class Player:
     def accompanied(cls, model: BaseAlgorithm, description: str, *, seed: int) -> Iterator[Self]:
         """A player with a companion, if the model is on a CPU and PyTorch on one thread: neither a GPU nor threads can be copied."""
         player = cls(model, description, seed=seed)
-        if model.device.type != "cpu" or torch.get_num_threads() != 1 or not companion.is_possible():
+        if model.device.type == "cpu" and torch.get_num_threads() == 1 and companion.is_possible():
+            try:
+                player._companion = Companion(player._accompany)
+            except OSError as error:
+                _logger.warning("no second process could be made to play in: %s; training waits while agents play.", error)
+        try:
             yield player
-            return
-        with Companion(player._lend) as player._companion:
-            yield player
+        finally:
+            player._part()
 
     def begin(self, candidate: Candidate, count: int) -> None:
         """Let a candidate play the first ``count`` episodes in the companion, if there is one, while the model goes on learning."""
@@ -71,10 +78,15 @@ class Player:
         """The episodes of the candidate that was begun; where nobody plays it, it is played now, beside the model."""
         begun, self._begun = self._begun, None
         if self._companion is not None and begun is not None:
-            with suppress(LostError):
+            try:
                 return self._companion.receive()[0]
-        policy = candidate.policy(type(self._model), *self._spaces)
-        return self._play(policy, Task([candidate], 0, count))
+            except LostError as error:
+                self._give_up(error)
+        before = snapshot.generators()
+        try:
+            return self._play(candidate.policy(self._model, *self._spaces), Task([candidate], 0, count))
+        finally:
+            snapshot.set_generators(before)
 
     def lend(self, task: Task, *, on_episode: Callable[[], object], meanwhile: Callable[[], object]) -> list[Episodes]:
         """Put the candidates of a task into the model in turn, and every second one into the companion's.
@@ -91,12 +103,28 @@ class Player:
         played = self._lend(ours, on_episode)
         try:
             answer = self._companion.receive(meanwhile=meanwhile)
-        except LostError:
+        except LostError as error:
+            self._give_up(error)
             answer = self._lend(theirs, on_episode)
         else:
             for _ in range(task.count * len(theirs.candidates)):
                 on_episode()
         return [(played, answer)[place % 2][place // 2] for place in range(len(task.candidates))]
+
+    def _accompany(self, task: Task) -> list[Episodes]:
+        """What the companion does; who only plays needs no memory of what the replay buffer held."""
+        vars(self._model).pop("replay_buffer", None)
+        return self._lend(task)
+
+    def _give_up(self, error: LostError) -> None:
+        """Go on without the companion."""
+        _logger.warning("the second process, which played agents, is lost: %s; training waits while agents play.", error)
+        self._part()
+
+    def _part(self) -> None:
+        if self._companion is not None:
+            self._companion.close()
+            self._companion = None
 
     def _lend(self, task: Task, on_episode: Callable[[], object] = lambda: None) -> list[Episodes]:
         policy = NativePolicy.of(self._model, *self._spaces)

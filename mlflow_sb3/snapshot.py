@@ -34,7 +34,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvWrapper
 from mlflow_sb3 import algorithm, normalization
 from mlflow_sb3.normalization import Statistics
 
-SCHEMA = 1
+SCHEMA = 2
 ITERATIONS = "time/iterations"
 """What on-policy algorithms count in a variable of ``learn``."""
 UNPICKLABLE = (TypeError, AttributeError, ValueError, NotImplementedError, RuntimeError, pickle.PicklingError)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 PATIENCE = 600.0
@@ -20,4 +22,21 @@ def until(holds: Callable[[], object], *, otherwise: Callable[[], object] = lamb
 
 def children(pid: int) -> list[int]:
     """Those that a process has started and that still are."""
-    return [int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()]
+    found: list[int] = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with suppress(FileNotFoundError, ProcessLookupError):  # a thread that has ended
+            found += map(int, (task / "children").read_text().split())
+    return found
+
+
+def is_over(pid: int) -> bool:
+    """Whether a process has ended, though nobody may have asked how."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+def companions() -> list[int]:
+    """The companions of this process."""
+    return [int(str(process.pid)) for process in multiprocessing.active_children() if process.name == "companion"]

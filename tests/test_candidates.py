@@ -9,12 +9,14 @@ import pytest
 import torch
 from stable_baselines3 import PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.logger import Logger
 
 from mlflow_sb3 import algorithm, candidates, environment
 from mlflow_sb3.candidate import Candidate
 from mlflow_sb3.candidates import Checkpoints
 from mlflow_sb3.player import Player
 from tests.environments import OneStep
+from tests.test_snapshot import Numbers
 
 ONE_STEP = environment.describe(gymnasium.spec("OneStep-v0"))
 LEARNING: dict[str, dict[str, Any]] = {
@@ -131,6 +133,17 @@ def test_the_choice_is_made_on_episodes_that_training_did_not_play() -> None:
     assert set(environment.seeds(5, "choice", 10)) < during_training
     assert len(fresh) == sum(episodes for _, episodes in candidates.ROUNDS)
     assert fresh.isdisjoint(during_training)
+
+
+def test_what_sb3_recorded_and_had_not_yet_dumped_is_not_lost() -> None:
+    numbers = Numbers()
+    model = built("ppo", ONE_STEP)
+    model.set_logger(Logger(folder=None, output_formats=[numbers]))
+
+    watched(model, ONE_STEP, every=64)
+
+    assert max(step for step, key, _ in numbers.rows if key == "train/loss") == model.num_timesteps
+    assert [step for step, key, _ in numbers.rows if key == "eval/mean_reward"] == [model.num_timesteps]
 
 
 def test_every_round_has_fewer_candidates_and_more_episodes() -> None:

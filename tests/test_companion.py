@@ -12,7 +12,7 @@ import pytest
 
 from mlflow_sb3 import companion
 from mlflow_sb3.companion import Companion, LostError
-from tests.processes import children
+from tests.processes import children, companions, is_over, until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="there are companions on Linux alone")
 
@@ -22,10 +22,11 @@ from mlflow_sb3.companion import Companion
 
 def work(task):
     print("at it", flush=True)
-    time.sleep(120)
+    time.sleep(3600)
 
-Companion(work).send("anything")
-time.sleep(120)
+beside = Companion(work)
+beside.send("anything")
+time.sleep(3600)
 """
 
 
@@ -63,7 +64,7 @@ def test_one_that_fails_or_dies_is_lost_and_stays_so(work: Any) -> None:
     with Companion(work) as beside:
         for _ in range(2):
             beside.send(0)
-            with pytest.raises(LostError, match="exit code"):
+            with pytest.raises(LostError, match="it failed or died"):
                 beside.receive()
 
 
@@ -86,11 +87,33 @@ def test_one_that_stands_still_is_lost_and_one_that_works_is_waited_for() -> Non
             beside.receive()
 
 
+def test_a_task_that_nobody_takes_does_not_hold_who_hands_it_over() -> None:
+    with Companion(len, patience=1.5) as beside:
+        (pid,) = companions()
+        os.kill(pid, signal.SIGSTOP)
+        beside.send(bytes(10_000_000))
+
+        with pytest.raises(LostError, match="no CPU time"):
+            beside.receive()
+
+
+def test_programs_that_it_starts_can_be_told_to_stop() -> None:
+    def work(seconds: str) -> int:
+        with subprocess.Popen(["sleep", seconds]) as program:
+            program.terminate()
+            return program.wait()
+
+    with Companion(work) as beside:
+        beside.send("120")
+
+        assert beside.receive() == -signal.SIGTERM
+
+
 def test_it_is_gone_when_it_is_closed_whatever_it_does() -> None:
     with Companion(time.sleep) as beside:
         beside.send(120)
         assert not beside.is_ready()
-        (pid,) = children(os.getpid())
+        (pid,) = companions()
 
     assert not Path(f"/proc/{pid}").exists()
 
@@ -103,11 +126,8 @@ def test_it_dies_with_the_process_that_it_is_a_copy_of() -> None:
         (pid,) = children(process.pid)
 
         process.kill()
-        process.stdout.read()  # until nobody has it open
 
-    deadline = time.monotonic() + 10
-    while Path(f"/proc/{pid}").exists() and "Z (" not in Path(f"/proc/{pid}/status").read_text():
-        assert time.monotonic() < deadline
+        until(lambda: is_over(pid))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -115,7 +135,7 @@ def test_signals_that_ask_to_stop_are_not_its_own(number: signal.Signals) -> Non
     with Companion(double) as beside:
         beside.send(1)
         beside.receive()
-        (pid,) = children(os.getpid())
+        (pid,) = companions()
         os.kill(pid, number)
         beside.send(2)
 

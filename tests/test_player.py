@@ -4,17 +4,19 @@ import json
 import os
 import signal
 import sys
+from contextlib import suppress
 from typing import Any
 
 import gymnasium
 import pytest
 import torch
+from stable_baselines3.common.base_class import BaseAlgorithm
 
 from mlflow_sb3 import algorithm, companion, environment, training
 from mlflow_sb3.candidate import Candidate
 from mlflow_sb3.player import Player, Task
 from mlflow_sb3.training import Trained
-from tests.processes import children
+from tests.processes import companions
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="there are companions on Linux alone")
 
@@ -71,7 +73,7 @@ def test_a_companion_that_dies_changes_nothing(entrants: list[Candidate]) -> Non
     alone = Player(model, short("Pendulum-v1"), seed=2)
 
     with Player.accompanied(model, short("Pendulum-v1"), seed=2) as player:
-        (pid,) = children(os.getpid())
+        (pid,) = companions()
         player.begin(entrants[0], 5)
         os.kill(pid, signal.SIGKILL)
         finished, lent = player.finish(entrants[0], 5), player.lend(task, **nothing)
@@ -79,6 +81,46 @@ def test_a_companion_that_dies_changes_nothing(entrants: list[Candidate]) -> Non
     assert finished.returns.tolist() == alone.finish(entrants[0], 5).returns.tolist()
     assert [one.returns.tolist() for one in lent] == [one.returns.tolist() for one in alone.lend(task, **nothing)]
     assert len({tuple(one.returns) for one in lent}) == len(entrants)
+
+
+@pytest.mark.usefixtures("two_cores")
+def test_it_is_the_companion_that_plays(entrants: list[Candidate], monkeypatch: pytest.MonkeyPatch) -> None:
+    model = algorithm.build("ppo", short("Pendulum-v1"), {"n_steps": 64, "normalize": True}, seed=1)
+    here: list[int] = []
+    put_into = Candidate.put_into
+
+    def put_in_here(one: Candidate, model: BaseAlgorithm) -> None:
+        here.append(one.step)
+        put_into(one, model)
+
+    with Player.accompanied(model, short("Pendulum-v1"), seed=2) as player:
+        monkeypatch.setattr(Candidate, "policy", None)
+        monkeypatch.setattr(Candidate, "put_into", put_in_here)
+        player.begin(entrants[0], 5)
+        finished = player.finish(entrants[0], 5)
+        player.lend(Task(entrants, 10, 5), on_episode=lambda: None, meanwhile=lambda: None)
+
+    assert len(finished.returns) == 5
+    assert here == [entrants[0].step, entrants[2].step]
+
+
+@pytest.mark.usefixtures("two_cores")
+def test_one_that_is_lost_is_given_up(entrants: list[Candidate], caplog: pytest.LogCaptureFixture) -> None:
+    model = algorithm.build("ppo", short("Pendulum-v1"), {"n_steps": 64, "normalize": True}, seed=1)
+
+    with Player.accompanied(model, short("Pendulum-v1"), seed=2) as player:
+        (pid,) = companions()
+        for _ in range(2):
+            player.begin(entrants[0], 5)
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            player.finish(entrants[0], 5)
+        left = companions()
+
+    assert left == []
+    assert [record.message for record in caplog.records if "is lost" in record.message] == [
+        "the second process, which played agents, is lost: it failed or died; training waits while agents play."
+    ]
 
 
 @pytest.mark.usefixtures("two_cores")
@@ -107,9 +149,10 @@ def test_who_finishes_what_another_process_began_plays_it_and_leaves_model_and_g
 def test_there_is_no_companion_where_pytorch_has_threads() -> None:
     model = algorithm.build("ppo", short("Pendulum-v1"), {"n_steps": 64}, seed=1)
     torch.set_num_threads(2)
+    try:
+        with Player.accompanied(model, short("Pendulum-v1"), seed=2):
+            started = companions()
+    finally:
+        torch.set_num_threads(1)
 
-    with Player.accompanied(model, short("Pendulum-v1"), seed=2):
-        started = children(os.getpid())
-
-    torch.set_num_threads(1)
     assert started == []

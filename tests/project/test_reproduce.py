@@ -52,9 +52,11 @@ def changed_record(place: Place, run: Run, folder: Path, change: Callable[[dict[
     change(record)
     path.write_text(json.dumps(record))
     place.client.log_artifact(run.info.run_id, str(path))
-    yield
-    path.write_text(before)
-    place.client.log_artifact(run.info.run_id, str(path))
+    try:
+        yield
+    finally:
+        path.write_text(before)
+        place.client.log_artifact(run.info.run_id, str(path))
 
 
 @pytest.mark.parametrize("algo", TRAININGS)
