@@ -45,7 +45,7 @@ class Player:
         self._description = description
         self._seed = seed
         self._companion: Companion[list[Episodes]] | None = None
-        self._begun: Task | None = None
+        self._begun = False
         with environment.remake(description) as env:
             self._spaces = env.observation_space, env.action_space
 
@@ -67,17 +67,17 @@ class Player:
     def begin(self, candidate: Candidate, count: int) -> None:
         """Let a candidate play the first ``count`` episodes in the companion, if there is one, while the model goes on learning."""
         if self._companion is not None:
-            self._begun = Task([candidate], 0, count)
-            self._companion.send(self._begun)
+            self._companion.send(Task([candidate], 0, count))
+            self._begun = True
 
     def is_playing(self) -> bool:
         """Whether ``finish`` would have to wait."""
-        return self._companion is not None and self._begun is not None and not self._companion.is_ready()
+        return self._companion is not None and self._begun and not self._companion.is_ready()
 
     def finish(self, candidate: Candidate, count: int) -> Episodes:
         """The episodes of the candidate that was begun; where nobody plays it, it is played now, beside the model."""
-        begun, self._begun = self._begun, None
-        if self._companion is not None and begun is not None:
+        begun, self._begun = self._begun, False
+        if self._companion is not None and begun:
             try:
                 return self._companion.receive()[0]
             except LostError as error:

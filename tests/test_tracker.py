@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import mlflow
@@ -10,7 +11,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from mlflow_sb3 import durable, journal, tracker
+from mlflow_sb3 import durable, journal, snapshot, tracker
 from mlflow_sb3.interruption import Interrupted
 from mlflow_sb3.journal import Journal
 from mlflow_sb3.tracker import Tracker, UndeliveredError
@@ -105,11 +106,11 @@ def test_snapshots_are_uploaded_in_the_background_and_gone_when_the_run_has_fini
 ) -> None:
     monkeypatch.setattr(tracker, "INTERVAL", 0.05)
     monkeypatch.setattr(tracker, "UPLOAD", 0.0)
-    content = b"mlflow-sb3 snapshot\n" + json.dumps({"step": 7, "learned": False, "context": {}, "n_envs": 1}).encode() + b"\n"
+    header = snapshot.Header(step=7, learned=False, context={}, n_envs=1)
     client = MlflowClient()
     with mlflow.start_run() as run, Tracker(run.info.run_id, tmp_path / "run") as told:
         path = tmp_path / "run" / tracker.SNAPSHOTS / tracker.SLOTS[0]
-        durable.write_draft(path, lambda file: file.write(content.replace(b'"step"', b'"schema": 1, "step"')))
+        durable.write_draft(path, lambda file: file.write(b"mlflow-sb3 snapshot\n" + json.dumps(asdict(header)).encode() + b"\n"))
         digest = durable.seal(path)
         told.snapshot(path)
         for _ in range(200):

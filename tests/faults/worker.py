@@ -55,7 +55,10 @@ def start(uri: str, work: Callable[[], str], killed_before: int | None = None, *
 
 
 def step(name: str, *options: str, variables: dict[str, str], log: Path) -> int | None:
-    """Run a step in a new process that has imported it already; returns its exit code."""
+    """Run a step in a new process that has imported it already; returns its exit code.
+
+    Nothing of MLflow's settings reaches it but what ``variables`` say: the server that forks it has those of the test that came first.
+    """
     process = context.Process(target=_step, args=(name, options, variables, log))
     process.start()
     process.join()
@@ -64,6 +67,8 @@ def step(name: str, *options: str, variables: dict[str, str], log: Path) -> int 
 
 
 def _step(name: str, options: tuple[str, ...], variables: dict[str, str], log: Path) -> None:
+    for variable in [one for one in os.environ if one.startswith("MLFLOW_")]:
+        del os.environ[variable]
     os.environ.update(variables)
     with log.open("w") as output:
         for stream in (sys.stdout, sys.stderr):
