@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import sys
@@ -57,8 +56,6 @@ class Step(click.Command):
         except click.Abort as abort:  # so click calls a KeyboardInterrupt
             click.echo(f"Error: {abort.__cause__}.", err=True)
             sys.exit(getattr(abort.__cause__, "exit_code", 1))
-        finally:
-            gc.freeze()  # the process ends, and its last look for garbage would take a second
 
 
 @contextmanager
