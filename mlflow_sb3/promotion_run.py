@@ -6,10 +6,10 @@ import json
 from typing import Any
 
 import mlflow
-from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from mlflow_sb3 import pictures, record, rights, words
+from mlflow_sb3.client import Client
 from mlflow_sb3.record import Record
 from mlflow_sb3.registry import Version
 
@@ -32,7 +32,7 @@ def illustrate(promotion: Record, version: Version) -> None:
 def write(promotion: Record, version: Version) -> None:
     """Put a record into the active run, and its verdict on the version: before any alias moves, so that none moves without."""
     log(promotion)
-    client, number = MlflowClient(), str(version.number)
+    client, number = Client(), str(version.number)
     tags = {_VERDICT: promotion["verdict"], _REASON: promotion["reason"][:LONGEST], _RUN: promotion["run_id"]}
     for key, value in tags.items():
         client.set_model_version_tag(version.name, number, key, value)
@@ -52,7 +52,7 @@ def load(run_id: str) -> Record:
     Raises:
         MlflowException: The run does not exist, or holds no record that this version of the package reads.
     """
-    run = MlflowClient().get_run(run_id)
+    run = Client().get_run(run_id)
     try:
         found: dict[str, Any] = json.loads(mlflow.artifacts.load_text(f"{run.info.artifact_uri}/{RECORD}"))
     except (MlflowException, OSError, ValueError) as error:

@@ -13,13 +13,13 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import mlflow
-from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.utils.models import get_model_name_and_version
 from mlflow.utils.uri import is_models_uri
 
 from mlflow_sb3 import names, rights, server
+from mlflow_sb3.client import Client
 
 if TYPE_CHECKING:
     from mlflow_sb3.signing import KeyPath
@@ -68,7 +68,7 @@ def check_exists(name: str) -> None:
         MlflowException: There is none of that name.
     """
     try:
-        MlflowClient().get_registered_model(name)
+        Client().get_registered_model(name)
     except MlflowException as error:
         if error.error_code == rights.DENIED:
             raise rights.refusal("READ", f"registered model {name}") from error
@@ -86,7 +86,7 @@ def find(name: str, *, alias: str | None = None, number: int | None = None) -> V
     Raises:
         MlflowException: There is no such model, alias or version; the message names those that there are.
     """
-    client = MlflowClient()
+    client = Client()
     try:
         if number is not None:
             return _version(client.get_model_version(name, str(number)))
@@ -101,7 +101,7 @@ def find(name: str, *, alias: str | None = None, number: int | None = None) -> V
 def champion(name: str, alias: str) -> Version | None:
     """The version that bears an alias, or None when none does yet."""
     try:
-        return _version(MlflowClient().get_model_version_by_alias(name, alias))
+        return _version(Client().get_model_version_by_alias(name, alias))
     except MlflowException as error:
         if error.error_code not in (*_MISSING, rights.DENIED):
             raise
@@ -139,9 +139,7 @@ def _best_runs(experiment_id: str) -> Iterator[list[str]]:
     """The ids of an experiment's trainings by their scores, the best one first, a page at a time."""
     order, token = [f"metrics.`{SCORE}` DESC"], None
     for _ in range(_PAGES):
-        page = MlflowClient().search_runs(
-            [experiment_id], f"metrics.`{SCORE}` > -1e308", order_by=order, max_results=_PAGE, page_token=token
-        )
+        page = Client().search_runs([experiment_id], f"metrics.`{SCORE}` > -1e308", order_by=order, max_results=_PAGE, page_token=token)
         yield [run.info.run_id for run in page]
         token = page.token
         if not token:
@@ -151,7 +149,7 @@ def _best_runs(experiment_id: str) -> Iterator[list[str]]:
 def exists(name: str, number: int) -> bool:
     """Whether a registered model has a version, which may have been deleted."""
     try:
-        MlflowClient().get_model_version(name, str(number))
+        Client().get_model_version(name, str(number))
     except MlflowException as error:
         if error.error_code not in _MISSING:
             raise
@@ -170,12 +168,12 @@ def _of_runs(name: str, run_ids: list[str]) -> list[ModelVersion]:
     if not run_ids:
         return []
     runs = ", ".join(f"'{run_id}'" for run_id in run_ids)
-    return list(MlflowClient().search_model_versions(f"{names.as_filter(name)} and run_id IN ({runs})", max_results=1000))
+    return list(Client().search_model_versions(f"{names.as_filter(name)} and run_id IN ({runs})", max_results=1000))
 
 
 def drop_tag(version: Version, key: str) -> None:
     """Take a tag from a version, if that bears it."""
-    client, number = MlflowClient(), str(version.number)
+    client, number = Client(), str(version.number)
     if key in client.get_model_version(version.name, number).tags:
         client.delete_model_version_tag(version.name, number, key)
 
@@ -184,7 +182,7 @@ def drop_alias(version: Version, alias: str) -> None:
     """Take an alias from a version, if that bears it."""
     bearer = champion(version.name, alias)
     if bearer is not None and bearer.number == version.number:
-        MlflowClient().delete_registered_model_alias(version.name, alias)
+        Client().delete_registered_model_alias(version.name, alias)
 
 
 def register(
@@ -218,7 +216,7 @@ def register(
         try:
             set_alias(name, alias, int(registered.version))
         except MlflowException:
-            MlflowClient().delete_model_version(name, str(registered.version))
+            Client().delete_model_version(name, str(registered.version))
             raise
     return find(name, number=int(registered.version))
 
@@ -235,7 +233,7 @@ def check_keys(signing_key: KeyPath | None, public_key: KeyPath | None = None) -
 
 def set_alias(name: str, alias: str, number: int) -> None:
     """Point an alias to a version; no other version bears it then."""
-    MlflowClient().set_registered_model_alias(name, alias, str(number))
+    Client().set_registered_model_alias(name, alias, str(number))
 
 
 def digest(folder: Path) -> str:
@@ -336,7 +334,7 @@ def _registered(model_uri: str) -> Version | None:
     """The version that a URI names by an alias, a number or ``latest``: asked of the registry, never of the files that came."""
     if not is_models_uri(model_uri):
         return None
-    named = get_model_name_and_version(MlflowClient(), model_uri.rstrip("/"))  # type: ignore[no-untyped-call]
+    named = get_model_name_and_version(Client(), model_uri.rstrip("/"))  # type: ignore[no-untyped-call]
     return find(named[0], number=int(named[1])) if len(named) > 1 else None  # the id of a LoggedModel comes alone
 
 
@@ -364,7 +362,7 @@ def _version(found: ModelVersion) -> Version:
 
 def _missing(name: str, alias: str | None, number: int | None) -> str:
     wanted = f"alias {alias!r}" if number is None else f"version {number}"
-    return f"registered model {name} has no {wanted}; its aliases are {_aliases(MlflowClient().get_registered_model(name).aliases)}."
+    return f"registered model {name} has no {wanted}; its aliases are {_aliases(Client().get_registered_model(name).aliases)}."
 
 
 def _aliases(aliases: dict[str, str]) -> str:

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from mlflow_sb3 import registry
+from mlflow_sb3.client import Client
 from mlflow_sb3.lock import Lock, held
 
 KEPT = 200
@@ -56,7 +56,7 @@ class Reigns:
 
 def read(name: str, alias: str) -> Reigns:
     """Read the reigns; a version that a person gave the alias to has the last one."""
-    model = MlflowClient().get_registered_model(name)
+    model = Client().get_registered_model(name)
     champion = int(model.aliases[alias]) if alias in model.aliases else None
     journal = _journal(name, model.tags.get(_TAG.format(alias=alias), "{}"))
     last = Move(**journal["last"]) if journal.get("last") else None
@@ -87,11 +87,12 @@ def finish_interrupted(name: str, alias: str) -> None:
 def settle(name: str, alias: str, lock: Lock) -> Reigns:
     """Finish a move that was interrupted after the alias had moved, forget one that was interrupted before; call it with the lock."""
     found = read(name, alias)
-    if found.following is not None:
-        if found.following[-1] == found.champion:
-            _finish(found, found.following, lock)
-        else:
-            _write(replace(found, last=None))
+    if found.following is None:
+        return found
+    if found.following[-1] == found.champion:
+        _finish(found, found.following, lock)
+    else:
+        _write(replace(found, last=None))
     return read(name, alias)
 
 
@@ -109,7 +110,7 @@ def move(reigns: Reigns, numbers: tuple[int, ...], what: Move, lock: Lock) -> No
 
 def conclude(name: str, alias: str, run_id: str) -> None:
     """Say that a rollback went through to its end, as its last call of the registry: who calls again means to go further back."""
-    MlflowClient().set_registered_model_tag(name, _CONCLUDED.format(alias=alias), run_id)
+    Client().set_registered_model_tag(name, _CONCLUDED.format(alias=alias), run_id)
 
 
 def last_of(name: str, numbers: Sequence[int]) -> int | None:
@@ -124,7 +125,7 @@ def _finish(reigns: Reigns, numbers: tuple[int, ...], lock: Lock) -> None:
     if before is not None:
         registry.set_alias(reigns.name, previous, before)
     else:
-        MlflowClient().delete_registered_model_alias(reigns.name, previous)
+        Client().delete_registered_model_alias(reigns.name, previous)
     _write(replace(reigns, numbers=numbers))
 
 
@@ -132,4 +133,4 @@ def _write(reigns: Reigns, *, following: tuple[int, ...] | None = None) -> None:
     journal = {"numbers": reigns.numbers, "last": None if reigns.last is None else asdict(reigns.last)}
     if following is not None:
         journal |= {"following": following}
-    MlflowClient().set_registered_model_tag(reigns.name, _TAG.format(alias=reigns.alias), json.dumps(journal))
+    Client().set_registered_model_tag(reigns.name, _TAG.format(alias=reigns.alias), json.dumps(journal))

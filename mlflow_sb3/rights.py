@@ -7,11 +7,12 @@ import re
 from typing import Any, Literal
 
 import mlflow
-from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
 from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.rest_utils import http_request
+
+from mlflow_sb3.client import Client
 
 Right = Literal["READ", "EDIT", "MANAGE"]
 
@@ -61,7 +62,7 @@ def check_registration(name: str, right: Right = "EDIT", *, make: bool = True) -
     Raises:
         MlflowException: The user may not; the message names the right.
     """
-    client = MlflowClient()
+    client = Client()
     try:
         client.get_registered_model(name)
     except MlflowException as error:

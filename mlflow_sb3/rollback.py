@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from mlflow_sb3 import lock, promotion, promotion_run, record, registry, reigns, rights, servable
+from mlflow_sb3.client import Client
 from mlflow_sb3.record import Record
 from mlflow_sb3.registry import Version
 from mlflow_sb3.reigns import Move, Reigns
@@ -73,7 +73,7 @@ def _roll_back(found: Reigns, target: Version, run: Run, why: str, public_key: K
 
 def _mark(champion: Version, run_id: str) -> None:
     """What was rolled back is no candidate any more, and an approval of it has ended."""
-    MlflowClient().set_model_version_tag(champion.name, str(champion.number), registry.ROLLED_BACK, run_id)
+    Client().set_model_version_tag(champion.name, str(champion.number), registry.ROLLED_BACK, run_id)
     registry.drop_tag(champion, promotion.APPROVAL)
 
 

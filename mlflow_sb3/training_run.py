@@ -16,6 +16,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
 from mlflow_sb3 import algorithm, delivery, names, normalization, provenance, registry, rights, settings
+from mlflow_sb3.client import Client
 from mlflow_sb3.recipe import Recipe
 from mlflow_sb3.registry import Version
 from mlflow_sb3.tracker import Tracker
@@ -88,7 +89,7 @@ class TrainingRun:
         version = registry.of_run(name, self.run_id, tags)
         if version is None or version.digest is None or (version.signature is not None) != signed:
             return None
-        client, number = MlflowClient(), str(version.number)
+        client, number = Client(), str(version.number)
         by = client.get_model_version(name, number).tags.get(_LOGGED_BY)
         if by is None or client.get_run(by).info.status == "FINISHED":
             return None
