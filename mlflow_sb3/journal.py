@@ -1,10 +1,11 @@
 """What a run has to say and the tracking server does not have yet: numbered entries in a file, which outlives the process.
 
-Written by one thread and delivered by another. What cannot be written, as on a full disk, is kept in memory alone.
+Written by one thread and delivered by another. What cannot be written, as on a full disk, is kept in memory until it can.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -35,20 +36,25 @@ class Journal:
         self.tracking_uri = tracking_uri
         self._lock = threading.Lock()
         self._waiting: deque[Entry] = deque()
+        self._unwritten: deque[Entry] = deque()
         self._number = 0
         self._file: int | None = None
         self._warned = False
         self._try(self._open)
 
     @classmethod
-    def reopen(cls, folder: Path) -> Journal:
+    def reopen(cls, folder: Path, tracking_uri: str | None = None) -> Journal:
         """Open the journal that a folder holds.
+
+        Args:
+            folder: Of a run.
+            tracking_uri: Of its server, if it is another than before.
 
         Raises:
             FileNotFoundError: It holds none.
         """
         about = json.loads((folder / RUN).read_text())
-        return cls(folder, about["run_id"], about["tracking_uri"])
+        return cls(folder, about["run_id"], tracking_uri or about["tracking_uri"])
 
     def append(self, **entry: Any) -> None:
         """Write an entry down; it is in the file, though perhaps not yet on the disk, when this returns."""
@@ -56,12 +62,18 @@ class Journal:
             self._number += 1
             numbered = {"n": self._number} | entry
             self._waiting.append(numbered)
-            self._try(lambda: self._write(numbered))
+            self._unwritten.append(numbered)
+            self._try(self._write)
 
     def waiting(self) -> list[Entry]:
         """The entries that were not delivered, in their order."""
         with self._lock:
             return list(self._waiting)
+
+    def is_written(self) -> bool:
+        """Whether the file holds every entry that was not delivered."""
+        with self._lock:
+            return not self._unwritten or not self._waiting or self._unwritten[-1]["n"] < self._waiting[0]["n"]
 
     def delivered(self, number: int) -> None:
         """Mark the entries up to a number as delivered."""
@@ -88,20 +100,27 @@ class Journal:
             self._file = None
 
     def _open(self) -> None:
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # a URI may hold a password
-        if not (self.folder / RUN).exists():
-            durable.write(self.folder / RUN, json.dumps({"run_id": self.run_id, "tracking_uri": self.tracking_uri}).encode())
+        self._open_file()
         entries = read(self.folder)
         mark = _number(self.folder / _MARK)
         self._number = max([mark, *(entry["n"] for entry in entries)])
         self._waiting.extend(entry for entry in entries if entry["n"] > mark)
+
+    def _open_file(self) -> None:
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # a URI may hold a password
+        if not (self.folder / RUN).exists():
+            durable.write(self.folder / RUN, json.dumps({"run_id": self.run_id, "tracking_uri": self.tracking_uri}).encode())
         self._file = os.open(self.folder / _ENTRIES, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
 
-    def _write(self, entry: Entry) -> None:
-        if self._file is not None:
-            line = f"\n{json.dumps(entry)}\n".encode()  # the first line feed ends what was cut short before it
+    def _write(self) -> None:
+        """Write what could not be written before, too."""
+        if self._file is None:
+            self._open_file()
+        while self._file is not None and self._unwritten:
+            line = f"\n{json.dumps(self._unwritten[0])}\n".encode()  # the first line feed ends what was cut short before it
             if os.write(self._file, line) != len(line):
-                raise OSError(28, os.strerror(28))
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            self._unwritten.popleft()
 
     def _try(self, work: Any) -> None:
         try:
