@@ -6,12 +6,13 @@ what they are.
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import LifecycleStage, Metric, Param, RunTag
 from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES, MLFLOW_HTTP_REQUEST_TIMEOUT
 from mlflow.exceptions import MlflowException
 from requests.exceptions import RequestException
@@ -27,6 +28,8 @@ _MOST = {"metrics": MOST_METRICS, "params": MOST_PARAMS, "tags": 100}
 """What one call of MLflow's ``log_batch`` takes."""
 _REFUSED = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
 """What the server will never take, however often it is asked."""
+
+_logger = logging.getLogger(__name__)
 
 Item = Metric | Param | RunTag
 
@@ -76,7 +79,7 @@ class Delivery:
                 tags=[item for item in items if isinstance(item, RunTag)],
             )
         except MlflowException as error:
-            if error.error_code not in _REFUSED:
+            if error.error_code not in _REFUSED or self._is_deleted():
                 raise
             if len(items) == 1:
                 self.refusals.append(f"{items[0].key}: {error.message}")
@@ -84,6 +87,23 @@ class Delivery:
             half = len(items) // 2
             self._log(items[:half])
             self._log(items[half:])
+
+    def _is_deleted(self) -> bool:
+        """Whether the run lies in the trash: MLflow refuses everything then, in the same words, and takes it when it is restored."""
+        return bool(self.client.get_run(self.journal.run_id).info.lifecycle_stage != LifecycleStage.ACTIVE)
+
+
+def attempt(work: Callable[[], None]) -> bool:
+    """Do what will be tried again; whether it went through. A server that is away is no news, everything else is."""
+    try:
+        work()
+    except AWAY as error:
+        _logger.debug("not delivered yet: %s", error)
+        return False
+    except Exception as error:  # noqa: BLE001 every kind of artifact store raises errors of its own, and who delivers has to go on
+        _logger.warning("not delivered yet: %s: %s", type(error).__name__, error)
+        return False
+    return True
 
 
 def _batches(entries: Sequence[Entry]) -> Iterator[list[Entry]]:
