@@ -14,8 +14,9 @@ import mlflow
 from benchmarks import report
 from mlflow_sb3 import environment, presets, training
 from mlflow_sb3.shelf import Shelf
-from mlflow_sb3.tracker import SNAPSHOTS, Tracker
+from mlflow_sb3.tracker import Tracker
 from mlflow_sb3.tracking import MetricWriter
+from mlflow_sb3.uploads import SNAPSHOTS
 
 
 class Timed(Tracker):

@@ -7,7 +7,7 @@ import logging
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,8 +19,10 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from mlflow_sb3 import durable, heartbeat, journal, provenance, settings, state
+from mlflow_sb3.delivery import AWAY
 from mlflow_sb3.provenance import INEXACT
-from mlflow_sb3.tracker import SLOTS, SNAPSHOT, SNAPSHOTS, Point, Tracker, deliver
+from mlflow_sb3.tracker import Point, RefusedError, Tracker, deliver
+from mlflow_sb3.uploads import SLOTS, SNAPSHOT, SNAPSHOTS
 
 if TYPE_CHECKING:
     from mlflow_sb3.snapshot import Header, State
@@ -105,25 +107,36 @@ def found(run_id: str, home: str | None = None) -> Iterator[Origin]:
 
 
 def settled(run: Run, home: str | None = None) -> Run:
-    """A run whose process is over, after what it left in its journal on this machine was delivered."""
+    """A run whose process is over, after what it left in its journal on this machine was delivered; its snapshots stay where they lie."""
     folder = state.of_run(run.info.run_id, home)
     if not (folder / journal.RUN).exists():
         return run
-    deliver(folder)
+    try:
+        deliver(folder, tracking_uri=mlflow.get_tracking_uri(), uploading=False)
+    except RefusedError as error:
+        _logger.warning("run %s: %s", run.info.run_id, error)
     return MlflowClient().get_run(run.info.run_id)
 
 
 def forget(run_id: str, home: str | None = None) -> None:
-    """Remove what a run that was gone on from, and those that it went on from itself, left on this machine."""
+    """Remove what a run that was gone on from, and those that it went on from itself, left here; those that the server cannot name stay."""
     origin: str | None = run_id
-    while origin is not None:
-        shutil.rmtree(state.of_run(origin, home), ignore_errors=True)
-        origin = MlflowClient().get_run(origin).data.tags.get(ORIGIN)
+    with suppress(*AWAY):
+        while origin is not None:
+            shutil.rmtree(state.of_run(origin, home), ignore_errors=True)
+            origin = MlflowClient().get_run(origin).data.tags.get(ORIGIN)
+
+
+def command(run_id: str, home: Path) -> str:
+    """The command that goes on with a run whose folder lies in this one."""
+    where = "" if home == state.home() else f" -P state_folder={home}"
+    return f"mlflow run . -e train -P resume={run_id}{where}"
 
 
 def has_snapshot(run: Run, home: str | None = None) -> bool:
     """Whether a run can be gone on from."""
-    return any((state.of_run(run.info.run_id, home) / SNAPSHOTS / name).exists() or f"{SNAPSHOT}{name}" in run.data.tags for name in SLOTS)
+    folder = state.of_run(run.info.run_id, home) / SNAPSHOTS
+    return any(durable.is_sealed(folder / name) or f"{SNAPSHOT}{name}" in run.data.tags for name in SLOTS)
 
 
 def _newest(run: Run, home: str | None, downloads: Path) -> Origin:
@@ -152,7 +165,7 @@ def _of(run: Run, local: Path, downloads: Path) -> Origin | None:
         if header is not None and (place["learned"], place["step"]) <= (header.learned, header.step):
             break
         path = _download(run.info.run_id, name, downloads)
-        if path is not None and durable.seal_of(path) == place["digest"]:
+        if path is not None and (digest := durable.seal_of(path)) is not None and digest == place["digest"]:
             return Origin(run.info.run_id, path, snapshot.read_header(path))
     return None if here is None or header is None else Origin(run.info.run_id, here, header)
 

@@ -16,7 +16,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from mlflow_sb3 import durable, normalization, snapshot
 from mlflow_sb3.snapshot import Header, State
-from mlflow_sb3.tracker import SLOTS
+from mlflow_sb3.uploads import SLOTS
 
 SHARE = 0.02
 """Of the time of training that snapshots may cost, unless their distance is given."""

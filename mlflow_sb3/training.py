@@ -99,7 +99,7 @@ def train(
         else:
             model = resumed["model"]
         model.set_logger(_Logger(writers))
-        with Player.accompanied(model, description, seed=seed) as player:
+        with _finishing(shelf), Player.accompanied(model, description, seed=seed) as player:
             checkpoints = Checkpoints(player, every=max(1, timesteps // candidates.CHECKPOINTS))
             if resumed is not None and resumed["learned"]:
                 vars(checkpoints).update(resumed["callbacks"][0])
@@ -107,8 +107,6 @@ def train(
                 _learn(model, timesteps, [checkpoints, *callbacks], shelf=shelf, resumed=resumed, stop=stop, progress=progress)
             last_digest = weights_digest(model)
             kept = _choose(model, checkpoints.kept, player, stop=stop, progress=progress)
-        if shelf is not None:
-            shelf.wait()
     return Trained(model, kept, checkpoints.kept, last_digest, weights_digest(model))
 
 
@@ -149,6 +147,16 @@ def _learn(
             raise MlflowException.invalid_parameter_value(
                 f"{name} stopped at step {model.num_timesteps}: {kind}: {error}; check the hyperparameters and the environment."
             ) from error
+
+
+@contextmanager
+def _finishing(shelf: Shelf | None) -> Iterator[None]:
+    """Wait for the last snapshot in the end, however it ends: who tracks the run uploads it then."""
+    try:
+        yield
+    finally:
+        if shelf is not None:
+            shelf.wait()
 
 
 def _choose(model: BaseAlgorithm, kept: list[Candidate], player: Player, *, stop: Stop, progress: bool) -> Candidate:

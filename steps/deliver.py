@@ -15,15 +15,20 @@ import click
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 def deliver(folder: Path) -> None:
     """Deliver the journal in FOLDER to the tracking server that its run belongs to."""
-    from mlflow_sb3 import delivery, tracker
+    from mlflow_sb3 import delivery, resumption, tracker
 
     try:
         run_id, finished = tracker.deliver(folder)
     except FileNotFoundError as error:
         raise click.ClickException(f"{folder} holds no journal; give the folder that the training named.") from error
+    except tracker.RefusedError as error:
+        raise click.ClickException(" ".join(str(error).split())) from error
     except delivery.AWAY as error:
         raise click.ClickException(f"not everything could be delivered: {' '.join(str(error).split())} Call again.") from error
-    click.echo(f"Run {run_id} has everything" + ("." if finished else f"; to go on with it: mlflow run . -e train -P resume={run_id}"))
+    click.echo(
+        f"Run {run_id} has everything"
+        + ("." if finished else f"; to go on with it: {resumption.command(run_id, folder.absolute().parent)}")
+    )
 
 
 if __name__ == "__main__":

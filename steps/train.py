@@ -37,7 +37,7 @@ def train(
     context: click.Context, /, resume: str, snapshot_every: int | None, state_folder: str, delivery_timeout: float, **options: Any
 ) -> None:
     """Train an agent with Stable-Baselines3 and keep the best that training passed."""
-    from mlflow_sb3 import ancestor, interruption, provenance, recipe, resumption, state, tracker, training, training_run
+    from mlflow_sb3 import ancestor, interruption, provenance, recipe, resumption, state, tracker, training, training_run, uploads
     from mlflow_sb3.recipe import Recipe
     from mlflow_sb3.shelf import Shelf
     from mlflow_sb3.tracking import MetricWriter
@@ -53,35 +53,35 @@ def train(
             asked, (followed, before) = _asked(context), recipe.resolve(**options)
         _check(run_id, followed)
         folder, facts = state.of_run(run_id, state_folder), provenance.facts(followed.torch_threads)
-        stack.enter_context(_telling_how_to_go_on(run_id, folder / tracker.SNAPSHOTS))
+        stack.enter_context(_telling_how_to_go_on(run_id, folder))
         stop = stack.enter_context(interruption.deferred())
         if followed.from_model_id:
             ancestor.log_lineage(run_id, followed.from_model_id)
-        told = stack.enter_context(tracker.Tracker(run_id, folder, patience=delivery_timeout))
-        told.params(followed.params())
-        trained = training.train(
-            followed.description,
-            followed.algo,
-            timesteps=followed.timesteps,
-            seed=followed.seed,
-            hyperparams=followed.hyperparams,
-            ancestor=before.model if before else None,
-            writers=[MetricWriter(told)],
-            shelf=Shelf(
-                folder / tracker.SNAPSHOTS,
-                every=snapshot_every,
-                context={"asked": asked, "recipe": followed.to_json(), "facts": facts},
-                more=told.state,
-                on_published=told.snapshot,
-            ),
-            resumed=None if origin is None else origin.carry(told, facts),
-            stop=stop,
-            progress=True,
-            torch_threads=followed.torch_threads,
-        )
-        training_run.log(trained, followed, facts, told)
-    if resume:
-        resumption.forget(resume, state_folder)
+        with tracker.Tracker(run_id, folder, patience=delivery_timeout) as told:
+            told.params(followed.params())
+            trained = training.train(
+                followed.description,
+                followed.algo,
+                timesteps=followed.timesteps,
+                seed=followed.seed,
+                hyperparams=followed.hyperparams,
+                ancestor=before.model if before else None,
+                writers=[MetricWriter(told)],
+                shelf=Shelf(
+                    folder / uploads.SNAPSHOTS,
+                    every=snapshot_every,
+                    context={"asked": asked, "recipe": followed.to_json(), "facts": facts},
+                    more=told.state,
+                    on_published=told.snapshot,
+                ),
+                resumed=None if origin is None else origin.carry(told, facts),
+                stop=stop,
+                progress=True,
+                torch_threads=followed.torch_threads,
+            )
+            training_run.log(trained, followed, facts, told)
+        if resume:
+            resumption.forget(resume, state_folder)  # before a signal is obeyed again: the run has finished
     click.echo(
         f"Kept the agent of step {trained.kept.step} of {len(trained.candidates)} candidates: mean return "
         f"{trained.kept.score:.2f} over {len(trained.kept.returns)} fresh episodes"
@@ -108,12 +108,14 @@ def _check(run_id: str, followed: Recipe) -> None:
 
 
 @contextmanager
-def _telling_how_to_go_on(run_id: str, snapshots: Path) -> Iterator[None]:
+def _telling_how_to_go_on(run_id: str, folder: Path) -> Iterator[None]:
+    from mlflow_sb3 import resumption, uploads
+
     try:
         yield
     except Interrupted:
-        if any(snapshots.glob("*.snapshot")):
-            click.echo(f"Go on with it: mlflow run . -e train -P resume={run_id}", err=True)
+        if any((folder / uploads.SNAPSHOTS).glob("*.snapshot")):
+            click.echo(f"Go on with it: {resumption.command(run_id, folder.parent)}", err=True)
         raise
 
 

@@ -9,13 +9,14 @@ import pytest
 from mlflow import MlflowClient
 from stable_baselines3 import PPO
 
-from mlflow_sb3 import environment, provenance, resumption, state
+from mlflow_sb3 import durable, environment, provenance, resumption, state
 from mlflow_sb3.interruption import Interrupted
 from mlflow_sb3.journal import Journal
 from mlflow_sb3.recipe import Recipe
 from mlflow_sb3.shelf import Shelf
-from mlflow_sb3.tracker import SNAPSHOTS, Point, Tracker
+from mlflow_sb3.tracker import Point, Tracker
 from mlflow_sb3.training import _Logger
+from mlflow_sb3.uploads import SLOTS, SNAPSHOTS
 
 CARTPOLE = environment.compose("CartPole-v1")
 RECIPE = Recipe("CartPole-v1", "ppo", 64, 0, {}, {}, [], "", "", 1, "none", CARTPOLE, {})
@@ -106,6 +107,60 @@ def test_an_uploaded_snapshot_that_was_changed_is_not_taken(tmp_path: Path) -> N
 
     with pytest.raises(mlflow.MlflowException, match="left no whole snapshot"), resumption.found(run_id):
         pass
+
+
+@pytest.mark.usefixtures("store")
+def test_of_two_snapshots_of_which_the_newer_was_cut_short_anywhere_the_older_is_taken(tmp_path: Path) -> None:
+    run_id = leave(provenance.facts(1))
+    folder = state.of_run(run_id) / SNAPSHOTS
+    content = (folder / SLOTS[0]).read_bytes()
+    newer = tmp_path / "newer"
+    newer.write_bytes(content[:-32].replace(b'"step": 32', b'"step": 64', 1))
+    durable.seal(newer)
+    whole = newer.read_bytes()
+    lengths = [*range(0, len(whole), len(whole) // 20), whole.index(b"\n") + 1, whole.index(b"}\n") + 2, len(whole) - 1]
+
+    def step() -> int:
+        with resumption.found(run_id) as origin:
+            return origin.header.step
+
+    (folder / SLOTS[1]).write_bytes(whole)
+    assert step() == 64
+    for length in lengths:
+        (folder / SLOTS[1]).write_bytes(whole[:length])
+        assert step() == 32, length
+    (folder / SLOTS[0]).unlink()
+    assert not resumption.has_snapshot(mlflow.get_run(run_id))
+
+
+@pytest.mark.usefixtures("store")
+def test_a_run_whose_server_has_another_address_now_is_gone_on_with(store: str) -> None:
+    run_id = leave(provenance.facts(1))
+    left = Journal.reopen(state.of_run(run_id))
+    left.append(tags={"late": "yes"})
+    left.close()
+    about = state.of_run(run_id) / "run.json"
+    about.write_text(about.read_text().replace(store, "http://127.0.0.1:9"))
+
+    with resumption.found(run_id) as origin:
+        assert origin.header.step == 32
+
+    assert mlflow.get_run(run_id).data.tags["late"] == "yes"
+
+
+def test_the_command_that_goes_on_names_a_folder_that_is_not_the_usual_one(tmp_path: Path) -> None:
+    assert resumption.command("id", state.home()) == "mlflow run . -e train -P resume=id"
+    assert resumption.command("id", tmp_path) == f"mlflow run . -e train -P resume=id -P state_folder={tmp_path}"
+
+
+@pytest.mark.usefixtures("store")
+def test_an_origin_that_the_server_does_not_know_any_more_is_no_error(tmp_path: Path) -> None:
+    folder = tmp_path / "home" / ("0" * 32)
+    folder.mkdir(parents=True)
+
+    resumption.forget(folder.name, str(folder.parent))
+
+    assert not folder.exists()
 
 
 @pytest.mark.usefixtures("store")

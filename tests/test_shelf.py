@@ -9,8 +9,8 @@ from stable_baselines3 import PPO
 
 from mlflow_sb3 import durable, shelf, snapshot, training
 from mlflow_sb3.shelf import Shelf
-from mlflow_sb3.tracker import SLOTS
 from mlflow_sb3.training import _Logger
+from mlflow_sb3.uploads import SLOTS
 
 
 @pytest.fixture

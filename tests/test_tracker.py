@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import tempfile
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -11,10 +13,11 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from mlflow_sb3 import durable, journal, snapshot, tracker
+from mlflow_sb3 import delivery, durable, journal, snapshot, tracker, uploads
 from mlflow_sb3.interruption import Interrupted
 from mlflow_sb3.journal import Journal
-from mlflow_sb3.tracker import Tracker, UndeliveredError
+from mlflow_sb3.tracker import RefusedError, Tracker, UndeliveredError
+from tests.processes import until
 
 AWAY = "http://127.0.0.1:9"
 
@@ -104,27 +107,98 @@ def test_a_training_that_fails_says_why_and_not_what_was_not_delivered(
 def test_snapshots_are_uploaded_in_the_background_and_gone_when_the_run_has_finished(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tracker, "INTERVAL", 0.05)
-    monkeypatch.setattr(tracker, "UPLOAD", 0.0)
+    monkeypatch.setattr(uploads, "INTERVAL", 0.05)
+    monkeypatch.setattr(uploads, "UPLOAD", 0.0)
     header = snapshot.Header(step=7, learned=False, context={}, n_envs=1)
     client = MlflowClient()
     with mlflow.start_run() as run, Tracker(run.info.run_id, tmp_path / "run") as told:
-        path = tmp_path / "run" / tracker.SNAPSHOTS / tracker.SLOTS[0]
+        path = tmp_path / "run" / uploads.SNAPSHOTS / uploads.SLOTS[0]
         durable.write_draft(path, lambda file: file.write(b"mlflow-sb3 snapshot\n" + json.dumps(asdict(header)).encode() + b"\n"))
         digest = durable.seal(path)
         told.snapshot(path)
         for _ in range(200):
-            if tag := client.get_run(run.info.run_id).data.tags.get(f"{tracker.SNAPSHOT}{path.name}"):
+            if tag := client.get_run(run.info.run_id).data.tags.get(f"{uploads.SNAPSHOT}{path.name}"):
                 break
             time.sleep(0.05)
         else:
             pytest.fail("no snapshot was uploaded")
-        uploaded = {file.path for file in client.list_artifacts(run.info.run_id, tracker.SNAPSHOTS)}
+        uploaded = {file.path for file in client.list_artifacts(run.info.run_id, uploads.SNAPSHOTS)}
 
     assert json.loads(tag) == {"step": 7, "learned": False, "digest": digest}
     assert uploaded == {"snapshots/0.snapshot"}
     assert client.list_artifacts(run.info.run_id) == []
-    assert f"{tracker.SNAPSHOT}{path.name}" not in client.get_run(run.info.run_id).data.tags
+    assert f"{uploads.SNAPSHOT}{path.name}" not in client.get_run(run.info.run_id).data.tags
+
+
+@pytest.mark.usefixtures("store")
+def test_the_end_of_a_run_does_not_wait_for_an_upload(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a file that nobody has begun to write: whoever reads it waits."""
+    monkeypatch.setattr(uploads, "INTERVAL", 0.05)
+    monkeypatch.setattr(uploads, "UPLOAD", 0.0)
+    monkeypatch.setattr(uploads, "PATIENCE", 0.1)
+    path = tmp_path / "endless"
+    os.mkfifo(path)
+    with mlflow.start_run() as run:
+        with Tracker(run.info.run_id, tmp_path / "run", patience=1) as told:
+            told.snapshot(path)
+            until(lambda: list(tmp_path.glob("upload-*")))
+            told.points([("a", 1.0, 5, 1)])
+        found = mlflow.get_run(run.info.run_id)
+        path.open("wb").close()
+
+    assert (found.info.status, found.data.metrics) == ("FINISHED", {"a": 1.0})
+
+
+@pytest.mark.usefixtures("store")
+def test_a_snapshot_that_was_cut_short_replaces_none_among_the_artifacts(tmp_path: Path) -> None:
+    told = Journal(tmp_path, mlflow.start_run().info.run_id, mlflow.get_tracking_uri())
+    told.append(tags={"a": "b"})
+    told.close()
+    (tmp_path / uploads.SNAPSHOTS).mkdir()
+    (tmp_path / uploads.SNAPSHOTS / uploads.SLOTS[0]).write_bytes(b"mlflow-sb3 snapshot\n{")
+
+    run_id, finished = tracker.deliver(tmp_path)
+
+    run = mlflow.get_run(run_id)
+    mlflow.end_run()
+    assert not finished
+    assert (run.data.tags["a"], f"{uploads.SNAPSHOT}{uploads.SLOTS[0]}" in run.data.tags) == ("b", False)
+
+
+def test_a_file_has_room_before_the_older_snapshot_has(small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(small_disk / "tmp"))
+    (small_disk / "tmp").mkdir()
+    told = Tracker("run", small_disk / "run")
+    older, newer = (small_disk / "run" / uploads.SNAPSHOTS / name for name in uploads.SLOTS)
+    for path in (older, newer):
+        durable.write_draft(path, lambda file: file.write(bytes(400_000)))
+        told.snapshot(path)
+
+    told.file("agent/agent.zip", bytes(300_000))
+    with pytest.raises(OSError, match="No space left"):
+        told.file("agent/more.zip", bytes(600_000))
+
+    assert (small_disk / "run" / "files" / "agent" / "agent.zip").stat().st_size == 300_000
+    assert (older.exists(), newer.exists()) == (False, True)
+    assert tmp_path
+
+
+@pytest.mark.usefixtures("store")
+def test_a_run_that_was_in_the_trash_for_a_while_has_every_point(tmp_path: Path) -> None:
+    run_id, client = mlflow.start_run().info.run_id, MlflowClient()
+    mlflow.end_run()
+    left = Journal(tmp_path, run_id, mlflow.get_tracking_uri())
+    left.append(metrics=[("a", 1.0, 5, 1), ("a", 2.0, 6, 2)])
+    client.delete_run(run_id)
+    sender = delivery.Delivery(left)
+
+    with pytest.raises(MlflowException, match="must be in the 'active' state"):
+        sender.deliver()
+    client.restore_run(run_id)
+    sender.deliver()
+
+    assert sender.refusals == []
+    assert [point.step for point in client.get_metric_history(run_id, "a")] == [1, 2]
 
 
 @pytest.mark.usefixtures("store")
@@ -167,6 +241,8 @@ def test_what_will_never_arrive_keeps_nothing_else_back_and_its_folder(away: str
 
     assert mlflow.get_run(away).data.metrics == {"b": 2.0}
     assert status(away) == "FINISHED"
+    with pytest.raises(RefusedError, match=r"some of it will never arrive"):
+        tracker.deliver(tmp_path / "run")
     assert (tmp_path / "run" / "journal.jsonl").exists()
 
 
@@ -181,9 +257,9 @@ def test_a_healthy_server_needs_no_patience(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("store")
 def test_errors_of_an_artifact_store_do_not_end_the_delivery(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An upload that fails for a reason that only an SDK knows: here, a snapshot that is none."""
-    monkeypatch.setattr(tracker, "INTERVAL", 0.05)
-    monkeypatch.setattr(tracker, "UPLOAD", 0.0)
-    path = tmp_path / "run" / tracker.SNAPSHOTS / tracker.SLOTS[0]
+    monkeypatch.setattr(uploads, "INTERVAL", 0.05)
+    monkeypatch.setattr(uploads, "UPLOAD", 0.0)
+    path = tmp_path / "run" / uploads.SNAPSHOTS / uploads.SLOTS[0]
     with mlflow.start_run() as run, Tracker(run.info.run_id, tmp_path / "run") as told:
         path.parent.mkdir(parents=True)
         path.write_bytes(b"mlflow-sb3 snapshot\n{}\n")
@@ -261,3 +337,20 @@ def test_a_disk_that_is_full_leaves_a_journal_in_memory_and_says_so_once(tmp_pat
 
     assert [entry["n"] for entry in told.waiting()] == [1, 2]
     assert caplog.text.count("cannot be written") == 1
+
+
+def test_what_could_not_be_written_is_written_when_there_is_room_again(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("a file in its place")
+    told = Journal(tmp_path / "run", "run", "uri")
+    told.append(tags={"n": "1"})
+    before = told.is_written(), tracker.undelivered(told)
+    (tmp_path / "run").unlink()
+
+    told.append(tags={"n": "2"})
+
+    assert before[0] is False
+    assert "is lost" in before[1]
+    assert told.is_written()
+    assert "it is safe in" in tracker.undelivered(told)
+    assert [entry["tags"]["n"] for entry in journal.read(tmp_path / "run")] == ["1", "2"]
+    told.close()

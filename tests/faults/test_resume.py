@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,7 @@ import pytest
 from mlflow_sb3 import shelf, snapshot
 from mlflow_sb3.provenance import DIGEST
 from mlflow_sb3.resumption import ORIGIN
-from mlflow_sb3.tracker import SNAPSHOT
+from mlflow_sb3.uploads import SNAPSHOT
 from tests.faults.resume import RECIPES, ROOT, Machine, differing
 from tests.processes import PATIENCE
 from tests.project.conftest import Place
@@ -146,18 +145,6 @@ def test_no_torn_snapshot_is_ever_loaded_however_often_saving_is_killed(tmp_path
 
         newest = next(shelf.whole(tmp_path))
         assert snapshot.load(newest)["model"].num_timesteps in (said, said + 1)
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of one megabyte."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], capture_output=True, check=False)
-    if mounted.returncode != 0:
-        pytest.skip("only root can mount a small file system")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def test_a_disk_that_is_full_costs_snapshots_and_nothing_else(small_disk: Path, tmp_path: Path) -> None:
