@@ -34,7 +34,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvWrapper
 from mlflow_sb3 import algorithm, normalization
 from mlflow_sb3.normalization import Statistics
 
-SCHEMA = 2
+SCHEMA = 3
 ITERATIONS = "time/iterations"
 """What on-policy algorithms count in a variable of ``learn``."""
 UNPICKLABLE = (TypeError, AttributeError, ValueError, NotImplementedError, RuntimeError, pickle.PicklingError)
@@ -113,10 +113,13 @@ def load(path: Path, env: VecEnv | None = None) -> State:
 
     Args:
         path: Its file.
-        env: New environments, for a snapshot that holds none: with a VecNormalize where there was one.
+        env: New environments, for a snapshot that holds none, in the wrappers that were around them; see ``rebuilt``.
 
     Returns:
         What ``dump`` wrote, with the algorithm ready to learn as ``"model"``; ``put_back`` takes the rest when learning goes on.
+
+    Raises:
+        MlflowException: It is none, or the environments are wrapped otherwise.
     """
     with path.open("rb") as file:
         header = _header(file, path)
@@ -149,7 +152,8 @@ def rebuilt(description: str, header: Header) -> VecEnv | None:
     if not header.inexact:
         return None
     vec_env = algorithm.vec_env(description, {"n_envs": header.n_envs})
-    return vec_env if header.statistics is None else normalization.wrap(vec_env, header.statistics)
+    normalized = vec_env if header.statistics is None else normalization.wrap(vec_env, header.statistics)
+    return BaseAlgorithm._wrap_env(normalized)  # an algorithm that is built turns images so that their channels are first
 
 
 def generators() -> State:
@@ -209,8 +213,9 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
         super().__init__(file, protocol=5)
         self._apart = {id(layer): place for place, layer in enumerate(apart)}
 
-    def persistent_id(self, obj: Any) -> int | None:
-        return self._apart.get(id(obj))
+    def persistent_id(self, obj: Any) -> tuple[int, str] | None:
+        place = self._apart.get(id(obj))
+        return None if place is None else (place, type(obj).__name__)
 
     def reducer_override(self, obj: Any) -> Any:
         if isinstance(obj, ReplayBuffer):
@@ -227,8 +232,15 @@ class _Unpickler(pickle.Unpickler):
         super().__init__(file)
         self._layers = layers
 
-    def persistent_load(self, pid: int) -> Any:
-        return self._layers[pid]
+    def persistent_load(self, pid: tuple[int, str]) -> Any:
+        place, name = pid
+        names = [type(layer).__name__ for layer in self._layers]
+        if names[place : place + 1] != [name]:
+            raise MlflowException.invalid_parameter_value(
+                f"the snapshot has environments with {name} at place {place}, and the new ones are {', '.join(names) or 'missing'}; "
+                "go on with the versions that wrote it, or train anew."
+            )
+        return self._layers[place]
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import KVWriter
 from stable_baselines3.common.vec_env import VecNormalize
 
-from mlflow_sb3 import environment, shelf, snapshot, training
+from mlflow_sb3 import algorithm, environment, shelf, snapshot, training
 from mlflow_sb3.interruption import Interrupted, Stop
 from mlflow_sb3.shelf import Shelf
 from mlflow_sb3.snapshot import State
@@ -174,11 +174,23 @@ class Unpicklable(gymnasium.Wrapper[Any, Any, Any, Any]):
         self._handle = (number for number in range(3))
 
 
-@pytest.mark.parametrize(("algo", "hyperparams"), [("dqn", OFF), ("ppo", SHORT | {"n_envs": 2, "normalize": True})])
+PICTURE = "tests.environments:Picture-v0"
+REWARDS_ALONE: dict[str, Any] = {"normalize": {"norm_obs": False, "norm_reward": True}}
+
+
+@pytest.mark.parametrize(
+    ("env_id", "algo", "hyperparams"),
+    [
+        ("CartPole-v1", "dqn", OFF),
+        ("CartPole-v1", "ppo", SHORT | {"n_envs": 2, "normalize": True}),
+        (PICTURE, "dqn", OFF),
+        (PICTURE, "ppo", SHORT | REWARDS_ALONE | {"n_envs": 2, "n_epochs": 1}),
+    ],
+)
 def test_environments_that_cannot_be_pickled_begin_new_episodes(
-    algo: str, hyperparams: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    env_id: str, algo: str, hyperparams: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    description = environment.compose("CartPole-v1", kwargs={"max_episode_steps": 10}, wrappers=[f"{__name__}:Unpicklable"])
+    description = environment.compose(env_id, kwargs={"max_episode_steps": 10}, wrappers=[f"{__name__}:Unpicklable"])
     kept = Shelf(tmp_path, every=10**9)
     with pytest.raises(Interrupted, match="SIGTERM"):
         training.train(description, algo, timesteps=TIMESTEPS, hyperparams=hyperparams, shelf=kept, stop=StopAt(3))
@@ -192,10 +204,25 @@ def test_environments_that_cannot_be_pickled_begin_new_episodes(
     resumed = training.train(description, algo, timesteps=TIMESTEPS, hyperparams=hyperparams, resumed=state)
 
     assert header.inexact is not None
-    assert "environment CartPole-v1 cannot be pickled (cannot pickle 'generator' object)" in header.inexact
+    assert f"environment {env_id.rpartition(':')[2]} cannot be pickled (cannot pickle 'generator' object)" in header.inexact
     assert caplog.text.count("is not exact") == 1
     assert max(candidate.step for candidate in resumed.candidates) >= TIMESTEPS
     assert counted is None or counted > 64
+
+
+def test_new_environments_that_are_wrapped_otherwise_are_refused(tmp_path: Path) -> None:
+    description = environment.compose(PICTURE, wrappers=[f"{__name__}:Unpicklable"])
+    kept = Shelf(tmp_path, every=10**9)
+    with pytest.raises(Interrupted, match="SIGTERM"):
+        training.train(description, "dqn", timesteps=TIMESTEPS, hyperparams=OFF, shelf=kept, stop=StopAt(1))
+    kept.wait()
+
+    path = next(shelf.whole(tmp_path))
+
+    with pytest.raises(MlflowException, match="with VecTransposeImage at place 0, and the new ones are DummyVecEnv;"):
+        snapshot.load(path, algorithm.vec_env(description, {}))
+    with pytest.raises(MlflowException, match="with VecTransposeImage at place 0, and the new ones are missing;"):
+        snapshot.load(path)
 
 
 def test_gymnasiums_ezpickle_does_not_hide_what_happened_in_an_environment(tmp_path: Path) -> None:
