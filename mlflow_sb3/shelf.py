@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from pickle import PicklingError
 from typing import Any
 
 from stable_baselines3.common.base_class import BaseAlgorithm
@@ -115,7 +116,7 @@ class Shelf:
     def _write(self, draft: Path, model: BaseAlgorithm, callbacks: Sequence[BaseCallback], **kwargs: Any) -> None:
         try:
             self._dump(draft, model, callbacks, **kwargs)
-        except snapshot.UNPICKLABLE as error:
+        except PicklingError as error:
             if self.inexact is not None:
                 raise
             self.inexact = f"{_name(model)} cannot be pickled ({error})"
@@ -147,7 +148,7 @@ class Shelf:
             with suppress(OSError):
                 (self.folder / _DRAFT).unlink()
             return False
-        except snapshot.UNPICKLABLE as error:
+        except PicklingError as error:
             self._broken = True
             self._warn(f"this training cannot be resumed: its state cannot be pickled ({error}).")
             return False

@@ -37,8 +37,6 @@ from mlflow_sb3.normalization import Statistics
 SCHEMA = 3
 ITERATIONS = "time/iterations"
 """What on-policy algorithms count in a variable of ``learn``."""
-UNPICKLABLE = (TypeError, AttributeError, ValueError, NotImplementedError, RuntimeError, pickle.PicklingError)
-"""What objects raise that cannot be pickled."""
 _FIRST_LINE = b"mlflow-sb3 snapshot\n"
 _OF_SB3 = frozenset({"model", "parent", "locals", "globals"})
 """Attributes of a callback that SB3 sets when learning begins."""
@@ -77,25 +75,19 @@ def dump(
         file: To write to.
         early: The ``generators``, where they were to be read earlier.
         more: Picklable values that ``load`` gives back beside.
+
+    Raises:
+        PicklingError: Something in the state cannot be pickled, whatever it raised itself.
+        OSError: The file cannot be written.
     """
-    logger: Any = model.logger
-    left_out = {"_logger", "replay_buffer"} if header.learned else {"_logger"}
-    state = {
-        "algorithm": (type(model).__module__, type(model).__name__),
-        "model": {key: value for key, value in vars(model).items() if key not in left_out},
-        "learned": header.learned,
-        "callbacks": [{key: value for key, value in vars(callback).items() if key not in _OF_SB3} for callback in callbacks],
-        "generators": early or generators(),
-        "noise": None if _noise(model) is None else cloudpickle.dumps(vars(_noise(model))),
-        "exploration": None if _exploration(model) is None else cloudpickle.dumps(vars(_exploration(model))),
-        "logger": {name: dict(getattr(logger, name)) for name in ("name_to_value", "name_to_count", "name_to_excluded")},
-        "iterations": logger.iterations,
-        "elapsed": time.time_ns() - model.start_time,
-        "at_start": model._num_timesteps_at_start,
-        "more": more,
-    }
     file.write(_FIRST_LINE + json.dumps(asdict(header)).encode() + b"\n")
-    _Pickler(file, apart=_layers(model.env) if header.inexact else []).dump(state)
+    pickler = _Pickler(file, apart=_layers(model.env) if header.inexact else [])
+    try:
+        pickler.dump(_state(model, callbacks, header, early, more))
+    except OSError:
+        raise
+    except Exception as error:  # objects raise what they like when they cannot be pickled
+        raise pickle.PicklingError(f"{type(error).__name__}: {error}") from error
 
 
 def read_header(path: Path) -> Header:
@@ -174,6 +166,25 @@ def set_generators(states: State) -> None:
 def samples_before_rollouts(model: BaseAlgorithm) -> bool:
     """Whether the algorithm draws from the generators at the beginning of an iteration, before callbacks hear of a rollout: ARS."""
     return hasattr(model, "evaluate_candidates")
+
+
+def _state(model: BaseAlgorithm, callbacks: Sequence[BaseCallback], header: Header, early: State | None, more: State) -> State:
+    logger: Any = model.logger
+    left_out = {"_logger", "replay_buffer"} if header.learned else {"_logger"}
+    return {
+        "algorithm": (type(model).__module__, type(model).__name__),
+        "model": {key: value for key, value in vars(model).items() if key not in left_out},
+        "learned": header.learned,
+        "callbacks": [{key: value for key, value in vars(callback).items() if key not in _OF_SB3} for callback in callbacks],
+        "generators": early or generators(),
+        "noise": None if _noise(model) is None else cloudpickle.dumps(vars(_noise(model))),
+        "exploration": None if _exploration(model) is None else cloudpickle.dumps(vars(_exploration(model))),
+        "logger": {name: dict(getattr(logger, name)) for name in ("name_to_value", "name_to_count", "name_to_excluded")},
+        "iterations": logger.iterations,
+        "elapsed": time.time_ns() - model.start_time,
+        "at_start": model._num_timesteps_at_start,
+        "more": more,
+    }
 
 
 def _header(file: BinaryIO, path: Path) -> Header:

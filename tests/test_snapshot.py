@@ -174,6 +174,13 @@ class Unpicklable(gymnasium.Wrapper[Any, Any, Any, Any]):
         self._handle = (number for number in range(3))
 
 
+class Refusing(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """An environment that fails with an error of its own when it is to be pickled."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        raise KeyError("renderer")
+
+
 PICTURE = "tests.environments:Picture-v0"
 REWARDS_ALONE: dict[str, Any] = {"normalize": {"norm_obs": False, "norm_reward": True}}
 
@@ -204,10 +211,20 @@ def test_environments_that_cannot_be_pickled_begin_new_episodes(
     resumed = training.train(description, algo, timesteps=TIMESTEPS, hyperparams=hyperparams, resumed=state)
 
     assert header.inexact is not None
-    assert f"environment {env_id.rpartition(':')[2]} cannot be pickled (cannot pickle 'generator' object)" in header.inexact
+    assert f"environment {env_id.rpartition(':')[2]} cannot be pickled (TypeError: cannot pickle 'generator' object)" in header.inexact
     assert caplog.text.count("is not exact") == 1
     assert max(candidate.step for candidate in resumed.candidates) >= TIMESTEPS
     assert counted is None or counted > 64
+
+
+def test_whatever_an_environment_raises_when_it_is_pickled_training_goes_on(tmp_path: Path) -> None:
+    description = environment.compose("CartPole-v1", wrappers=[f"{__name__}:Refusing"])
+    kept = Shelf(tmp_path, every=1)
+
+    training.train(description, "ppo", timesteps=64, hyperparams=SHORT, shelf=kept)
+
+    inexact = [snapshot.read_header(path).inexact for path in shelf.whole(tmp_path)]
+    assert inexact == ["environment CartPole-v1 cannot be pickled (KeyError: 'renderer')"] * 2
 
 
 def test_new_environments_that_are_wrapped_otherwise_are_refused(tmp_path: Path) -> None:
