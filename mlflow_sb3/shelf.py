@@ -90,17 +90,19 @@ class Shelf:
             learned: Learning has ended, and only the choice is left.
             early: See ``snapshot.dump``.
         """
+        if self._broken:
+            return
         start = time.monotonic()
         self.wait()
         draft = self.folder / _DRAFT
-        write = partial(self._write, draft, model, callbacks, learned=learned, early=early)
-        if self._broken or not self._attempt(write):
-            return
+        written = self._attempt(partial(self._write, draft, model, callbacks, learned=learned, early=early))
         spent = time.monotonic() - start
         self.seconds += spent
-        self.taken += 1
         self._due_step = model.num_timesteps + (self._every or 0)
         self._due_time = time.monotonic() + max(SHORTEST, spent / SHARE)
+        if not written:
+            return
+        self.taken += 1
         self._finishing = threading.Thread(target=self._attempt, args=[partial(self._publish, draft)], name="snapshot")
         self._finishing.start()
 
@@ -131,19 +133,19 @@ class Shelf:
 
     def _publish(self, draft: Path) -> None:
         start = time.monotonic()
-        durable.seal(draft)
-        path = self.folder / SLOTS[self._slot]
-        durable.publish(draft, path)
-        self._slot = 1 - self._slot
-        self._on_published(path)
-        self._due_time += (time.monotonic() - start) / SHARE
+        try:
+            durable.seal(draft)
+            path = self.folder / SLOTS[self._slot]
+            durable.publish(draft, path)
+            self._slot = 1 - self._slot
+            self._on_published(path)
+        finally:
+            self._due_time += (time.monotonic() - start) / SHARE
 
     def _attempt(self, work: Callable[[], None]) -> bool:
         try:
             work()
         except OSError as error:
-            self._due_time = time.monotonic() + SHORTEST
-            self._due_step += self._every or 0
             self._warn(f"no snapshot could be written to {self.folder}: {error.strerror}; training goes on, and the one before it stays.")
             with suppress(OSError):
                 (self.folder / _DRAFT).unlink()

@@ -89,7 +89,10 @@ def test_snapshots_are_as_far_apart_as_their_share_of_the_time_allows(model: PPO
     assert kept.is_due(10)
 
 
-def test_a_slow_snapshot_makes_the_next_one_wait(model: PPO, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("written", [True, False])
+def test_a_slow_snapshot_makes_the_next_one_wait_written_or_not(
+    model: PPO, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, written: bool
+) -> None:
     now = 1000.0
     monkeypatch.setattr("time.monotonic", lambda: now)
 
@@ -98,13 +101,16 @@ def test_a_slow_snapshot_makes_the_next_one_wait(model: PPO, tmp_path: Path, mon
         now += 3.0
         return {}
 
-    kept = Shelf(tmp_path, more=slow)
+    if not written:
+        (tmp_path / "folder").write_text("no folder")
+    kept = Shelf(tmp_path / "folder", more=slow)
     take(kept, model, 10)
     now += 3.0 / shelf.SHARE - 1
 
     assert not kept.is_due(10)
     now += 1
     assert kept.is_due(10)
+    assert (kept.taken, kept.seconds) == (int(written), 3.0)
 
 
 def test_a_folder_that_cannot_be_written_is_a_warning_once(model: PPO, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
