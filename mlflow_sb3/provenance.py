@@ -36,6 +36,17 @@ _FACTS = {
     "torch_capability": "PyTorch's instructions",
     "torch_threads": "thread count",
 }
+_PLAIN = (
+    "--no-color",
+    "--no-ext-diff",
+    "--no-textconv",
+    "--no-renames",
+    "--full-index",
+    "--src-prefix=a/",
+    "--dst-prefix=b/",
+    "--unified=3",
+)
+"""Options of a diff that a user's settings of git may say otherwise."""
 
 Record = dict[str, Any]
 
@@ -52,7 +63,7 @@ def facts(torch_threads: int) -> Record:
     import torch
 
     return {
-        "commit": _git("rev-parse", "HEAD"),
+        "commit": (_git("rev-parse", "HEAD") or b"").decode() or None,
         "changes": changes(),
         "python": platform.python_version(),
         "packages": {found.metadata["Name"]: found.version for found in metadata.distributions()},
@@ -63,8 +74,8 @@ def facts(torch_threads: int) -> Record:
 
 
 def changes() -> str:
-    """SHA-256 of what differs from the commit in the files that git knows."""
-    return hashlib.sha256((_git("diff", "HEAD") or "").encode()).hexdigest()
+    """SHA-256 of what differs from the commit in the files that git knows, whatever their encoding and the user's settings of git."""
+    return hashlib.sha256(_git("diff", *_PLAIN, "HEAD") or b"").hexdigest()
 
 
 def load(run_id: str) -> tuple[Run, Record]:
@@ -122,13 +133,13 @@ def differing(before: Record, now: Record) -> list[str]:
     return found
 
 
-def _git(*arguments: str) -> str | None:
+def _git(*arguments: str) -> bytes | None:
     """What git says of the project that this code lies in; None where it is installed, or was unpacked."""
     project = Path(__file__).parents[1]
     if not (project / "MLproject").exists():
         return None
     try:
-        done = subprocess.run(["git", *arguments], cwd=project, capture_output=True, text=True, check=True)  # noqa: S607
+        done = subprocess.run(["git", *arguments], cwd=project, capture_output=True, check=True)  # noqa: S607
     except (OSError, subprocess.CalledProcessError):
         return None
     return done.stdout.strip()

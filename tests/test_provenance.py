@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from mlflow_sb3 import provenance
+
+LATIN = "größer".encode("latin-1")
+SETTINGS = (
+    ("color.ui", "always"),
+    ("color.diff", "always"),
+    ("core.abbrev", "20"),
+    ("diff.context", "0"),
+    ("diff.external", "false"),
+    ("diff.latin.textconv", "wc -c <"),
+    ("diff.mnemonicPrefix", "true"),
+    ("diff.noprefix", "true"),
+    ("diff.renames", "false"),
+)
+
+
+def git(folder: Path, *arguments: str) -> None:
+    subprocess.run(["git", "-c", "user.name=A", "-c", "user.email=a@example.com", *arguments], cwd=folder, check=True)
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repository with a text in Latin-1, whose code the module is."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    for name, content in {"MLproject": b"name: a\n\n\n\n", "text": LATIN, ".gitattributes": b"MLproject diff=latin\n"}.items():
+        (folder / name).write_bytes(content)
+    git(folder, "init", "--quiet")
+    git(folder, "add", ".")
+    git(folder, "commit", "--quiet", "--message", "a")
+    monkeypatch.setattr(provenance, "__file__", str(folder / "mlflow_sb3/provenance.py"))
+    return folder
+
+
+def test_changes_of_a_text_in_any_encoding_have_a_digest(project: Path) -> None:
+    before = provenance.changes()
+
+    digests = []
+    for ending in (b"a", b"b"):
+        (project / "text").write_bytes(LATIN + ending)
+        digests.append(provenance.changes())
+
+    assert len({before, *digests}) == 3
+
+
+def test_the_digest_of_changes_does_not_hang_on_the_settings_of_git(project: Path) -> None:
+    (project / "text").rename(project / "renamed")
+    git(project, "add", ".")
+    (project / "MLproject").write_bytes(b"name: b\n\n\n\n")
+    before = provenance.changes()
+
+    for key, value in SETTINGS:
+        git(project, "config", key, value)
+        assert provenance.changes() == before, key
