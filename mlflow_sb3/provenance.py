@@ -6,6 +6,7 @@ import hashlib
 import json
 import platform
 import subprocess
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,7 +67,7 @@ def facts(torch_threads: int) -> Record:
         "commit": (_git("rev-parse", "HEAD") or b"").decode() or None,
         "changes": changes(),
         "python": platform.python_version(),
-        "packages": {found.metadata["Name"]: found.version for found in metadata.distributions()},
+        "packages": _packages(),
         "cpu": _cpu(),
         "torch_capability": torch.backends.cpu.get_cpu_capability(),
         "torch_threads": torch_threads,
@@ -143,6 +144,17 @@ def _git(*arguments: str) -> bytes | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return done.stdout.strip()
+
+
+def _packages() -> dict[str, str]:
+    """The versions of what is installed; what is left of a package that was removed has no name, and is none."""
+    versions = {}
+    for found in metadata.distributions():
+        with suppress(FileNotFoundError):  # where importlib_metadata is loaded, its distributions are among these, and raise it
+            said = found.metadata
+            if "Name" in said:
+                versions[said["Name"]] = said["Version"]
+    return versions
 
 
 def _cpu() -> str:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 
@@ -59,3 +60,17 @@ def test_the_digest_of_changes_does_not_hang_on_the_settings_of_git(project: Pat
     for key, value in SETTINGS:
         git(project, "config", key, value)
         assert provenance.changes() == before, key
+
+
+def test_what_a_package_left_when_it_was_removed_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, rest = tmp_path / "whole-1.0.dist-info", tmp_path / "rest-1.0.dist-info"
+    whole.mkdir()
+    rest.mkdir()
+    (whole / "METADATA").write_text("Name: whole\nVersion: 1.0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    found = provenance.facts(1)
+
+    assert found["packages"]["whole"] == "1.0"
+    assert None not in found["packages"]
+    assert provenance.differing(json.loads(json.dumps(found)), found) == []
