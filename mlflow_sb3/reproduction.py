@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ PROJECT = Path(__file__).parents[1]
 
 @contextmanager
 def checked_out(commit: str | None) -> Iterator[Path]:
-    """The project at a commit, in a temporary worktree of this clone; the working folder stays as it is.
+    """The project's folder at a commit, in a temporary worktree of this clone; the working folder stays as it is.
 
     Raises:
         MlflowException: The commit is not known, or neither here nor in a remote.
@@ -30,16 +31,16 @@ def checked_out(commit: str | None) -> Iterator[Path]:
         raise MlflowException.invalid_parameter_value(
             "the run names no commit: its code did not lie in a git clone. Train it again from a clone, to have it reproduced later."
         )
-    if not _git("cat-file", "-e", f"{commit}^{{commit}}") and not _git("fetch", "--quiet", "origin", commit):
+    if _git("cat-file", "-e", f"{commit}^{{commit}}") is None and _git("fetch", "--quiet", "origin", commit) is None:
         raise MlflowException.invalid_parameter_value(
             f"commit {commit} is neither in {PROJECT} nor in its origin; fetch the branch that has it, and call again."
         )
     with TemporaryDirectory() as folder:
         place = Path(folder, "mlflow-sb3")
-        if not _git("worktree", "add", "--quiet", "--detach", str(place), commit):
+        if _git("worktree", "add", "--quiet", "--detach", str(place), commit) is None:
             raise MlflowException.invalid_parameter_value(f"commit {commit} cannot be checked out in {place}; see git worktree list.")
         try:
-            yield place
+            yield place / (_git("rev-parse", "--show-prefix") or "")  # a project may lie in a subfolder of its repository
         finally:
             _git("worktree", "remove", "--force", str(place))
 
@@ -68,8 +69,10 @@ def compare(run: Run, record: Record, again: str) -> tuple[bool, list[str]]:
     return same, provenance.differences(run, record, *repeated)
 
 
-def _git(*arguments: str) -> bool:
+def _git(*arguments: str) -> str | None:
+    """What git says in the project's folder; None where it refuses."""
     try:
-        return subprocess.run(["git", *arguments], cwd=PROJECT, capture_output=True, check=False).returncode == 0  # noqa: S607
+        done = subprocess.run(["git", *arguments], cwd=PROJECT, capture_output=True, check=False)  # noqa: S607
     except OSError as error:
         raise MlflowException.invalid_parameter_value(f"git cannot be called: {error}; install it to reproduce a training.") from error
+    return None if done.returncode else os.fsdecode(done.stdout).removesuffix("\n")
