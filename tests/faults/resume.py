@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -17,10 +18,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import click
+import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from mlflow_sb3.provenance import DIGEST
+from mlflow_sb3 import journal
+from mlflow_sb3.provenance import RECORD
+from mlflow_sb3.resumption import AT
 
 ROOT = Path(__file__).parents[2]
 RECIPES = {
@@ -28,6 +32,16 @@ RECIPES = {
     "ppo": ["--algo", "ppo", "--timesteps", "12000"],
     "sac": ["--algo", "sac", "--env", "Pendulum-v1", "--timesteps", "1500", "--preset", "none"],
 }
+COLUMNS = (
+    "training",
+    "kills",
+    "resumes from a snapshot",
+    "processes that finished",
+    "same weights, kept and last",
+    "keys",
+    "points",
+    "keys that differ",
+)
 UNLIKE = ("time/fps", "time/time_elapsed")
 """Metrics whose values are of the clock."""
 
@@ -111,6 +125,20 @@ class Machine:
         folders = [self.folder / "state" / "mlflow-sb3" / run.info.run_id / "snapshots" for run in runs]
         return runs[0].info.run_id if folders and list(folders[0].glob("*.snapshot")) else None
 
+    def digests(self, run: Run) -> dict[str, str]:
+        """SHA-256 of the weights of a finished run, those that it kept and the last."""
+        found: dict[str, str] = json.loads(mlflow.artifacts.load_text(f"{run.info.artifact_uri}/{RECORD}"))["policy"]
+        return found
+
+    def resumes(self) -> int:
+        """How many processes went on from a snapshot behind step 0; of one that was killed soon, its journal alone may say so."""
+        return sum(self._resumed_at(run) > 0 for run in self.client.search_runs(["0"]))
+
+    def _resumed_at(self, run: Run) -> int:
+        entries = journal.read(self.folder / "state" / "mlflow-sb3" / run.info.run_id)
+        said = run.data.tags | {key: value for entry in entries for key, value in entry.get("tags", {}).items()}
+        return int(said.get(AT, "0"))
+
     def history(self, run: Run) -> dict[str, list[tuple[int, float]]]:
         """Step and value of every point, by key; of the clock, the step alone."""
         return {
@@ -140,8 +168,8 @@ def differing(reference: dict[str, list[tuple[int, float]]], found: dict[str, li
 @click.argument("algorithms", nargs=-1)
 def main(kills: int, seed: int, algorithms: tuple[str, ...]) -> None:
     """Print a row for each algorithm."""
-    click.echo("| training | kills | processes that finished | same weights, kept and last | keys | points | keys that differ |")
-    click.echo("| --- | --- | --- | --- | --- | --- | --- |")
+    click.echo(f"| {' | '.join(COLUMNS)} |")
+    click.echo(f"|{' --- |' * len(COLUMNS)}")
     for algo in algorithms or tuple(RECIPES):
         chance = random.Random(f"{algo} {seed}")
         with TemporaryDirectory() as folder:
@@ -149,18 +177,17 @@ def main(kills: int, seed: int, algorithms: tuple[str, ...]) -> None:
             start = time.monotonic()
             reference = machine.train(*RECIPES[algo])
             seconds = time.monotonic() - start
-            expected = machine.history(reference)
+            digests, expected = machine.digests(reference), machine.history(reference)
             same, finished, differences, points = 0, 0, [], 0
             while machine.kills < kills:
                 run = machine.train_killed(seconds, kills, chance, *RECIPES[algo])
                 found = machine.history(run)
                 finished += 1
-                same += run.data.tags[DIGEST] == reference.data.tags[DIGEST]
+                same += machine.digests(run) == digests
                 points += sum(map(len, found.values()))
                 differences += differing(expected, found)
-        click.echo(
-            f"| {' '.join(RECIPES[algo])} | {machine.kills} | {finished} | {same} | {len(expected)} | {points} | {differences or 'none'} |"
-        )
+            row = [" ".join(RECIPES[algo]), machine.kills, machine.resumes(), finished, same, len(expected), points, differences or "none"]
+        click.echo(f"| {' | '.join(map(str, row))} |")
 
 
 if __name__ == "__main__":
