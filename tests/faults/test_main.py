@@ -13,10 +13,10 @@ from mlflow.entities import Run
 
 from mlflow_sb3.interruption import TAG
 from mlflow_sb3.provenance import DIGEST
-from mlflow_sb3.resumption import ORIGIN
+from mlflow_sb3.resumption import AT, ORIGIN
 from mlflow_sb3.story import CONTINUES
 from tests.faults.resume import Machine, differing
-from tests.processes import PATIENCE, until
+from tests.processes import PATIENCE, children, is_over, until
 from tests.project.conftest import ROOT, Place
 
 pytestmark = pytest.mark.slow
@@ -56,6 +56,14 @@ def place(tmp_path: Path) -> Place:
     found = Place(tmp_path / "place")
     found.client.search_experiments()
     return found
+
+
+def calling(module: str, pid: int) -> list[int]:
+    """The processes of Python that run a module: this one, or else those that it has started, at any remove."""
+    command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    if command[1:3] == [b"-m", module.encode()]:
+        return [pid]
+    return [found for child in children(pid) for found in calling(module, child)]
 
 
 def stopped(place: Place) -> Run:
@@ -142,6 +150,30 @@ def test_main_that_is_killed_in_a_step_goes_on_there_and_does_nothing_twice(plac
     assert {run.info.status for run in place.runs()} == {"FINISHED", "FAILED"}
     if step == "train":
         assert f"== train: resumes run {before['train'][0]}" in again.stdout
+
+
+def test_a_train_step_whose_main_alone_is_killed_stops_by_itself_and_the_next_main_resumes_it(place: Place) -> None:
+    long = ("timesteps=30000", *(parameter for parameter in RECIPE if not parameter.startswith("timesteps=")))
+    project = start(place, "main", *long)
+    until(snapshots)
+    (main,) = calling("steps.main", project.pid)
+    (train,) = calling("steps.train", project.pid)
+    working = [train, *children(train)]
+
+    os.kill(main, signal.SIGKILL)
+    project.wait(PATIENCE)
+    killed = stopped(place)
+    until(lambda: all(map(is_over, working)))
+    again = place.mlflow_run("main", *long)
+
+    assert (killed.info.status, killed.data.tags[TAG]) == ("KILLED", "SIGTERM")
+    assert again.returncode == 0, again.stderr
+    assert f"== train: resumes run {killed.info.run_id}" in again.stdout
+    resumed, first = runs(place, "train")
+    assert (resumed.info.status, resumed.data.tags[ORIGIN], first.info.run_id) == ("FINISHED", killed.info.run_id, killed.info.run_id)
+    assert int(resumed.data.tags[AT]) > 0
+    assert [run.info.status for run in runs(place, "main")] == ["FINISHED", "FAILED"]
+    assert [int(version.version) for version in place.client.search_model_versions("name = 'cartpole-v1-ppo'")] == [1]
 
 
 def test_main_hands_a_signal_on_and_goes_on_afterwards(place: Place) -> None:
