@@ -13,6 +13,8 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,9 +24,10 @@ import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from mlflow_sb3 import journal
+from mlflow_sb3 import journal, snapshot
 from mlflow_sb3.provenance import RECORD
 from mlflow_sb3.resumption import AT
+from tests.processes import until
 
 ROOT = Path(__file__).parents[2]
 RECIPES = {
@@ -44,6 +47,9 @@ COLUMNS = (
 )
 UNLIKE = ("time/fps", "time/time_elapsed")
 """Metrics whose values are of the clock."""
+
+Moment = Callable[[subprocess.Popen[bytes]], bool]
+"""Waits for the moment to kill a process; true if the process ended before."""
 
 
 @dataclass
@@ -73,7 +79,7 @@ class Machine:
         """Train until there is a snapshot."""
         self.client.search_experiments()
         process = self.start(*options)
-        while not list(self.folder.glob("state/mlflow-sb3/*/snapshots/*.snapshot")):
+        while not self.snapshots():
             assert process.poll() is None, (self.folder / "log.txt").read_text()[-2000:]
             time.sleep(0.1)
         return process
@@ -83,8 +89,14 @@ class Machine:
         assert self.start(*options).wait() == 0, (self.folder / "log.txt").read_text()[-2000:]
         return self.last()
 
-    def train_killed(self, seconds: float, kills: int, chance: random.Random, *options: str) -> Run:
-        """Train, with so many kills at moments within the seconds after a process began, and resume until it is done.
+    def train_killed(self, kills: int, ends_before: Moment, *options: str, always: Sequence[str] = ()) -> Run:
+        """Train, kill whenever the moment has come until there were so many kills, and resume until it is done.
+
+        Args:
+            kills: How many there may have been on this machine.
+            ends_before: The moment.
+            options: Of what is trained.
+            always: Options of those that resume it, too.
 
         Returns:
             The run that finished.
@@ -92,10 +104,9 @@ class Machine:
         self.client.search_experiments()
         given, origin = list(options), None
         while True:
-            process = self.start(*given)
+            process = self.start(*given, *always)
             if self.kills < kills:
-                moment = chance.uniform(0, seconds)
-                if _ended(process, moment):
+                if ends_before(process):
                     break
                 process.send_signal(signal.SIGKILL)
                 process.wait()
@@ -111,6 +122,20 @@ class Machine:
             return done  # it was killed when all was done but for the delivery, which the one that was to go on with it made up for
         assert process.returncode == 0, (self.folder / "log.txt").read_text()[-2000:]
         return self.last()
+
+    def on_its_way(self, steps: Iterable[float], chance: random.Random) -> Moment:
+        """Each process in its turn has learned up to the next of these steps, and has a snapshot of its own."""
+        goals = iter(steps)
+
+        def ends_before(process: subprocess.Popen[bytes]) -> bool:
+            goal, others = next(goals), self.snapshots()  # a process takes seconds before it has one
+            until(lambda: process.poll() is not None or _step(self.snapshots() - others) >= goal)
+            return _ended(process, chance.uniform(0, 0.1))
+
+        return ends_before
+
+    def snapshots(self) -> set[Path]:
+        return set(self.folder.glob("state/mlflow-sb3/*/snapshots/*.snapshot"))
 
     def last(self) -> Run:
         return self.client.search_runs(["0"], order_by=["attributes.start_time DESC"], max_results=1)[0]
@@ -149,6 +174,20 @@ class Machine:
         }
 
 
+def at_random(seconds: float, chance: random.Random) -> Moment:
+    """Any moment within so many seconds after the start of a process."""
+    return lambda process: _ended(process, chance.uniform(0, seconds))
+
+
+def _step(snapshots: Iterable[Path]) -> int:
+    """The step of the newest snapshot; 0 without one."""
+    newest = 0
+    for path in snapshots:
+        with suppress(FileNotFoundError):  # the training has finished
+            newest = max(newest, snapshot.read_header(path).step)
+    return newest
+
+
 def _ended(process: subprocess.Popen[bytes], seconds: float) -> bool:
     try:
         process.wait(seconds)
@@ -180,7 +219,7 @@ def main(kills: int, seed: int, algorithms: tuple[str, ...]) -> None:
             digests, expected = machine.digests(reference), machine.history(reference)
             same, finished, differences, points = 0, 0, [], 0
             while machine.kills < kills:
-                run = machine.train_killed(seconds, kills, chance, *RECIPES[algo])
+                run = machine.train_killed(kills, at_random(seconds, chance), *RECIPES[algo])
                 found = machine.history(run)
                 finished += 1
                 same += machine.digests(run) == digests

@@ -50,11 +50,14 @@ def test_a_training_that_is_killed_three_times_ends_as_if_nobody_had(algo: str, 
     (tmp_path / "whole").mkdir()
     (tmp_path / "killed").mkdir()
     whole, killed = Machine(tmp_path / "whole"), Machine(tmp_path / "killed")
-    start = time.monotonic()
     reference = whole.train(*RECIPES[algo])
+    timesteps, chance = int(RECIPES[algo][RECIPES[algo].index("--timesteps") + 1]), random.Random(1)
+    goals = [chance.uniform(part, part + 1) * timesteps / 4 for part in range(3)]
 
-    run = killed.train_killed(time.monotonic() - start, 3, random.Random(1), *RECIPES[algo])
+    often = ["--snapshot-every", str(timesteps // 24)]
+    run = killed.train_killed(3, killed.on_its_way(goals, chance), *RECIPES[algo], always=often)
 
+    assert (killed.kills, killed.resumes()) == (3, 3)
     assert killed.digests(run) == whole.digests(reference)
     assert differing(whole.history(reference), killed.history(run)) == []
     assert [path for path in (tmp_path / "killed" / "state" / "mlflow-sb3").iterdir() if path.name == run.info.run_id] == []
