@@ -10,10 +10,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
+from mlflow.utils.credentials import get_default_host_creds
+from mlflow.utils.rest_utils import http_request, verify_rest_response
 
 from mlflow_sb3 import ancestry, interruption, state
 
@@ -23,10 +26,14 @@ PRESUMED = "mlflow_sb3.presumed_dead"
 """Tag of a run that somebody called dead; a run that beats again takes it off."""
 INTERVAL = 30.0
 """Seconds between two beats."""
+AGAIN = 2.0
+"""Seconds after which a beat that did not come through is tried again, so that one comes as soon as a server is back."""
 DEAD = 900.0
 """Seconds without a beat after which a run counts as dead for whoever passes by: more than clocks differ."""
 WATCHED = 3 * INTERVAL
 """Seconds to look at a run of another machine whose last beat is younger than that: who lives beats meanwhile."""
+_TIMEOUT = 5.0
+"""Seconds that a server has for a beat."""
 _PARENTS = 1.0
 _REASON = "the process of this run ended without a word: killed, or its machine was lost."
 
@@ -153,11 +160,34 @@ def _last_beat(run: Run) -> float:
 
 
 def _beat(run_id: str, over: threading.Event) -> None:
-    client = MlflowClient()
-    while not over.wait(INTERVAL):
-        with suppress(MlflowException, OSError):  # the next beat may come through
-            client.set_tag(run_id, BEAT, f"{time.time():.0f}")
-            call_living(run_id)
+    client, pause = MlflowClient(), INTERVAL
+    while not over.wait(pause):
+        try:
+            _beat_once(client, run_id)
+            pause = INTERVAL
+        except (MlflowException, OSError):  # another beat may come through
+            pause = min(AGAIN, INTERVAL)
+
+
+def _beat_once(client: MlflowClient, run_id: str) -> None:
+    """Beat, and take back what others said meanwhile; a server that does not answer is left in seconds."""
+    now = f"{time.time():.0f}"
+    if not client.tracking_uri.startswith("http"):
+        client.set_tag(run_id, BEAT, now)
+        call_living(run_id)
+        return
+    _ask(client, "set-tag", "POST", json={"run_id": run_id, "key": BEAT, "value": now})
+    tags = _ask(client, "get", "GET", params={"run_id": run_id})["run"]["data"].get("tags", [])
+    if PRESUMED in {tag["key"] for tag in tags}:
+        call_living(run_id)
+
+
+def _ask(client: MlflowClient, call: str, method: str, **question: Any) -> dict[str, Any]:
+    """Ask a server about runs, once: how often MLflow's client tries, for minutes, stands in the environment, which is all threads'."""
+    path = f"/api/2.0/mlflow/runs/{call}"
+    answer = http_request(get_default_host_creds(client.tracking_uri), path, method, max_retries=0, timeout=_TIMEOUT, **question)  # type: ignore[no-untyped-call]
+    answered: dict[str, Any] = verify_rest_response(answer, path).json()
+    return answered
 
 
 def _watch_parents(parents: tuple[int, ...], over: threading.Event) -> None:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import mlflow
@@ -14,6 +15,8 @@ from mlflow.entities import Run
 
 from mlflow_sb3 import heartbeat, state
 from mlflow_sb3.heartbeat import BEAT
+from tests.faults.test_outage import Server
+from tests.processes import until
 
 BEATING = """
 import sys, time, mlflow
@@ -47,6 +50,18 @@ def run(store: str) -> Run:  # noqa: ARG001 a store to run in
     found = MlflowClient().create_run(mlflow.get_experiment_by_name("test").experiment_id)  # type: ignore[union-attr]
     assert found.info.status == "RUNNING"
     return found
+
+
+@pytest.fixture
+def server(store: str, tmp_path: Path) -> Iterator[Server]:  # noqa: ARG001 what MLflow goes back to
+    """A server on a store of its own, which is the tracking server of this test."""
+    folder = tmp_path / "server"
+    folder.mkdir()
+    found = Server(folder)
+    found.start()
+    mlflow.set_tracking_uri(found.uri)
+    yield found
+    found.kill()
 
 
 def elsewhere(run: Run, seconds: float) -> Run:
@@ -116,6 +131,20 @@ def test_beats_go_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         first = elsewhere(run, 500).data.tags[BEAT]
         time.sleep(1)
         assert float(mlflow.get_run(run.info.run_id).data.tags[BEAT]) > float(first) + 400
+
+
+@pytest.mark.slow
+def test_a_beat_comes_as_soon_as_a_server_is_back(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heartbeat, "INTERVAL", 1.0)
+    run_id = MlflowClient().create_run("0").info.run_id
+    with heartbeat.beating(run_id):
+        server.kill()
+        time.sleep(20)  # after that, MLflow's client waits for longer than the test does
+        server.start()
+        back = time.time()
+        until(lambda: float(mlflow.get_run(run_id).data.tags[BEAT]) >= int(back))
+
+    assert time.time() - back < 10
 
 
 def test_the_dead_are_marked_with_the_reason_and_the_living_and_strangers_are_not(run: Run) -> None:
