@@ -34,6 +34,8 @@ WATCHED = 3 * INTERVAL
 """Seconds to look at a run of another machine whose last beat is younger than that: who lives beats meanwhile."""
 _TIMEOUT = 5.0
 """Seconds that a server has for a beat."""
+_LOOK = 1.0
+"""Seconds between two looks at a run."""
 _PARENTS = 1.0
 _REASON = "the process of this run ended without a word: killed, or its machine was lost."
 
@@ -65,19 +67,24 @@ def is_alive(run: Run) -> bool:
 
 
 def watch(run: Run) -> bool:
-    """The same, surely: a run of another machine is looked at for a while, by this machine's clock alone."""
+    """The same, surely: a run of another machine is looked at for a while, by this machine's clock alone.
+
+    Only the time between looks counts: in that which a look takes, the server may be away, and no beat can come through.
+    """
     locked = _is_locked(run.info.run_id)
     if locked is not None or time.time() - _last_beat(run) > DEAD:
         return bool(locked)
-    deadline = time.monotonic() + WATCHED
-    while time.monotonic() < deadline:
+    watched = 0.0
+    while True:
         found = MlflowClient().get_run(run.info.run_id)
         if found.info.status != "RUNNING":
             return False
         if found.data.tags.get(BEAT) != run.data.tags.get(BEAT):
             return True
-        time.sleep(1)
-    return False
+        if watched >= WATCHED:
+            return False
+        time.sleep(_LOOK)
+        watched += _LOOK
 
 
 def bury(experiment_id: str) -> list[str]:

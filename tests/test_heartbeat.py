@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -145,6 +146,26 @@ def test_a_beat_comes_as_soon_as_a_server_is_back(server: Server, monkeypatch: p
         until(lambda: float(mlflow.get_run(run_id).data.tags[BEAT]) >= int(back))
 
     assert time.time() - back < 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lives", [True, False], ids=["living", "dead"])
+def test_a_server_that_was_away_makes_nobody_dead(server: Server, monkeypatch: pytest.MonkeyPatch, lives: bool) -> None:
+    monkeypatch.setattr(heartbeat, "WATCHED", 3.0)
+    seen = elsewhere(MlflowClient().create_run("0"), 1)
+
+    def come_back() -> None:
+        server.send(signal.SIGCONT)
+        time.sleep(1)
+        if lives:
+            elsewhere(seen, 0)
+
+    server.send(signal.SIGSTOP)
+    back = threading.Timer(6, come_back)
+    back.start()
+
+    assert heartbeat.watch(seen) == lives
+    back.join()
 
 
 def test_the_dead_are_marked_with_the_reason_and_the_living_and_strangers_are_not(run: Run) -> None:

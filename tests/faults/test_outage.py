@@ -65,9 +65,13 @@ class Server:
             )
         until(lambda: answers(f"{self.uri}/health"))
 
+    def send(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        os.killpg(self._process.pid, number)
+
     def kill(self) -> None:
         if self._process is not None:
-            os.killpg(self._process.pid, signal.SIGKILL)
+            self.send(signal.SIGKILL)
             self._process.wait()
             self._process = None
 
