@@ -123,11 +123,10 @@ def call_living(run_id: str) -> None:
 def _locked(run_id: str) -> Iterator[None]:
     """Hold the lock of a run; where files cannot be locked, the beat has to do."""
     path = _lock_of(run_id)
-    with path.open("w") as file:
+    with path.open("wb", buffering=0) as file:  # what a full disk does not take is not tried again when the file is closed
         with suppress(OSError):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            file.write(_machine())
-            file.flush()
+            file.write(_machine().encode())
         try:
             yield
         finally:

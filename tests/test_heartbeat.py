@@ -126,6 +126,18 @@ def test_a_lock_of_another_machine_that_shares_the_folder_tells_nothing(run: Run
     assert not heartbeat.is_alive(elsewhere(run, heartbeat.DEAD + 60))
 
 
+def test_a_full_disk_costs_the_lock_and_nothing_else(run: Run) -> None:
+    lock = state.home() / "alive" / run.info.run_id
+    lock.parent.mkdir(parents=True)
+    lock.symlink_to("/dev/full")
+
+    with heartbeat.beating(run.info.run_id):
+        beaten = mlflow.get_run(run.info.run_id)
+
+    assert BEAT in beaten.data.tags
+    assert not lock.is_symlink()
+
+
 def test_beats_go_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heartbeat, "INTERVAL", 0.1)
     with heartbeat.beating(run.info.run_id):
