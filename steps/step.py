@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -12,6 +13,7 @@ from typing import Any
 
 import click
 import mlflow
+from mlflow import MlflowClient
 from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES, MLFLOW_HTTP_REQUEST_TIMEOUT
 from mlflow.exceptions import MlflowException
 
@@ -21,6 +23,8 @@ from mlflow_sb3.interruption import Interrupted
 ALGORITHMS = "a2c, ars, crossq, ddpg, dqn, ppo, ppo_lstm, ppo_mask, qrdqn, sac, td3, tqc or trpo."
 _HASTY = {MLFLOW_HTTP_REQUEST_MAX_RETRIES.name: "0", MLFLOW_HTTP_REQUEST_TIMEOUT.name: "5"}
 """Settings for who says how a run ended, perhaps to a server that is the reason."""
+_PATIENCE = 5.0
+"""Seconds that an artifact store has for where an error comes from."""
 _HYPERPARAMS = '{"learning_rate": 1e-3}'
 _ENV_KWARGS = '{"g": 9.81}'
 _WRAPPERS = '["module:Class", {"module:Class": {"argument": 1}}]'
@@ -63,7 +67,12 @@ def _run() -> Iterator[str]:
     parents = ancestry.FIRST if "MLFLOW_RUN_ID" in os.environ else None
     try:
         server.check()
-        with interruption.immediate(), mlflow.start_run() as run, _recorded_end(), heartbeat.beating(run.info.run_id, parents=parents):
+        with (
+            interruption.immediate(),
+            mlflow.start_run() as run,
+            _recorded_end(run.info.run_id),
+            heartbeat.beating(run.info.run_id, parents=parents),
+        ):
             server.hide_credentials(run.info.run_id)
             heartbeat.bury(run.info.experiment_id)
             yield run.info.run_id
@@ -74,22 +83,42 @@ def _run() -> Iterator[str]:
 
 
 @contextmanager
-def _recorded_end() -> Iterator[None]:
-    """Say in the run how it ended, unless it ended well; a server that went away is not to hide why."""
+def _recorded_end(run_id: str) -> Iterator[None]:
+    """Say in the run how it ended, unless it ended well."""
     try:
         yield
     except Interrupted as interrupted:
-        with settings.during(_HASTY), suppress(*delivery.AWAY):
-            mlflow.set_tag(interruption.TAG, interrupted.signal)
-            mlflow.end_run("KILLED")
+        _end(run_id, "KILLED", interruption.TAG, interrupted.signal)
         raise
     except Exception as error:
-        with settings.during(_HASTY), suppress(*delivery.AWAY):
-            mlflow.set_tag("error", _line(error))
-            mlflow.log_text(traceback.format_exc(), "error.txt")
-        with settings.during(_HASTY), suppress(*delivery.AWAY):
-            mlflow.end_run("FAILED")
+        _end(run_id, "FAILED", "error", _line(error))
+        _keep(run_id, traceback.format_exc())
         raise
+
+
+def _end(run_id: str, status: str, tag: str, why: str) -> None:
+    """End the run, which stays FINISHED when it was; a server that went away is not to hide why."""
+    with settings.during(_HASTY):
+        with suppress(*delivery.AWAY):
+            if MlflowClient().get_run(run_id).info.status == "FINISHED":
+                status = "FINISHED"
+            else:
+                mlflow.set_tag(tag, why)
+        with suppress(*delivery.AWAY):
+            mlflow.end_run(status)
+
+
+def _keep(run_id: str, trace: str) -> None:
+    """Log where an error comes from, if that does not take long: an artifact store may be the reason."""
+
+    def log() -> None:
+        with suppress(Exception):
+            MlflowClient().log_text(run_id, trace, "error.txt")
+
+    with settings.during(_HASTY):
+        logging = threading.Thread(target=log, name="error", daemon=True)
+        logging.start()
+        logging.join(_PATIENCE)
 
 
 def _line(error: Exception) -> str:

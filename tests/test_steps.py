@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 from pathlib import Path
 
 import click
@@ -13,7 +14,8 @@ from click.testing import CliRunner, Result
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from mlflow_sb3 import algorithm, environment, registry
+from mlflow_sb3 import algorithm, environment, interruption, registry
+from mlflow_sb3.interruption import Interrupted
 from steps import step
 from steps.evaluate import evaluate
 from steps.log_model import log_model
@@ -366,6 +368,22 @@ def test_what_nobody_foresaw_is_one_line_too() -> None:
 
     assert_refused(invoke(broken), 1, "KeyError: 'missing'")
     assert "Traceback" in mlflow.artifacts.load_text(f"{last_run().info.artifact_uri}/error.txt")
+
+
+@pytest.mark.usefixtures("store")
+@pytest.mark.parametrize("end", [LookupError(), Interrupted(signal.SIGTERM)], ids=["error", "SIGTERM"])
+def test_what_fails_after_a_run_has_finished_leaves_it_finished(end: BaseException) -> None:
+    @click.command(cls=Step)
+    @click.pass_context
+    def late(context: click.Context) -> None:
+        MlflowClient().set_terminated(context.obj)
+        raise end
+
+    result = invoke(late)
+
+    assert result.exit_code == (1 if isinstance(end, LookupError) else 143)
+    assert last_run().info.status == "FINISHED"
+    assert not {"error", interruption.TAG} & set(last_run().data.tags)
 
 
 @pytest.mark.usefixtures("store")
