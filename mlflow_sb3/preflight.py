@@ -21,11 +21,15 @@ FILE = "preflight.txt"
 _BRIEFLY = {MLFLOW_HTTP_REQUEST_MAX_RETRIES.name: "1", MLFLOW_HTTP_REQUEST_TIMEOUT.name: "3"}
 
 
+class UnwritableError(MlflowException):
+    """The artifacts of a run do not take a file."""
+
+
 def check_artifacts(run_id: str) -> None:
     """Write a small file to the artifacts of a run.
 
     Raises:
-        MlflowException: They do not take it, or not in time.
+        UnwritableError: They do not take it, or not in time.
     """
     with settings.during(_BRIEFLY):
         uri = server.shown(mlflow.get_run(run_id).info.artifact_uri)
@@ -33,7 +37,7 @@ def check_artifacts(run_id: str) -> None:
             _in_time(lambda: MlflowClient().log_text(run_id, "The artifacts of this run can be written.\n", FILE))
         except Exception as error:
             why = rights.explain(error) or f"{error}. Ask who runs the tracking server for a working artifact store."
-            raise MlflowException(f"artifacts cannot be written to {uri}: {why}") from error
+            raise UnwritableError(f"artifacts cannot be written to {uri}: {why}") from error
 
 
 def check_registry(name: str, right: Right, *, make: bool = True) -> None:

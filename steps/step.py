@@ -8,6 +8,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
+from concurrent.futures import thread as pools
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -17,7 +18,7 @@ from mlflow import MlflowClient
 from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES, MLFLOW_HTTP_REQUEST_TIMEOUT
 from mlflow.exceptions import MlflowException
 
-from mlflow_sb3 import ancestry, delivery, heartbeat, interruption, rights, server, settings
+from mlflow_sb3 import ancestry, delivery, heartbeat, interruption, preflight, rights, server, settings
 from mlflow_sb3.interruption import Interrupted
 
 ALGORITHMS = "a2c, ars, crossq, ddpg, dqn, ppo, ppo_lstm, ppo_mask, qrdqn, sac, td3, tqc or trpo."
@@ -56,9 +57,11 @@ class Step(click.Command):
             return super().main(*args, **kwargs | {"standalone_mode": False})
         except click.ClickException as error:
             click.echo(f"Error: {_line(error)}", err=True)
+            _leave_uploads()
             sys.exit(error.exit_code)
         except click.Abort as abort:  # so click calls a KeyboardInterrupt
             click.echo(f"Error: {abort.__cause__}.", err=True)
+            _leave_uploads()
             sys.exit(getattr(abort.__cause__, "exit_code", 1))
 
 
@@ -92,7 +95,8 @@ def _recorded_end(run_id: str) -> Iterator[None]:
         raise
     except Exception as error:
         _end(run_id, "FAILED", "error", _line(error))
-        _keep(run_id, traceback.format_exc())
+        if not isinstance(error, preflight.UnwritableError):
+            _keep(run_id, traceback.format_exc())
         raise
 
 
@@ -119,6 +123,13 @@ def _keep(run_id: str, trace: str) -> None:
         logging = threading.Thread(target=log, name="error", daemon=True)
         logging.start()
         logging.join(_PATIENCE)
+
+
+def _leave_uploads() -> None:
+    """Let Python end while uploads wait for a silent store: it joins the threads of every pool, also those that a daemon has started."""
+    queues = pools._threads_queues
+    for thread in [thread for thread in list(queues) if thread.daemon]:
+        del queues[thread]  # type: ignore[attr-defined]  # a Mapping in its stub
 
 
 def _line(error: Exception) -> str:

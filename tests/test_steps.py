@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import re
 import signal
+import socket
+import sys
+import time
 from pathlib import Path
 
 import click
@@ -25,6 +28,7 @@ from steps.rollback import rollback
 from steps.step import Step
 from steps.train import train
 from tests.conftest import Keys
+from tests.project.conftest import ROOT, Place
 
 TINY = ["--algo", "ppo", "--timesteps", "64", "--preset", "none", "--hyperparams", '{"n_steps": 64}']
 
@@ -384,6 +388,47 @@ def test_what_fails_after_a_run_has_finished_leaves_it_finished(end: BaseExcepti
     assert result.exit_code == (1 if isinstance(end, LookupError) else 143)
     assert last_run().info.status == "FINISHED"
     assert not {"error", interruption.TAG} & set(last_run().data.tags)
+
+
+@pytest.mark.usefixtures("store")
+def test_artifacts_that_are_away_do_not_hide_why_a_step_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    away = {"MLFLOW_S3_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_ACCESS_KEY_ID": "nobody", "AWS_SECRET_ACCESS_KEY": "nothing"}
+    for name, value in (away | {"AWS_MAX_ATTEMPTS": "1"}).items():
+        monkeypatch.setenv(name, value)
+    mlflow.set_experiment(experiment_id=mlflow.create_experiment("away", artifact_location="s3://away"))
+
+    @click.command(cls=Step)
+    def broken() -> None:
+        raise KeyError("missing")
+
+    assert_refused(invoke(broken), 1, "KeyError: 'missing'")
+
+
+@pytest.mark.slow
+def test_training_leaves_a_silent_artifact_store_in_seconds_with_one_line(store: str, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        place = Place(
+            tmp_path,
+            {
+                "MLFLOW_S3_ENDPOINT_URL": f"http://127.0.0.1:{silent.getsockname()[1]}",
+                "AWS_ACCESS_KEY_ID": "nobody",
+                "AWS_SECRET_ACCESS_KEY": "nothing",
+                "MLFLOW_EXPERIMENT_ID": mlflow.create_experiment("silent", artifact_location="s3://silent"),
+                "PYTHONPATH": str(ROOT),
+            },
+        )
+        start = time.monotonic()
+        done = place.run([sys.executable, "-m", "steps.train", *TINY])
+        seconds = time.monotonic() - start
+
+    (run,) = MlflowClient(store).search_runs([place.variables["MLFLOW_EXPERIMENT_ID"]])
+    lines = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
+    assert done.returncode == 1
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("Error: artifacts cannot be written to s3://silent/")
+    assert run.info.status == "FAILED"
+    assert lines[0] == f"Error: {run.data.tags['error']}"
+    assert seconds < 30, seconds
 
 
 @pytest.mark.usefixtures("store")
