@@ -46,7 +46,7 @@ class Rollover:
             if version.number != self.done:
                 with registry.fetch(version, public_key=self.public_key) as folder:
                     self._roll_over(version, folder)
-        except delivery.AWAY as error:
+        except Exception as error:  # noqa: BLE001 every artifact store has errors of its own, and the next look tries again
             _log.error("%s@%s stays what it was: %s", self.name, self.alias, " ".join(str(error).split()))
 
     def _roll_over(self, version: registry.Version, folder: Path) -> None:

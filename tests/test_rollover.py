@@ -18,6 +18,7 @@ from pathlib import Path
 import mlflow
 import pytest
 from click.testing import CliRunner
+from mlflow import MlflowClient
 
 from mlflow_sb3 import registry
 from server.process import free_port
@@ -215,6 +216,23 @@ def test_an_alias_that_nobody_bears_is_waited_for(tmp_path: Path, caplog: pytest
 
     assert lines(tmp_path / "log") == []
     assert "registered model 'agent' does not exist" in caplog.text
+
+
+@pytest.mark.usefixtures("store")
+def test_files_in_an_object_store_that_is_away_are_waited_for(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away = {"MLFLOW_S3_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_ACCESS_KEY_ID": "nobody", "AWS_SECRET_ACCESS_KEY": "nothing"}
+    for name, value in (away | {"AWS_MAX_ATTEMPTS": "1"}).items():
+        monkeypatch.setenv(name, value)
+    MlflowClient().create_registered_model("agent")
+    MlflowClient().create_model_version("agent", "s3://away/agent", tags={registry.DIGEST: "0" * 64})
+    registry.set_alias("agent", "champion", 1)
+
+    Rollover("agent", "champion", appending(tmp_path / "log"), None).look()
+
+    assert lines(tmp_path / "log") == []
+    assert "agent@champion stays what it was: Could not connect to the endpoint URL" in caplog.text
 
 
 def test_the_command_does_not_see_the_secret(levels: list[registry.Version], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
