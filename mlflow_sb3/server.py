@@ -9,7 +9,7 @@ from mlflow import MlflowClient
 from mlflow.entities import ViewType
 from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES, MLFLOW_HTTP_REQUEST_TIMEOUT
 from mlflow.exceptions import MlflowException
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, make_url
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
@@ -20,6 +20,8 @@ _LOGIN = re.compile(r"(?<=://)([^/:@\s]*)(:[^/\s]*)?@")
 _SOURCES = ("mlflow.source.name", "mlflow.source.git.repoURL")
 """Tags in which MLflow keeps where a project comes from, with the token that may stand in that."""
 _DATABASES = ("mssql", "mysql", "postgresql", "sqlite")
+_PATIENT = ("mysqldb", "psycopg", "psycopg2", "pymysql")
+"""Drivers that wait for a database for minutes, unless they are told the seconds; others have another word for that, or wait for none."""
 
 
 def check() -> None:
@@ -37,7 +39,8 @@ def check() -> None:
             )
     try:
         if uri.partition(":")[0].partition("+")[0] in _DATABASES:
-            create_engine(uri, poolclass=NullPool).connect().close()
+            in_time = {"connect_timeout": 3} if make_url(uri).get_driver_name() in _PATIENT else {}
+            create_engine(uri, poolclass=NullPool, connect_args=in_time).connect().close()
     except SQLAlchemyError as error:
         raise MlflowException(
             f"tracking store {shown(uri)} does not answer: {error.args[0]}. Set MLFLOW_TRACKING_URI to one that does."

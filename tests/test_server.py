@@ -78,6 +78,14 @@ def test_a_server_that_never_answers_is_refused_in_ten_seconds(silent_server: st
     assert refusal(silent_server)[0] < 10
 
 
+@pytest.mark.usefixtures("store")
+def test_a_database_that_never_answers_is_refused_in_seconds(silent_server: str) -> None:
+    seconds, message = refusal(silent_server.replace("http://", "postgresql+psycopg2://me:secret@") + "/mlflow")
+
+    assert seconds < 10
+    assert message.startswith("tracking store postgresql+psycopg2://me:***@127.0.0.1:")
+
+
 def test_a_database_that_is_away_is_refused_in_seconds(tmp_path: Path, store: str) -> None:
     mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/nowhere/mlflow.db")
     start = time.monotonic()
