@@ -69,5 +69,5 @@ def hide_credentials(run_id: str) -> None:
 
 
 def shown(uri: str) -> str:
-    """A URI without its password, or the token in its place."""
-    return _LOGIN.sub(lambda found: f"{found[1]}:***@" if found[2] else "***@", uri)
+    """A URI without its password, or the token in its place, and without its query, which may hold one too."""
+    return _LOGIN.sub(lambda found: f"{found[1]}:***@" if found[2] else "***@", uri).partition("?")[0]

@@ -95,3 +95,17 @@ def test_a_database_that_is_away_is_refused_in_seconds(tmp_path: Path, store: st
 
     mlflow.set_tracking_uri(store)
     assert time.monotonic() - start < 5
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("postgresql://host/db?user=me&password=secret", "postgresql://host/db"),
+        ("postgresql://me:sec?ret@host/db?sslmode=require", "postgresql://me:***@host/db"),
+        ("mssql+pyodbc:///?odbc_connect=DRIVER%3D%7Bx%7D%3BUID%3Dme%3BPWD%3Dsecret", "mssql+pyodbc:///"),
+        ("https://token@host/path", "https://***@host/path"),
+        ("mlflow-artifacts:/1/a%20b", "mlflow-artifacts:/1/a%20b"),
+    ],
+)
+def test_no_password_of_an_address_is_shown(uri: str, shown: str) -> None:
+    assert server.shown(uri) == shown
