@@ -64,10 +64,15 @@ def hide_credentials(run_id: str) -> None:
     client = MlflowClient()
     tags = client.get_run(run_id).data.tags
     for key in _SOURCES:
-        if key in tags and _LOGIN.search(tags[key]):
-            client.set_tag(run_id, key, _LOGIN.sub("", tags[key]))
+        if key in tags and (hidden := _without_login(tags[key])) != tags[key]:
+            client.set_tag(run_id, key, hidden)
 
 
 def shown(uri: str) -> str:
     """A URI without its password, or the token in its place, and without its query, which may hold one too."""
     return _LOGIN.sub(lambda found: f"{found[1]}:***@" if found[2] else "***@", uri).partition("?")[0]
+
+
+def _without_login(address: str) -> str:
+    """An address without login; SSH needs the name of the user, which is no secret there."""
+    return _LOGIN.sub(lambda found: f"{found[1]}@" if address[: found.start()].endswith("ssh://") else "", address)

@@ -64,3 +64,16 @@ def test_a_token_is_taken_out_of_where_a_project_comes_from() -> None:
     assert found["mlflow.source.name"] == "https://host/a.git#b"
     assert found["mlflow.source.git.repoURL"] == "https://host/a.git"
     assert found["other"] == "a@b"
+
+
+@pytest.mark.usefixtures("store")
+@pytest.mark.parametrize(
+    ("address", "kept"),
+    [("ssh://git@host/a.git#b", "ssh://git@host/a.git#b"), ("git+ssh://me:secret@host/a.git", "git+ssh://me@host/a.git")],
+    ids=["a user", "a password"],
+)
+def test_an_address_for_ssh_keeps_its_user_and_loses_its_password(address: str, kept: str) -> None:
+    with mlflow.start_run(tags={"mlflow.source.name": address}) as run:
+        server.hide_credentials(run.info.run_id)
+
+    assert MlflowClient().get_run(run.info.run_id).data.tags["mlflow.source.name"] == kept
