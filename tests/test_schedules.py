@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
-import mlflow
 import pytest
 import yaml
 from mlflow import MlflowClient
@@ -45,6 +44,11 @@ def test_an_example_calls_main_with_parameters_that_it_has_and_exclusively(name:
 
     assert {"timesteps", "seed", "exclusive"} <= set(given) <= set(known)
     assert "-P exclusive=true" in (FOLDER / name).read_text()
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_an_example_names_an_experiment_since_nobody_but_the_admin_may_write_to_default(name: str) -> None:
+    assert len(re.findall(r"^[^#\n]*MLFLOW_EXPERIMENT_NAME(?:=|: |, value: )nightly\b", (FOLDER / name).read_text(), re.MULTILINE)) == 1
 
 
 def test_the_page_names_every_file_but_itself() -> None:
@@ -91,14 +95,14 @@ def test_systemd_has_nothing_to_say_against_the_units() -> None:
 @pytest.mark.slow
 def test_cron_calls_main_which_leaves_while_another_one_is_at_work(store: str, tmp_path: Path) -> None:
     check("crontab", "-n", str(FOLDER / "crontab"))
-    experiment = mlflow.set_experiment("test").experiment_id
+    experiment = MlflowClient().create_experiment("nightly", artifact_location=(tmp_path / "nightly").as_uri())
     client, log = MlflowClient(), tmp_path / "log.txt"
     owner = client.create_run(experiment).info.run_id
     variables = {
         "PATH": f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin",
         "PROJECT": str(ROOT),
         "LOG": str(log),
-        "MLFLOW_TRACKING_URI": f"{store}\nMLFLOW_EXPERIMENT_NAME=test\nXDG_STATE_HOME={os.environ['XDG_STATE_HOME']}",
+        "MLFLOW_TRACKING_URI": f"{store}\nXDG_STATE_HOME={os.environ['XDG_STATE_HOME']}",
     }
 
     with heartbeat.beating(owner), lease.held("cartpole-v1-dqn", owner), cron(every_minute(variables)):
