@@ -72,9 +72,13 @@ def check_registration(name: str, right: Right = "EDIT", *, make: bool = True) -
         try:
             client.create_registered_model(name if hidden and make else _NOBODYS)
         except MlflowException as denial:
-            if denial.error_code in (DENIED, "RESOURCE_ALREADY_EXISTS"):
+            if denial.error_code == DENIED:
                 raise refusal(right, f"registered model {name}") from denial
-            if denial.error_code != "INVALID_PARAMETER_VALUE":
+            if (
+                denial.error_code == "RESOURCE_ALREADY_EXISTS"
+            ):  # somebody's; this user's too, by another process or a call without an answer
+                check(right, model=name)
+            elif denial.error_code != "INVALID_PARAMETER_VALUE":
                 raise
     else:
         check(right, model=name)

@@ -1,13 +1,21 @@
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import mlflow
 import pytest
 import requests
 from mlflow import MlflowClient
+from mlflow.entities.model_registry import RegisteredModel
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
 
 from mlflow_sb3 import rights, server
+from mlflow_sb3.client import Client
+from server import trial as trial_server
+from server.process import free_port
+from tests.project import people
 
 
 @pytest.mark.usefixtures("store")
@@ -77,3 +85,28 @@ def test_an_address_for_ssh_keeps_its_user_and_loses_its_password(address: str, 
         server.hide_credentials(run.info.run_id)
 
     assert MlflowClient().get_run(run.info.run_id).data.tags["mlflow.source.name"] == kept
+
+
+class Overtaken(Client):
+    """Another process of the same user is faster; or MLflow calls again, as the answer to its first call was lost."""
+
+    def create_registered_model(self, *args: Any, **kwargs: Any) -> RegisteredModel:
+        """Two calls, of which the second is answered."""
+        MlflowClient().create_registered_model(*args, **kwargs)
+        return super().create_registered_model(*args, **kwargs)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("store")
+def test_a_hidden_model_is_refused_unless_it_turns_out_to_be_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    users = ("owner", "other")
+    with trial_server.running(tmp_path / "trial", port=free_port(), default_permission="NO_PERMISSIONS", users=users) as trial:
+        people.log_in(trial, "owner", monkeypatch)
+        with monkeypatch.context() as patched:
+            patched.setattr(rights, "Client", Overtaken)
+            rights.check_registration("agent", "MANAGE")
+        rights.check_registration("agent", "MANAGE")
+
+        people.log_in(trial, "other", monkeypatch)
+        with pytest.raises(MlflowException, match="user 'other' lacks EDIT on registered model agent; ask its owner"):
+            rights.check_registration("agent", "EDIT")

@@ -13,6 +13,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import mlflow
+import pytest
+
 from server import process
 from server import trial as trial_server
 from server.trial import Trial
@@ -47,6 +50,13 @@ def at_home(trial: Trial, user: str, parent: Path) -> Person:
     quiet = {"MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
     own = {"HOME": str(home), "XDG_STATE_HOME": str(home / "state")}
     return Person(user, Place(home, trial.login(user) | own | quiet))
+
+
+def log_in(trial: Trial, user: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let this process talk to the server as a user, for a test whose `store` puts back where it talked to before."""
+    for name, value in trial.login(user).items():
+        monkeypatch.setenv(name, value)
+    mlflow.set_tracking_uri(trial.uri)
 
 
 SUBFOLDER, TAG = "agents/sb3", "v1.2.0"
