@@ -81,6 +81,7 @@ def held(name: str, run_id: str) -> Iterator[Lease]:
 
 def _take(lease: Lease) -> None:
     _exist(lease.name)
+    rights.check("MANAGE", model=lease.name)  # EDIT draws a ticket, and cannot give it back
     _look_at_those_before(lease)  # so that not everybody who leaves uses a number up
     MlflowClient().create_model_version(lease.name, f"runs:/{lease.run_id}/lease", lease.run_id, await_creation_for=0)
     _look_at_those_before(lease)

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import signal
+import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import mlflow
 import pytest
@@ -11,7 +13,9 @@ from mlflow.exceptions import MlflowException
 
 from mlflow_sb3 import heartbeat, lease
 from mlflow_sb3.interruption import Interrupted
+from server.trial import Trial
 from steps.main import main
+from tests.project import people
 
 pytestmark = pytest.mark.usefixtures("store")
 
@@ -113,3 +117,26 @@ def test_main_leaves_with_one_line_while_another_one_is_at_work(run_id: str) -> 
     assert left.info.status == "FINISHED"
     assert mlflow.get_run(left.info.run_id).data.tags[lease.LEFT] == run_id
     assert MlflowClient().search_runs([left.info.experiment_id], f"tags.mlflow.parentRunId = '{left.info.run_id}'") == []
+
+
+@pytest.mark.slow
+def test_who_could_not_give_a_ticket_back_draws_none(trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = f"agent-{uuid.uuid4().hex[:6]}"
+    trial.post("2.0/mlflow/registered-models/create", {"name": f"{name}.lease", "description": lease.MARK})
+
+    def joined(right: str) -> tuple[str, str]:
+        """A user with that right, who is logged in, and a run of theirs."""
+        user = people.join(trial, "edda", tmp_path).name
+        trial.grant(user, right, model=f"{name}.lease")
+        people.log_in(trial, user, monkeypatch)
+        return user, MlflowClient().create_run(MlflowClient().create_experiment(user)).info.run_id
+
+    user, run_id = joined("EDIT")
+    with pytest.raises(MlflowException, match=rf"'{user}' lacks MANAGE on .* {name}\.lease"), lease.held(name, run_id):
+        pass
+    _, run_id = joined("MANAGE")
+    with heartbeat.beating(run_id), lease.held(name, run_id):
+        drawn = MlflowClient().search_model_versions(f"name = '{name}.lease'")
+
+    assert [(str(ticket.version), ticket.run_id) for ticket in drawn] == [("1", run_id)]
+    assert MlflowClient().search_model_versions(f"name = '{name}.lease'") == []
