@@ -6,7 +6,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -199,13 +199,13 @@ def register(
     Args:
         model_id: Of an MLflow LoggedModel, ``m-…``.
         name: Created if there is no such registered model.
-        alias: To set on the new version; there is no version when it cannot be set.
+        alias: To set on the new version; there is no version when it cannot be set, unless this user may not delete it.
         tags: Of the version, besides its digest.
         await_registration_for: Seconds to wait for the version to become ready.
         signing_key: PEM file of an Ed25519 private key, to sign the digest with.
 
     Raises:
-        MlflowException: The key cannot sign, or the alias cannot be set; no version is registered then.
+        MlflowException: The key cannot sign, or the alias cannot be set.
     """
     check_keys(signing_key)
     uri = f"models:/{model_id}"
@@ -216,7 +216,8 @@ def register(
         try:
             set_alias(name, alias, int(registered.version))
         except MlflowException:
-            Client().delete_model_version(name, str(registered.version))
+            with suppress(MlflowException):  # as of who may register a version and not delete it: why there is no alias counts
+                Client().delete_model_version(name, str(registered.version))
             raise
     return find(name, number=int(registered.version))
 

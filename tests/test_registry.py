@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 
 import mlflow
@@ -15,7 +16,9 @@ from stable_baselines3 import PPO
 import mlflow_sb3
 from mlflow_sb3 import names, registry, signing
 from mlflow_sb3.registry import Version
+from server.trial import Trial
 from tests.conftest import Keys
+from tests.project import people
 
 
 def stored(version: Version) -> Path:
@@ -186,6 +189,24 @@ def test_a_version_whose_alias_cannot_be_set_is_not_registered(registered: Versi
         registry.register(registered.model_id, "agent", alias="latest")
 
     assert [int(version.version) for version in MlflowClient().search_model_versions("name='agent'")] == [1]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("store")
+def test_who_may_not_delete_a_version_is_told_why_its_alias_cannot_be_set(
+    trial: Trial, ppo: PPO, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user = people.join(trial, "edda", tmp_path).name
+    name = f"agent-{uuid.uuid4().hex[:6]}"
+    trial.post("2.0/mlflow/registered-models/create", {"name": name})
+    trial.grant(user, "EDIT", model=name)
+    people.log_in(trial, user, monkeypatch)
+    mlflow.set_experiment(user)
+
+    with pytest.raises(MlflowException, match="reserved"):
+        registry.register(mlflow_sb3.log_model(ppo, name="agent").model_id, name, alias="latest")
+
+    assert [int(version.version) for version in MlflowClient().search_model_versions(f"name='{name}'")] == [1]
 
 
 @pytest.mark.parametrize("name", ["team/agent", "a:b", " ", "", ".", ".."])
