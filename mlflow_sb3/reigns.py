@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from typing import Any, Literal
 
 from mlflow.exceptions import MlflowException
@@ -15,6 +16,8 @@ from mlflow_sb3.lock import Lock, held
 
 KEPT = 200
 """Reigns that are remembered."""
+LOOKED_FOR = 10
+"""Former champions that are looked for, the last ones: each takes a call of the registry, which knows no search for several numbers."""
 PREVIOUS = "previous-{alias}"
 """Alias of the version that bore an alias before."""
 _TAG = "mlflow_sb3.reigns.{alias}"
@@ -114,8 +117,9 @@ def conclude(name: str, alias: str, run_id: str) -> None:
 
 
 def last_of(name: str, numbers: Sequence[int]) -> int | None:
-    """The last of these versions that has not been deleted; None when all have."""
-    return next((number for number in reversed(numbers) if registry.exists(name, number)), None)
+    """The last of these versions that has not been deleted; None when the last ``LOOKED_FOR`` of them have."""
+    last = islice(dict.fromkeys(reversed(numbers)), LOOKED_FOR)
+    return next((number for number in last if registry.exists(name, number)), None)
 
 
 def _finish(reigns: Reigns, numbers: tuple[int, ...], lock: Lock) -> None:
