@@ -13,9 +13,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from mlflow import MlflowClient
 
 from server.process import free_port
+from tests.conftest import Keys
 from tests.faults import worker
+from tests.project import people
 from tests.project.conftest import ROOT, Place, cloned, serving
 from tests.project.readme import PYTHON, README, SHELL, TABLE, command
 
@@ -93,13 +96,35 @@ def test_conda_users_get_the_same_requirements() -> None:
     assert pip == {"pip": ["-r requirements.txt"]}
 
 
-def test_a_git_uri_evaluates_the_champion(trained_place: Place) -> None:
-    line = re.sub(r"https://\S+", f"file://{trained_place.folder}", command("mlflow run https"))
+def test_a_git_uri_evaluates_the_champion(trained_place: Place, tmp_path: Path) -> None:
+    with people.git_server(tmp_path) as uri:
+        done = trained_place.shell(re.sub(r"https://\S+", f"'{uri}#{people.SUBFOLDER}' -v {people.TAG}", command("mlflow run https")))
 
-    done = trained_place.shell(line)
+    assert done.returncode == 0, done.stderr
+    assert f"Fetching project from {uri}" in done.stderr
+    assert "Mean reward: " in done.stdout
+
+
+def test_main_from_git_works_in_a_clone_in_which_relative_paths_begin(tmp_path: Path, keys: Keys) -> None:
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    place = Place(folder, {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db", "MLFLOW_EXPERIMENT_NAME": "nightly"})
+    client = MlflowClient(place.variables["MLFLOW_TRACKING_URI"])
+    client.create_experiment("nightly", artifact_location=(tmp_path / "artifacts").as_uri())
+    whole = str(keys.private)
+
+    with people.git_server(tmp_path) as uri:
+        call = ["mlflow", "run", f"{uri}#{people.SUBFOLDER}", "-v", people.TAG, "-e", "main", "--env-manager", "local"]
+        call += ["-P", "timesteps=300", "-P", "episodes=3"]
+        done = place.run([*call, "-P", f"signing_key={whole}", "-P", f"public_key={keys.public}"])
+        refused = place.run([*call, "-P", f"signing_key={os.path.relpath(whole, folder)}"])
 
     assert done.returncode == 0, done.stderr
     assert "Mean reward: " in done.stdout
+    assert client.get_model_version("cartpole-v1-dqn", "1").tags["mlflow_sb3.signature"]
+    assert f"private key '{os.path.relpath(whole, folder)}'" in refused.stderr
+    assert refused.returncode == 1
+    assert list(folder.iterdir()) == []
 
 
 def test_a_signed_version_is_evaluated_with_the_public_key(trained_place: Place) -> None:
