@@ -78,13 +78,14 @@ def _mark(champion: Version, run_id: str) -> None:
 
 
 def _before(found: Reigns) -> Version:
-    """The last version before the champion that has not been deleted."""
+    """The last version before the champion that has not been deleted, of as many as are looked for."""
     number = reigns.last_of(found.name, [number for number in found.before if number != found.champion])
     if number is not None:
         return registry.find(found.name, number=number)
+    deleted = f", or the last {reigns.LOOKED_FOR} who were have been deleted" if found.before else ""
     raise MlflowException.invalid_parameter_value(
-        f"nobody was {found.alias} of {found.name} before {'version ' + str(found.champion) if found.champion else 'it was lost'}; "
-        "promote another version with rule=force and a reason."
+        f"nobody was {found.alias} of {found.name} before {'version ' + str(found.champion) if found.champion else 'it was lost'}"
+        f"{deleted}; promote another version with rule=force and a reason."
     )
 
 
