@@ -5,20 +5,21 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import mlflow
-from mlflow import MlflowClient
-from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES, MLFLOW_HTTP_REQUEST_TIMEOUT
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from mlflow.store.artifact.http_artifact_repo import HttpArtifactRepository
 
-from mlflow_sb3 import rights, server, settings
+from mlflow_sb3 import rights, server
 from mlflow_sb3.rights import Right
 
-PATIENCE = 6.0
-"""Seconds that an artifact store has for one small file."""
+PATIENCE = 9.0
+"""Seconds that an artifact store has for one small file, where the tracking server is not in between."""
 FILE = "preflight.txt"
 """Artifact of a run whose artifacts were tried."""
-_BRIEFLY = {MLFLOW_HTTP_REQUEST_MAX_RETRIES.name: "1", MLFLOW_HTTP_REQUEST_TIMEOUT.name: "3"}
 
 
 class UnwritableError(MlflowException):
@@ -31,13 +32,12 @@ def check_artifacts(run_id: str) -> None:
     Raises:
         UnwritableError: They do not take it, or not in time.
     """
-    with settings.during(_BRIEFLY):
-        uri = server.shown(mlflow.get_run(run_id).info.artifact_uri)
-        try:
-            _in_time(lambda: MlflowClient().log_text(run_id, "The artifacts of this run can be written.\n", FILE))
-        except Exception as error:
-            why = rights.explain(error) or f"{error}. Ask who runs the tracking server for a working artifact store."
-            raise UnwritableError(f"artifacts cannot be written to {uri}: {why}") from error
+    uri = server.briefly(lambda: mlflow.get_run(run_id)).info.artifact_uri
+    try:
+        server.briefly(lambda: _write(uri))
+    except Exception as error:
+        why = rights.explain(error) or f"{error}. Ask who runs the tracking server for a working artifact store."
+        raise UnwritableError(f"artifacts cannot be written to {server.shown(uri)}: {why}") from error
 
 
 def check_registry(name: str, right: Right, *, make: bool = True) -> None:
@@ -51,8 +51,18 @@ def check_registry(name: str, right: Right, *, make: bool = True) -> None:
     Raises:
         MlflowException: The user may not; the message names the right.
     """
-    with settings.during(_BRIEFLY):
-        rights.check_registration(name, right, make=make)
+    server.briefly(lambda: rights.check_registration(name, right, make=make), retries=1)
+
+
+def _write(uri: str) -> None:
+    repository = get_artifact_repository(uri)
+    with TemporaryDirectory() as folder:
+        path = Path(folder, FILE)
+        path.write_text("The artifacts of this run can be written.\n")
+        if isinstance(repository, HttpArtifactRepository):
+            repository.log_artifact(str(path))  # type: ignore[no-untyped-call]
+        else:
+            _in_time(lambda: repository.log_artifact(str(path)))  # type: ignore[no-untyped-call]
 
 
 def _in_time(call: Callable[[], object]) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import time
+from collections.abc import Callable
+from typing import TypeVar
 
 import mlflow
 from mlflow import MlflowClient
@@ -15,6 +18,11 @@ from sqlalchemy.pool import NullPool
 
 from mlflow_sb3 import settings
 
+ANSWER = 8
+"""Seconds that a server has for one answer: longer than a slow network takes, and short enough to refuse a silent one within ten."""
+TRIES = 3
+"""How often a server is asked that fails at once, as behind a network that cuts connections."""
+_AT_ONCE = 1.0
 _LOGIN = re.compile(r"(?<=://)([^/:@\s]*)(:[^/\s]*)?@")
 """What stands before the host in an address: a user and a password, or a token alone."""
 _SOURCES = ("mlflow.source.name", "mlflow.source.git.repoURL")
@@ -22,6 +30,8 @@ _SOURCES = ("mlflow.source.name", "mlflow.source.git.repoURL")
 _DATABASES = ("mssql", "mysql", "postgresql", "sqlite")
 _PATIENT = ("mysqldb", "psycopg", "psycopg2", "pymysql")
 """Drivers that wait for a database for minutes, unless they are told the seconds; others have another word for that, or wait for none."""
+
+Answer = TypeVar("Answer")
 
 
 def check() -> None:
@@ -45,18 +55,38 @@ def check() -> None:
         raise MlflowException(
             f"tracking store {shown(uri)} does not answer: {error.args[0]}. Set MLFLOW_TRACKING_URI to one that does."
         ) from error
-    with settings.during({MLFLOW_HTTP_REQUEST_MAX_RETRIES.name: "1", MLFLOW_HTTP_REQUEST_TIMEOUT.name: "3"}):
-        try:
-            MlflowClient().search_experiments(ViewType.ALL, max_results=1)
-        except MlflowException as error:
-            if error.error_code == "UNAUTHENTICATED":
-                raise MlflowException(
-                    f"tracking server {uri} does not know this user with this password; "
-                    "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
-                ) from error
+    try:
+        briefly(lambda: MlflowClient().search_experiments(ViewType.ALL, max_results=1))
+    except MlflowException as error:
+        if error.error_code == "UNAUTHENTICATED":
             raise MlflowException(
-                f"tracking server {shown(uri)} does not answer: {error}. Set MLFLOW_TRACKING_URI to one that does."
+                f"tracking server {uri} does not know this user with this password; "
+                "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
             ) from error
+        raise MlflowException(
+            f"tracking server {shown(uri)} does not answer: {error}. Set MLFLOW_TRACKING_URI to one that does."
+        ) from error
+
+
+def briefly(call: Callable[[], Answer], *, retries: int = 0) -> Answer:
+    """Call what asks the server, and wait ``ANSWER`` seconds for each answer; where it fails at once, call it again.
+
+    Args:
+        call: Makes one request, or several.
+        retries: Of each of several: on a slow network the server may have closed the connection when the second one arrives.
+
+    Raises:
+        MlflowException: There was no answer, or the last one was an error.
+    """
+    start, tries = time.monotonic(), 0
+    with settings.during({MLFLOW_HTTP_REQUEST_MAX_RETRIES.name: str(retries), MLFLOW_HTTP_REQUEST_TIMEOUT.name: str(ANSWER)}):
+        while True:
+            tries += 1
+            try:
+                return call()
+            except MlflowException as error:
+                if error.error_code != "INTERNAL_ERROR" or tries == TRIES or time.monotonic() - start > _AT_ONCE:
+                    raise
 
 
 def hide_credentials(run_id: str) -> None:

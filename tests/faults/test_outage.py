@@ -20,10 +20,12 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from mlflow_sb3 import environment, tracker, training
+from mlflow_sb3.provenance import DIGEST
 from mlflow_sb3.tracker import Tracker
 from mlflow_sb3.tracking import MetricWriter
 from server.process import answers, free_port
 from tests.faults.proxy import Proxy
+from tests.faults.resume import Machine, differing
 from tests.processes import PATIENCE, until
 from tests.project.conftest import ROOT, Place
 
@@ -33,6 +35,7 @@ AWAY = float(os.environ.get("SERVER_AWAY", "20"))
 """Seconds that the server is away; 60 take a minute longer."""
 HELD = 0.1
 """Seconds that the training thread may be held."""
+SHORT = ("--timesteps", "300")
 PPO = {"n_steps": 64, "batch_size": 64, "n_epochs": 1}
 
 
@@ -176,6 +179,22 @@ def test_a_network_that_is_slow_or_cuts_connections_delivers_every_point_once(
     assert told.longest < HELD
     assert proxy.answers > 2
     assert cut == 0.0 or proxy.cuts > 1
+
+
+def test_a_step_behind_a_network_of_five_seconds_trains_the_same_agent_with_every_point_once(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "through").mkdir()
+    whole = Machine(tmp_path / "whole")
+    reference = whole.train(*SHORT)
+    with Proxy(server.port).running() as proxy:
+        proxy.delay = 5.0
+        Machine(tmp_path / "through", f"http://127.0.0.1:{proxy.port}").train(*SHORT)
+
+    here = Machine(tmp_path / "through", server.uri)
+    run = here.last()
+    assert run.info.status == "FINISHED"
+    assert differing(whole.history(reference), here.history(run)) == []
+    assert run.data.tags[DIGEST] == reference.data.tags[DIGEST]
 
 
 def last_run(client: MlflowClient) -> Run:
