@@ -18,7 +18,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.rest_utils import http_request, verify_rest_response
 
-from mlflow_sb3 import ancestry, interruption, state
+from mlflow_sb3 import ancestry, interruption, server, state
 
 BEAT = "mlflow_sb3.heartbeat"
 """Tag of a run: seconds since 1970, by the clock of the machine that it runs on."""
@@ -32,8 +32,6 @@ DEAD = 900.0
 """Seconds without a beat after which a run counts as dead for whoever passes by: more than clocks differ."""
 WATCHED = 3 * INTERVAL
 """Seconds to look at a run of another machine whose last beat is younger than that: who lives beats meanwhile."""
-_TIMEOUT = 5.0
-"""Seconds that a server has for a beat."""
 _LOOK = 1.0
 """Seconds between two looks at a run."""
 _PARENTS = 1.0
@@ -191,7 +189,7 @@ def _beat_once(client: MlflowClient, run_id: str) -> None:
 def _ask(client: MlflowClient, call: str, method: str, **question: Any) -> dict[str, Any]:
     """Ask a server about runs, once: how often MLflow's client tries, for minutes, stands in the environment, which is all threads'."""
     path = f"/api/2.0/mlflow/runs/{call}"
-    answer = http_request(get_default_host_creds(client.tracking_uri), path, method, max_retries=0, timeout=_TIMEOUT, **question)  # type: ignore[no-untyped-call]
+    answer = http_request(get_default_host_creds(client.tracking_uri), path, method, max_retries=0, timeout=server.ANSWER, **question)  # type: ignore[no-untyped-call]
     answered: dict[str, Any] = verify_rest_response(answer, path).json()
     return answered
 

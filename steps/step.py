@@ -22,7 +22,7 @@ from mlflow_sb3 import ancestry, delivery, heartbeat, interruption, preflight, r
 from mlflow_sb3.interruption import Interrupted
 
 ALGORITHMS = "a2c, ars, crossq, ddpg, dqn, ppo, ppo_lstm, ppo_mask, qrdqn, sac, td3, tqc or trpo."
-_HASTY = {MLFLOW_HTTP_REQUEST_MAX_RETRIES.name: "0", MLFLOW_HTTP_REQUEST_TIMEOUT.name: "5"}
+_HASTY = {MLFLOW_HTTP_REQUEST_MAX_RETRIES.name: "0", MLFLOW_HTTP_REQUEST_TIMEOUT.name: str(server.ANSWER)}
 """Settings for who says how a run ended, perhaps to a server that is the reason."""
 _PATIENCE = 5.0
 """Seconds that an artifact store has for where an error comes from."""
