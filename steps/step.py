@@ -87,9 +87,10 @@ def _run() -> Iterator[str]:
 
 @contextmanager
 def _recorded_end(run_id: str) -> Iterator[None]:
-    """Say in the run how it ended, unless it ended well."""
+    """Say in the run how it ended."""
     try:
         yield
+        _end_well(run_id)
     except Interrupted as interrupted:
         _end(run_id, "KILLED", interruption.TAG, interrupted.signal)
         raise
@@ -98,6 +99,13 @@ def _recorded_end(run_id: str) -> Iterator[None]:
         if not isinstance(error, preflight.UnwritableError):
             _keep(run_id, traceback.format_exc())
         raise
+
+
+def _end_well(run_id: str) -> None:
+    try:
+        mlflow.end_run()
+    except delivery.AWAY:  # MLflow does not call again when an answer breaks off in the middle
+        server.briefly(lambda: MlflowClient().set_terminated(run_id))
 
 
 def _end(run_id: str, status: str, tag: str, why: str) -> None:

@@ -22,6 +22,8 @@ class Proxy:
         """Seconds before a piece of an answer is forwarded."""
         self.cut = 0.0
         """Chance that a connection is cut in place of a piece of an answer: the server has done what it was asked for."""
+        self.break_off = 0
+        """How many of the next answers are cut before their last byte."""
         self.refuse = 0.0
         """Chance that a connection is closed as soon as it is there."""
         self.reject = 0.0
@@ -63,6 +65,11 @@ class Proxy:
                 time.sleep(self.delay)
                 if self._chance.random() < self.cut:
                     self.cuts += 1
+                    _cut(client)
+                    return
+                if self.break_off > 0:
+                    self.break_off -= 1
+                    client.sendall(answer[:-1])
                     _cut(client)
                     return
                 client.sendall(answer)

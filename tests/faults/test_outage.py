@@ -14,8 +14,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import click
 import mlflow
 import pytest
+from click.testing import CliRunner
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
@@ -24,6 +26,7 @@ from mlflow_sb3.provenance import DIGEST
 from mlflow_sb3.tracker import Tracker
 from mlflow_sb3.tracking import MetricWriter
 from server.process import answers, free_port
+from steps.step import Step
 from tests.faults.proxy import Proxy
 from tests.faults.resume import Machine, differing
 from tests.processes import PATIENCE, until
@@ -195,6 +198,20 @@ def test_a_step_behind_a_network_of_five_seconds_trains_the_same_agent_with_ever
     assert run.info.status == "FINISHED"
     assert differing(whole.history(reference), here.history(run)) == []
     assert run.data.tags[DIGEST] == reference.data.tags[DIGEST]
+
+
+def test_a_step_that_is_done_says_so_though_an_answer_breaks_off(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    with Proxy(server.port).running() as proxy, talking_to(f"http://127.0.0.1:{proxy.port}"):
+
+        @click.command(cls=Step)
+        def step() -> None:
+            proxy.break_off = 1
+
+        done = CliRunner().invoke(step)
+
+    assert (done.exit_code, proxy.break_off) == (0, 0)
+    assert last_run(MlflowClient(server.uri)).info.status == "FINISHED"
 
 
 def last_run(client: MlflowClient) -> Run:
