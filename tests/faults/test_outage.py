@@ -203,6 +203,7 @@ def test_a_step_behind_a_network_of_five_seconds_trains_the_same_agent_with_ever
 def test_a_step_that_is_done_says_so_though_an_answer_breaks_off(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     with Proxy(server.port).running() as proxy, talking_to(f"http://127.0.0.1:{proxy.port}"):
+        experiment = mlflow.set_experiment("done")
 
         @click.command(cls=Step)
         def step() -> None:
@@ -210,8 +211,8 @@ def test_a_step_that_is_done_says_so_though_an_answer_breaks_off(server: Server,
 
         done = CliRunner().invoke(step)
 
-    assert (done.exit_code, proxy.break_off) == (0, 0)
-    assert last_run(MlflowClient(server.uri)).info.status == "FINISHED"
+    assert (done.exit_code, proxy.break_off) == (0, 0), done.output
+    assert [run.info.status for run in MlflowClient(server.uri).search_runs([experiment.experiment_id])] == ["FINISHED"]
 
 
 def last_run(client: MlflowClient) -> Run:
