@@ -157,7 +157,7 @@ def test_a_beat_comes_as_soon_as_a_server_is_back(server: Server, monkeypatch: p
         back = time.time()
         until(lambda: float(mlflow.get_run(run_id).data.tags[BEAT]) >= int(back))
 
-    assert time.time() - back < 10
+    assert time.time() - back < 20
 
 
 @pytest.mark.slow

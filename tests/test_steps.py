@@ -428,7 +428,7 @@ def test_training_leaves_a_silent_artifact_store_in_seconds_with_one_line(store:
     assert lines[0].startswith("Error: artifacts cannot be written to s3://silent/")
     assert run.info.status == "FAILED"
     assert lines[0] == f"Error: {run.data.tags['error']}"
-    assert seconds < 30, seconds
+    assert seconds < 75, seconds
 
 
 @pytest.mark.usefixtures("store")
