@@ -74,10 +74,8 @@ def check_registration(name: str, right: Right = "EDIT", *, make: bool = True) -
         except MlflowException as denial:
             if denial.error_code == DENIED:
                 raise refusal(right, f"registered model {name}") from denial
-            if (
-                denial.error_code == "RESOURCE_ALREADY_EXISTS"
-            ):  # somebody's; this user's too, by another process or a call without an answer
-                check(right, model=name)
+            if denial.error_code == "RESOURCE_ALREADY_EXISTS":
+                check(right, model=name)  # it may be this user's, made by another process, or by a call whose answer was lost
             elif denial.error_code != "INVALID_PARAMETER_VALUE":
                 raise
     else:
