@@ -6,6 +6,7 @@ import ctypes
 import multiprocessing
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -52,6 +53,7 @@ class Companion(Generic[Answer]):
         context = multiprocessing.get_context("fork")
         self._patience = patience
         self._connection, theirs = context.Pipe()
+        self._writer = threading.Thread()
         self._process = context.Process(target=_serve, args=[theirs, self._connection, work, os.getpid()], name="companion")
         with warnings.catch_warnings():  # Python 3.12 warns of forks beside threads: none of ours is needed there, see _STUCK_IN_COPIES
             warnings.simplefilter("ignore", DeprecationWarning)
@@ -60,7 +62,8 @@ class Companion(Generic[Answer]):
 
     def send(self, task: Any) -> None:
         """Hand a task over, one at a time, and do not wait until it is taken; ``receive`` says if it never is."""
-        threading.Thread(target=self._write, args=[task], name="to the companion", daemon=True).start()
+        self._writer = threading.Thread(target=self._write, args=[task], name="to the companion", daemon=True)
+        self._writer.start()
 
     def is_ready(self) -> bool:
         """Whether ``receive`` would not wait."""
@@ -92,6 +95,10 @@ class Companion(Generic[Answer]):
         """End it, whatever it is doing. What it has started is not told."""
         self._process.kill()
         self._process.join()
+        with socket.socket(fileno=os.dup(self._connection.fileno())) as line, suppress(OSError):
+            line.shutdown(socket.SHUT_RDWR)  # ends a task that is being handed over, whoever else has the other end
+        if self._writer.ident:
+            self._writer.join()
         self._connection.close()
 
     def __enter__(self) -> Self:

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,24 @@ def test_a_task_that_nobody_takes_does_not_hold_who_hands_it_over() -> None:
 
         with pytest.raises(LostError, match="no CPU time"):
             beside.receive()
+
+
+def test_a_task_that_is_being_handed_over_is_given_up_when_it_is_closed() -> None:
+    def work(_: bytes) -> None:
+        os.fork()  # one more process has the other end
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+    before = threading.active_count()
+    with Companion(work) as beside:
+        beside.send(b"")
+        (pid,) = companions()
+        until(lambda: len(children(pid)) == 1)
+        (other,) = children(pid)
+        beside.send(bytes(10_000_000))
+        assert threading.active_count() == before + 1
+
+    assert threading.active_count() == before
+    os.kill(other, signal.SIGKILL)
 
 
 def test_programs_that_it_starts_can_be_told_to_stop() -> None:
