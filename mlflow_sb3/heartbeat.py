@@ -31,7 +31,9 @@ AGAIN = 2.0
 DEAD = 900.0
 """Seconds without a beat after which a run counts as dead for whoever passes by: more than clocks differ."""
 WATCHED = 3 * INTERVAL
-"""Seconds to look at a run of another machine whose last beat is younger than that: who lives beats meanwhile."""
+"""Seconds to look at a run of another machine that beat not long ago: who lives beats meanwhile."""
+BACK = AGAIN + server.ANSWER
+"""Seconds to look at one that did not beat for ``DEAD``: its server may just be back, and who lives beats meanwhile."""
 _LOOK = 1.0
 """Seconds between two looks at a run."""
 _PARENTS = 1.0
@@ -70,8 +72,9 @@ def watch(run: Run) -> bool:
     Only the time between looks counts: in that which a look takes, the server may be away, and no beat can come through.
     """
     locked = _is_locked(run.info.run_id)
-    if locked is not None or time.time() - _last_beat(run) > DEAD:
+    if locked is not None or BEAT not in run.data.tags:
         return bool(locked)
+    patience = WATCHED if time.time() - _last_beat(run) < DEAD else BACK
     watched = 0.0
     while True:
         found = MlflowClient().get_run(run.info.run_id)
@@ -79,7 +82,7 @@ def watch(run: Run) -> bool:
             return False
         if found.data.tags.get(BEAT) != run.data.tags.get(BEAT):
             return True
-        if watched >= WATCHED:
+        if watched >= patience:
             return False
         time.sleep(_LOOK)
         watched += _LOOK
@@ -91,7 +94,10 @@ def bury(experiment_id: str) -> list[str]:
     Only runs that ever beat: those of this project.
     """
     running = MlflowClient().search_runs([experiment_id], f"attributes.status = 'RUNNING' and tags.`{BEAT}` != ''", max_results=100)
-    dead = [run.info.run_id for run in running if not is_alive(run)]
+    silent = [run for run in running if not is_alive(run)]
+    if any(_is_locked(run.info.run_id) is None for run in silent):
+        time.sleep(BACK)
+    dead = [run.info.run_id for run in silent if _last_beat(MlflowClient().get_run(run.info.run_id)) == _last_beat(run)]
     for run_id in dead:
         call_dead(run_id)
     return dead

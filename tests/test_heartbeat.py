@@ -95,9 +95,11 @@ def test_on_another_machine_a_run_is_dead_when_it_stopped_beating(run: Run) -> N
     assert not heartbeat.is_alive(elsewhere(run, heartbeat.DEAD + 60))
 
 
-def test_who_watches_a_run_of_another_machine_sees_whether_it_beats(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("silence", [1, heartbeat.DEAD + 60], ids=["seconds", "an outage"])
+def test_who_watches_a_run_of_another_machine_sees_whether_it_beats(run: Run, monkeypatch: pytest.MonkeyPatch, silence: float) -> None:
     monkeypatch.setattr(heartbeat, "WATCHED", 2.0)
-    seen = elsewhere(run, 1)
+    monkeypatch.setattr(heartbeat, "BACK", 2.0)
+    seen = elsewhere(run, silence)
     assert not heartbeat.watch(seen)
 
     threading.Timer(0.5, elsewhere, [run, 0]).start()
@@ -180,20 +182,25 @@ def test_a_server_that_was_away_makes_nobody_dead(server: Server, monkeypatch: p
     back.join()
 
 
-def test_the_dead_are_marked_with_the_reason_and_the_living_and_strangers_are_not(run: Run) -> None:
+def test_the_dead_are_marked_with_the_reason_and_the_living_and_strangers_are_not(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heartbeat, "BACK", 2.0)
     client = MlflowClient()
     experiment = run.info.experiment_id
-    living, stranger = (client.create_run(experiment).info.run_id for _ in range(2))
-    client.set_tag(living, BEAT, str(time.time()))
+    living, returning, stranger = (client.create_run(experiment) for _ in range(3))
+    elsewhere(living, 0)
+    elsewhere(returning, heartbeat.DEAD + 60)
     elsewhere(run, heartbeat.DEAD + 60)
 
+    back = threading.Timer(0.5, elsewhere, [returning, 0])
+    back.start()
     buried = heartbeat.bury(experiment)
+    back.join()
 
     found = client.get_run(run.info.run_id)
     assert buried == [run.info.run_id]
     assert found.info.status == "FAILED"
     assert found.data.tags["error"].startswith("the process of this run ended without a word")
-    assert [client.get_run(one).info.status for one in (living, stranger)] == ["RUNNING", "RUNNING"]
+    assert [client.get_run(one.info.run_id).info.status for one in (living, returning, stranger)] == ["RUNNING"] * 3
 
 
 def test_a_process_ends_with_the_one_that_started_it(run: Run) -> None:

@@ -72,7 +72,8 @@ def test_it_is_given_back_when_the_work_fails(run_id: str, end: BaseException) -
 
 
 @pytest.mark.parametrize("end", ["FINISHED", "FAILED", "KILLED", "deleted", "silent"])
-def test_it_is_taken_over_when_its_owner_is_over(run_id: str, end: str) -> None:
+def test_it_is_taken_over_when_its_owner_is_over(run_id: str, end: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heartbeat, "BACK", 1.0)
     owner = started()
     with heartbeat.beating(owner), lease.held("agent", owner):
         number = MlflowClient().search_model_versions("name = 'agent.lease'")[0].version
