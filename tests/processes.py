@@ -10,6 +10,8 @@ from pathlib import Path
 
 PATIENCE = 600.0
 """Seconds after which what a test waits for will not happen: a machine that runs several tests at once is slow."""
+GONE = (FileNotFoundError, ProcessLookupError)
+"""What reading of a process raises that has ended, before or after the file is open."""
 
 
 def until(holds: Callable[[], object], *, otherwise: Callable[[], object] = lambda: "") -> None:
@@ -21,19 +23,28 @@ def until(holds: Callable[[], object], *, otherwise: Callable[[], object] = lamb
 
 
 def children(pid: int) -> list[int]:
-    """Those that a process has started and that still are."""
+    """Those that a process has started and that still are; none of a process that is gone."""
     found: list[int] = []
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        with suppress(FileNotFoundError, ProcessLookupError):  # a thread that has ended
-            found += map(int, (task / "children").read_text().split())
+    with suppress(*GONE):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            with suppress(*GONE):  # a thread that has ended
+                found += map(int, (task / "children").read_text().split())
     return found
+
+
+def command_line(pid: int | str) -> list[str]:
+    """What a process was started with; nothing of one that is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
+    except GONE:
+        return []
 
 
 def is_over(pid: int) -> bool:
     """Whether a process has ended, though nobody may have asked how."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except (FileNotFoundError, ProcessLookupError):
+    except GONE:
         return True
 
 

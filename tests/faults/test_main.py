@@ -16,7 +16,7 @@ from mlflow_sb3.provenance import DIGEST
 from mlflow_sb3.resumption import AT, ORIGIN
 from mlflow_sb3.story import CONTINUES
 from tests.faults.resume import Machine, differing
-from tests.processes import PATIENCE, children, is_over, until
+from tests.processes import PATIENCE, children, command_line, is_over, until
 from tests.project.conftest import ROOT, Place
 
 pytestmark = pytest.mark.slow
@@ -60,8 +60,7 @@ def place(tmp_path: Path) -> Place:
 
 def calling(module: str, pid: int) -> list[int]:
     """The processes of Python that run a module: this one, or else those that it has started, at any remove."""
-    command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-    if command[1:3] == [b"-m", module.encode()]:
+    if command_line(pid)[1:3] == ["-m", module]:
         return [pid]
     return [found for child in children(pid) for found in calling(module, child)]
 

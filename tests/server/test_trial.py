@@ -15,7 +15,7 @@ from click import ClickException
 
 from server import process
 from server.trial import Trial
-from tests.processes import PATIENCE, children
+from tests.processes import PATIENCE, children, command_line
 
 pytestmark = pytest.mark.slow
 
@@ -29,7 +29,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def processes(text: str) -> list[str]:
     """Command lines on this machine that contain a text."""
-    lines = [path.read_bytes().replace(b"\0", b" ").decode(errors="replace") for path in Path("/proc").glob("[0-9]*/cmdline")]
+    lines = [" ".join(command_line(folder.name)) for folder in Path("/proc").glob("[0-9]*")]
     return [line for line in lines if text in line]
 
 
