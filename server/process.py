@@ -11,10 +11,12 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import click
+
+from mlflow_sb3 import interruption
 
 _MORTAL = [] if shutil.which("setpriv") is None else ["setpriv", "--pdeathsig", "TERM", "--"]
 """Makes a process end with the one that started it, should that be killed; Linux has it."""
@@ -45,18 +47,23 @@ def serving(
     Raises:
         click.ClickException: It ended before it was ready.
     """
-    with log.open("w") as output:
+    with log.open("w") as output, ExitStack() as stack:
         log.chmod(0o600)
-        process = subprocess.Popen(
-            [*_MORTAL, *command], cwd=log.parent, env=dict(variables), stdout=output, stderr=output, start_new_session=True, user=user
-        )
-        try:
-            _wait(process, ready, log)
-            yield
-        finally:
-            with suppress(ProcessLookupError):  # it ended by itself
-                os.killpg(process.pid, end)
-            process.wait()
+        with interruption.deferred() as stop:  # who stops before the process is known here leaves it behind
+            process = subprocess.Popen(
+                [*_MORTAL, *command], cwd=log.parent, env=dict(variables), stdout=output, stderr=output, start_new_session=True, user=user
+            )
+            stack.callback(_end, process, end)
+        if stop.requested is not None:
+            signal.raise_signal(stop.requested)
+        _wait(process, ready, log)
+        yield
+
+
+def _end(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):  # it ended by itself
+        os.killpg(process.pid, number)
+    process.wait()
 
 
 def _wait(process: subprocess.Popen[bytes], ready: Callable[[], bool], log: Path) -> None:

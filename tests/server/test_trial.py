@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 import requests
@@ -15,7 +17,7 @@ from click import ClickException
 
 from server import process
 from server.trial import Trial
-from tests.processes import PATIENCE, children, command_line
+from tests.processes import PATIENCE, children, command_line, is_over
 
 pytestmark = pytest.mark.slow
 
@@ -84,6 +86,29 @@ def test_a_server_that_does_not_start_says_its_last_words_and_where_the_others_a
         process.serving(command, ready=lambda: False, log=log, variables={}),
     ):
         pass
+
+
+class Told(subprocess.Popen[bytes]):
+    """A process whose starter is told to stop before it knows the process."""
+
+    started: ClassVar[list[int]] = []
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.started.append(self.pid)
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_who_is_told_to_stop_in_the_moment_of_starting_a_server_leaves_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subprocess, "Popen", Told)
+
+    with (
+        pytest.raises(KeyboardInterrupt),
+        process.serving(["sleep", "3600"], ready=lambda: True, log=tmp_path / "sleeping.log", variables=os.environ),
+    ):
+        pass
+
+    assert [is_over(pid) for pid in Told.started] == [True]
 
 
 def test_what_is_ended_while_it_starts_leaves_no_process(tmp_path: Path) -> None:
