@@ -48,10 +48,10 @@ def beating(run_id: str, *, parents: tuple[int, ...] | None = None) -> Iterator[
         run_id: Of the active run.
         parents: Who started this process; when they are gone, it gets ``interruption.ORPHANED``.
     """
-    over = threading.Event()
-    MlflowClient().set_tag(run_id, BEAT, f"{time.time():.0f}")
+    over, client = threading.Event(), MlflowClient()
+    client.set_tag(run_id, BEAT, f"{time.time():.0f}")
     with _locked(run_id):
-        threading.Thread(target=_beat, args=(run_id, over), name="heartbeat", daemon=True).start()
+        threading.Thread(target=_beat, args=(client, run_id, over), name="heartbeat", daemon=True).start()
         if parents is not None:
             threading.Thread(target=_watch_parents, args=(parents, over), name="parents", daemon=True).start()
         try:
@@ -106,15 +106,14 @@ def bury(experiment_id: str) -> list[str]:
 def call_dead(run_id: str) -> None:
     """Mark a run as FAILED, with the reason."""
     client = MlflowClient()
-    client.set_tag(run_id, PRESUMED, "true")
     client.set_tag(run_id, "error", _REASON)
     client.set_terminated(run_id, "FAILED")
+    client.set_tag(run_id, PRESUMED, "true")  # last: a run that takes it back in between would take a part of it back
     _lock_of(run_id).unlink(missing_ok=True)
 
 
-def call_living(run_id: str) -> None:
+def call_living(run_id: str, client: MlflowClient) -> None:
     """Take back what ``call_dead`` said of a run that was only out of sight."""
-    client = MlflowClient()
     tags = client.get_run(run_id).data.tags
     if PRESUMED in tags:
         client.update_run(run_id, "RUNNING")
@@ -169,8 +168,8 @@ def _last_beat(run: Run) -> float:
     return float(run.data.tags.get(BEAT, "0"))
 
 
-def _beat(run_id: str, over: threading.Event) -> None:
-    client, pause = MlflowClient(), INTERVAL
+def _beat(client: MlflowClient, run_id: str, over: threading.Event) -> None:
+    pause = INTERVAL
     while not over.wait(pause):
         try:
             _beat_once(client, run_id)
@@ -184,12 +183,12 @@ def _beat_once(client: MlflowClient, run_id: str) -> None:
     now = f"{time.time():.0f}"
     if not client.tracking_uri.startswith("http"):
         client.set_tag(run_id, BEAT, now)
-        call_living(run_id)
+        call_living(run_id, client)
         return
     _ask(client, "set-tag", "POST", json={"run_id": run_id, "key": BEAT, "value": now})
     tags = _ask(client, "get", "GET", params={"run_id": run_id})["run"]["data"].get("tags", [])
     if PRESUMED in {tag["key"] for tag in tags}:
-        call_living(run_id)
+        call_living(run_id, client)
 
 
 def _ask(client: MlflowClient, call: str, method: str, **question: Any) -> dict[str, Any]:

@@ -6,8 +6,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import pytest
@@ -146,6 +147,26 @@ def test_beats_go_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         first = elsewhere(run, 500).data.tags[BEAT]
         time.sleep(1)
         assert float(mlflow.get_run(run.info.run_id).data.tags[BEAT]) > float(first) + 400
+
+
+def test_beats_while_a_run_is_called_dead_leave_nothing_of_it(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = MlflowClient()
+
+    def with_a_beat_before(call: Callable[..., None]) -> Callable[..., None]:
+        def called(*args: Any) -> None:
+            heartbeat.call_living(run.info.run_id, client)
+            call(*args)
+
+        return called
+
+    for name in ("set_tag", "set_terminated"):
+        monkeypatch.setattr(MlflowClient, name, with_a_beat_before(getattr(MlflowClient, name)))
+    heartbeat.call_dead(run.info.run_id)
+    heartbeat.call_living(run.info.run_id, client)
+
+    found = mlflow.get_run(run.info.run_id)
+    assert found.info.status == "RUNNING"
+    assert not {"error", heartbeat.PRESUMED} & set(found.data.tags)
 
 
 @pytest.mark.slow
