@@ -18,7 +18,7 @@ from mlflow.entities import Run
 from mlflow_sb3 import heartbeat, state
 from mlflow_sb3.heartbeat import BEAT
 from tests.faults.test_outage import Server
-from tests.processes import until
+from tests.processes import PATIENCE, until
 
 BEATING = """
 import sys, time, mlflow
@@ -26,7 +26,7 @@ from mlflow_sb3 import heartbeat
 mlflow.set_tracking_uri(sys.argv[1])
 with heartbeat.beating(sys.argv[2]):
     print("ready", flush=True)
-    time.sleep(60)
+    time.sleep(3600)
 """
 WATCHING = """
 import subprocess, sys
@@ -38,7 +38,7 @@ mlflow.set_tracking_uri(sys.argv[1])
 try:
     with heartbeat.beating(sys.argv[2], parents=parents):
         print("ready", flush=True)
-        time.sleep(60)
+        time.sleep(3600)
 finally:
     print("told to stop", flush=True)
 ''', *sys.argv[1:]])
@@ -98,26 +98,28 @@ def test_on_another_machine_a_run_is_dead_when_it_stopped_beating(run: Run) -> N
 
 @pytest.mark.parametrize("silence", [1, heartbeat.DEAD + 60], ids=["seconds", "an outage"])
 def test_who_watches_a_run_of_another_machine_sees_whether_it_beats(run: Run, monkeypatch: pytest.MonkeyPatch, silence: float) -> None:
-    monkeypatch.setattr(heartbeat, "WATCHED", 2.0)
-    monkeypatch.setattr(heartbeat, "BACK", 2.0)
     seen = elsewhere(run, silence)
+    patience = "WATCHED" if silence < heartbeat.DEAD else "BACK"
+    monkeypatch.setattr(heartbeat, patience, 2.0)
     assert not heartbeat.watch(seen)
 
-    threading.Timer(0.5, elsewhere, [run, 0]).start()
+    monkeypatch.setattr(heartbeat, patience, PATIENCE)
+    beat = threading.Timer(0.5, elsewhere, [run, 0])
+    beat.start()
     assert heartbeat.watch(seen)
+    beat.join()
 
 
 def test_a_run_that_was_only_out_of_sight_takes_it_back(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heartbeat, "INTERVAL", 0.1)
+
+    def is_back() -> bool:
+        found = mlflow.get_run(run.info.run_id)
+        return found.info.status == "RUNNING" and "error" not in found.data.tags
+
     with heartbeat.beating(run.info.run_id):
         heartbeat.call_dead(run.info.run_id)
-        for _ in range(100):
-            found = mlflow.get_run(run.info.run_id)
-            if found.info.status == "RUNNING" and "error" not in found.data.tags:
-                break
-            time.sleep(0.1)
-        else:
-            pytest.fail("it stayed dead")
+        until(is_back, otherwise=lambda: "it stayed dead")
 
 
 def test_a_lock_of_another_machine_that_shares_the_folder_tells_nothing(run: Run) -> None:
@@ -144,9 +146,9 @@ def test_a_full_disk_costs_the_lock_and_nothing_else(run: Run) -> None:
 def test_beats_go_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heartbeat, "INTERVAL", 0.1)
     with heartbeat.beating(run.info.run_id):
-        first = elsewhere(run, 500).data.tags[BEAT]
-        time.sleep(1)
-        assert float(mlflow.get_run(run.info.run_id).data.tags[BEAT]) > float(first) + 400
+        for _ in range(2):
+            elsewhere(run, 500)
+            until(lambda: float(mlflow.get_run(run.info.run_id).data.tags[BEAT]) > time.time() - 400)
 
 
 def test_beats_while_a_run_is_called_dead_leave_nothing_of_it(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,17 +188,17 @@ def test_a_beat_comes_as_soon_as_a_server_is_back(server: Server, monkeypatch: p
 @pytest.mark.slow
 @pytest.mark.parametrize("lives", [True, False], ids=["living", "dead"])
 def test_a_server_that_was_away_makes_nobody_dead(server: Server, monkeypatch: pytest.MonkeyPatch, lives: bool) -> None:
-    monkeypatch.setattr(heartbeat, "WATCHED", 3.0)
+    watched = 10.0 if lives else 3.0  # who lives has as long to beat when the server is back
+    monkeypatch.setattr(heartbeat, "WATCHED", watched)
     seen = elsewhere(MlflowClient().create_run("0"), 1)
 
     def come_back() -> None:
         server.send(signal.SIGCONT)
-        time.sleep(1)
         if lives:
             elsewhere(seen, 0)
 
     server.send(signal.SIGSTOP)
-    back = threading.Timer(6, come_back)
+    back = threading.Timer(2 * watched, come_back)
     back.start()
 
     assert heartbeat.watch(seen) == lives
