@@ -4,7 +4,6 @@ import json
 import logging
 import os
 import tempfile
-import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -110,24 +109,20 @@ def test_snapshots_are_uploaded_in_the_background_and_gone_when_the_run_has_fini
     monkeypatch.setattr(uploads, "INTERVAL", 0.05)
     monkeypatch.setattr(uploads, "UPLOAD", 0.0)
     header = snapshot.Header(step=7, learned=False, context={}, n_envs=1)
-    client = MlflowClient()
+    client, name = MlflowClient(), f"{uploads.SNAPSHOT}{uploads.SLOTS[0]}"
     with mlflow.start_run() as run, Tracker(run.info.run_id, tmp_path / "run") as told:
         path = tmp_path / "run" / uploads.SNAPSHOTS / uploads.SLOTS[0]
         durable.write_draft(path, lambda file: file.write(b"mlflow-sb3 snapshot\n" + json.dumps(asdict(header)).encode() + b"\n"))
         digest = durable.seal(path)
         told.snapshot(path)
-        for _ in range(200):
-            if tag := client.get_run(run.info.run_id).data.tags.get(f"{uploads.SNAPSHOT}{path.name}"):
-                break
-            time.sleep(0.05)
-        else:
-            pytest.fail("no snapshot was uploaded")
+        until(lambda: name in client.get_run(run.info.run_id).data.tags)
+        tag = client.get_run(run.info.run_id).data.tags[name]
         uploaded = {file.path for file in client.list_artifacts(run.info.run_id, uploads.SNAPSHOTS)}
 
     assert json.loads(tag) == {"step": 7, "learned": False, "digest": digest}
     assert uploaded == {"snapshots/0.snapshot"}
     assert client.list_artifacts(run.info.run_id) == []
-    assert f"{uploads.SNAPSHOT}{path.name}" not in client.get_run(run.info.run_id).data.tags
+    assert name not in client.get_run(run.info.run_id).data.tags
 
 
 @pytest.mark.usefixtures("store")
@@ -255,7 +250,9 @@ def test_a_healthy_server_needs_no_patience(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("store")
-def test_errors_of_an_artifact_store_do_not_end_the_delivery(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_of_an_artifact_store_do_not_end_the_delivery(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """An upload that fails for a reason that only an SDK knows: here, a snapshot that is none."""
     monkeypatch.setattr(uploads, "INTERVAL", 0.05)
     monkeypatch.setattr(uploads, "UPLOAD", 0.0)
@@ -264,14 +261,9 @@ def test_errors_of_an_artifact_store_do_not_end_the_delivery(tmp_path: Path, mon
         path.parent.mkdir(parents=True)
         path.write_bytes(b"mlflow-sb3 snapshot\n{}\n")
         told.snapshot(path)
-        time.sleep(0.5)
+        until(lambda: caplog.text.count("0.snapshot was cut short") > 1)
         told.points([("a", 1.0, 5, 1)])
-        for _ in range(200):
-            if mlflow.get_run(run.info.run_id).data.metrics:
-                break
-            time.sleep(0.05)
-        else:
-            pytest.fail("nothing was delivered any more")
+        until(lambda: mlflow.get_run(run.info.run_id).data.metrics, otherwise=lambda: "nothing was delivered any more")
 
 
 def test_a_password_is_not_told(tmp_path: Path) -> None:
