@@ -10,15 +10,18 @@ import pytest
 
 from mlflow_sb3 import interruption
 from mlflow_sb3.interruption import Interrupted, Stop
+from tests.processes import PATIENCE
 
 SLEEPING = """
 import time
 from mlflow_sb3 import interruption
 interruption.TOGETHER = 0.2
-with interruption.deferred():
+with interruption.deferred() as stop:
     print("ready", flush=True)
-    time.sleep(30)
-    time.sleep(30)
+    while stop.requested is None:
+        time.sleep(0.01)
+    print("asked", flush=True)
+    time.sleep(3600)
 """
 
 
@@ -54,7 +57,8 @@ def test_handlers_are_as_they_were_afterwards() -> None:
     assert [signal.getsignal(number) for number in interruption.SIGNALS] == before
 
 
-def test_signals_that_come_together_are_one() -> None:
+def test_signals_that_come_together_are_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interruption, "TOGETHER", PATIENCE)  # however long this process is held in between
     with interruption.deferred() as stop:
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGTERM)
@@ -79,10 +83,11 @@ def test_a_second_signal_ends_the_process() -> None:
         assert process.stdout is not None
         process.stdout.readline()
         process.terminate()
+        assert process.stdout.readline() == b"asked\n"
         time.sleep(0.5)
         assert process.poll() is None
         process.terminate()
-        process.wait(10)
+        process.wait(PATIENCE)
 
     assert process.returncode == -signal.SIGTERM
 
