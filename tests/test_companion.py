@@ -35,6 +35,11 @@ def double(task: int) -> int:
     return 2 * task
 
 
+def writers() -> list[threading.Thread]:
+    """The threads of this process that hand tasks over."""
+    return [thread for thread in threading.enumerate() if thread.name == "to the companion"]
+
+
 def test_it_does_one_task_after_the_other() -> None:
     with Companion(double) as beside:
         answers = []
@@ -103,16 +108,16 @@ def test_a_task_that_is_being_handed_over_is_given_up_when_it_is_closed() -> Non
         os.fork()  # one more process has the other end
         os.kill(os.getpid(), signal.SIGSTOP)
 
-    before = threading.active_count()
     with Companion(work) as beside:
         beside.send(b"")
         (pid,) = companions()
         until(lambda: len(children(pid)) == 1)
         (other,) = children(pid)
+        until(lambda: writers() == [])
         beside.send(bytes(10_000_000))
-        assert threading.active_count() == before + 1
+        assert len(writers()) == 1
 
-    assert threading.active_count() == before
+    assert writers() == []
     os.kill(other, signal.SIGKILL)
 
 
