@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -147,10 +148,10 @@ def test_whoever_uploads_is_told_of_every_whole_snapshot(model: PPO, tmp_path: P
 
 
 def test_snapshots_of_a_training_are_counted_and_timed(cartpole: str, tmp_path: Path) -> None:
-    kept = Shelf(tmp_path, every=32)
+    kept, start = Shelf(tmp_path, every=32), time.monotonic()
 
     training.train(cartpole, "ppo", timesteps=128, hyperparams={"n_steps": 32, "batch_size": 32}, shelf=kept)
 
     assert kept.taken == 4  # at 32, 64 and 96 steps, and in the end
-    assert 0 < kept.seconds < 5
+    assert 0 < kept.seconds < time.monotonic() - start
     assert os.listdir(tmp_path)  # noqa: PTH208
