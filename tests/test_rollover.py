@@ -282,7 +282,8 @@ def test_what_moves_while_the_command_runs_is_made_up_for_and_sigterm_waits_for_
     registry.set_alias("levels", "champion", levels[0].number)
     (tmp_path / "secret").write_bytes(KEY + b"\n")
     options = ["--model-name", "levels", "--every", "3600", "--port", str(port), "--secret-file", str(tmp_path / "secret")]
-    command = ["sh", "-c", 'echo "begins $MODEL_VERSION" >> "$0"; sleep 2; echo "ends $MODEL_VERSION" >> "$0"', str(log)]
+    line = 'echo "begins $MODEL_VERSION" >> "$0"; until [ -e "$0.$MODEL_VERSION" ]; do sleep 0.1; done; echo "ends $MODEL_VERSION" >> "$0"'
+    command = ["sh", "-c", line, str(log)]
     program = [sys.executable, "-m", "server.rollover", *options, "--", *command]
     variables = os.environ | {"MLFLOW_TRACKING_URI": mlflow.get_tracking_uri()}
 
@@ -292,11 +293,17 @@ def test_what_moves_while_the_command_runs_is_made_up_for_and_sigterm_waits_for_
             for version in (levels[1], levels[2]):
                 registry.set_alias("levels", "champion", version.number)
                 assert post(port, event(), signature(event())) == 202
+            Path(f"{log}.1").touch()
             until(lambda: lines(log) == ["begins 1", "ends 1", "begins 3"])
             process.send_signal(signal.SIGTERM)
+            time.sleep(1)
+            assert process.poll() is None
+            Path(f"{log}.3").touch()
             said = process.communicate(timeout=PATIENCE)[1]
         finally:
             process.kill()
+            for version in levels:
+                Path(f"{log}.{version.number}").touch()
 
     assert process.returncode == 0, said
     assert lines(log) == ["begins 1", "ends 1", "begins 3", "ends 3"]
