@@ -48,6 +48,14 @@ def is_over(pid: int) -> bool:
         return True
 
 
+def snapshots(folder: Path) -> set[Path]:
+    """Those of all runs whose state lies in a folder; none while a run that has finished removes its own."""
+    try:
+        return set(folder.glob("mlflow-sb3/*/snapshots/*.snapshot"))
+    except FileNotFoundError:
+        return set()
+
+
 def companions() -> list[int]:
     """The companions of this process."""
     return [int(str(process.pid)) for process in multiprocessing.active_children() if process.name == "companion"]

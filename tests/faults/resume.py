@@ -27,6 +27,7 @@ from mlflow.entities import Run
 from mlflow_sb3 import journal, snapshot
 from mlflow_sb3.provenance import RECORD
 from mlflow_sb3.resumption import AT
+from tests import processes
 from tests.processes import until
 
 ROOT = Path(__file__).parents[2]
@@ -135,7 +136,7 @@ class Machine:
         return ends_before
 
     def snapshots(self) -> set[Path]:
-        return set(self.folder.glob("state/mlflow-sb3/*/snapshots/*.snapshot"))
+        return processes.snapshots(self.folder / "state")
 
     def last(self) -> Run:
         return self.client.search_runs(["0"], order_by=["attributes.start_time DESC"], max_results=1)[0]

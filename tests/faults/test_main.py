@@ -15,6 +15,7 @@ from mlflow_sb3.interruption import TAG
 from mlflow_sb3.provenance import DIGEST
 from mlflow_sb3.resumption import AT, ORIGIN
 from mlflow_sb3.story import CONTINUES
+from tests import processes
 from tests.faults.resume import Machine, differing
 from tests.processes import PATIENCE, children, command_line, is_over, until
 from tests.project.conftest import ROOT, Place
@@ -38,8 +39,8 @@ def runs(place: Place, entry_point: str) -> list[Run]:
     return place.runs(f"tags.mlflow.project.entryPoint = '{entry_point}'")
 
 
-def snapshots() -> list[Path]:
-    return list(Path(os.environ["XDG_STATE_HOME"]).glob("mlflow-sb3/*/snapshots/*.snapshot"))
+def snapshots() -> set[Path]:
+    return processes.snapshots(Path(os.environ["XDG_STATE_HOME"]))
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ import yaml
 from mlflow import MlflowClient
 
 from server.process import free_port
+from tests import processes
 from tests.conftest import Keys
 from tests.faults import worker
 from tests.project import people
@@ -166,7 +167,7 @@ def test_a_training_is_resumed_and_made_again(tmp_path: Path) -> None:
     options = ["--algo", "ppo", "--timesteps", "6000"]
     step = subprocess.Popen([sys.executable, "-m", "steps.train", *options], cwd=place.folder, env=place.environment())
     with step:
-        while not list(Path(os.environ["XDG_STATE_HOME"]).glob("mlflow-sb3/*/snapshots/*.snapshot")):
+        while not processes.snapshots(Path(os.environ["XDG_STATE_HOME"])):
             assert step.poll() is None
             time.sleep(0.1)
         step.terminate()
