@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -89,4 +90,11 @@ def trained_place(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> P
             done = cloned(parent).shell(command("pip install -r requirements.txt").replace("timesteps=50000", "timesteps=2000"))
             assert done.returncode == 0, done.stdout + done.stderr
             assert "Mean reward: " in done.stdout
+            shutil.copytree(parent / "mlflow-sb3", parent / "untouched")
     return Place(parent / "mlflow-sb3")
+
+
+@pytest.fixture(scope="session")
+def untouched_folder(trained_place: Place) -> Path:
+    """The same as nobody adds to it, to be copied: where others are at work, files go meanwhile, and a store is half written."""
+    return trained_place.folder.with_name("untouched")

@@ -141,9 +141,9 @@ def test_a_signed_version_is_evaluated_with_the_public_key(trained_place: Place)
     assert "Mean reward: " in done.stdout
 
 
-def test_versions_are_promoted_replayed_and_rolled_back(tmp_path: Path, trained_place: Place) -> None:
+def test_versions_are_promoted_replayed_and_rolled_back(tmp_path: Path, untouched_folder: Path) -> None:
     """In a copy of the store: others read the champion of the first one."""
-    place = Place(shutil.copytree(trained_place.folder, tmp_path / "copy"))
+    place = Place(shutil.copytree(untouched_folder, tmp_path / "copy"))
     run_id = place.runs("tags.mlflow.project.entryPoint = 'train'")[0].info.run_id
     replayed = place.runs("tags.mlflow.project.entryPoint = 'promote'")[0].info.run_id
     for _ in range(2):
