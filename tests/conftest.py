@@ -15,6 +15,8 @@ import mlflow
 import pytest
 import torch
 from mlflow import MlflowClient
+from mlflow.environment_variables import MLFLOW_EXPERIMENT_ID
+from mlflow.tracking import fluent
 from stable_baselines3 import PPO
 from torch.onnx._internal.exporter._registration import ONNXRegistry
 
@@ -55,6 +57,14 @@ def _one_table_of_operators() -> None:
 def _own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs keep what outlives their processes in a folder of the test."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+
+
+@pytest.fixture(autouse=True)
+def _own_experiment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow keeps the experiment that a test has set for the whole process, and for those that it starts; another test has none."""
+    monkeypatch.setattr(fluent, "_active_experiment_id", None)
+    monkeypatch.setenv(MLFLOW_EXPERIMENT_ID.name, "")  # so that it is put back, whoever sets it
+    monkeypatch.delenv(MLFLOW_EXPERIMENT_ID.name)
 
 
 @pytest.fixture(scope="session")

@@ -49,9 +49,10 @@ print("acted", mlflow_sb3.__file__)
 @pytest.fixture(scope="module")
 def bare_python(trained_place: Place, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A virtual environment with the requirements of the model, and gymnasium to act in."""
-    folder = tmp_path_factory.mktemp("bare")
+    folder, before = tmp_path_factory.mktemp("bare"), mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(trained_place.store)
     requirements = mlflow.artifacts.download_artifacts(artifact_uri=f"{URI}/requirements.txt", dst_path=str(folder))
+    mlflow.set_tracking_uri(before)
     python = folder / "venv" / "bin" / "python"
     subprocess.run([sys.executable, "-m", "uv", "venv", "--quiet", "--python", sys.executable, str(folder / "venv")], check=True)
     install = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", str(python)]
