@@ -19,7 +19,7 @@ from mlflow import MlflowClient
 
 from mlflow_sb3 import heartbeat, lease
 from tests.faults.test_main import snapshots
-from tests.processes import until
+from tests.processes import PATIENCE, until
 from tests.project.conftest import Place
 
 ROOT = Path(__file__).parents[1]
@@ -152,7 +152,7 @@ def test_a_container_that_is_stopped_waits_for_the_snapshot_and_gives_the_lease_
 
     container.terminate()
 
-    assert container.wait(90) == 128 + signal.SIGTERM
+    assert container.wait(PATIENCE) == 128 + signal.SIGTERM
     assert {run.info.status for run in place.runs()} == {"KILLED"}
     assert len(place.runs()) == 2
     assert place.client.search_model_versions("name = 'cartpole-v1-ppo.lease'") == []

@@ -132,7 +132,7 @@ def train(run_id: str, folder: Path, seconds: float) -> tuple[Tracker, list[tupl
     """Train for some seconds; returns what was written, and how long the thread was held."""
     written: list[tuple[str, float, int, int]] = []
     rollouts = 80
-    with Tracker(run_id, folder) as told:
+    with Tracker(run_id, folder, patience=PATIENCE) as told:
         writer = Slowly(told, written, seconds / rollouts)
         description = environment.compose("CartPole-v1", kwargs={"max_episode_steps": 10})
         training.train(description, "ppo", timesteps=64 * rollouts, hyperparams=PPO, writers=[writer])

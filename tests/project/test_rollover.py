@@ -80,7 +80,7 @@ def rolling_over(tracking: MlflowClient, tmp_path: Path, port: int, ports: Seque
 
 def asked(port: int) -> int | None:
     """What the agent at a port does, or None when its server is away."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
     try:
         connection.request("POST", "/invocations", json.dumps({"inputs": [[0.0]]}), {"Content-Type": "application/json"})
         (action,) = json.load(connection.getresponse())["predictions"]
