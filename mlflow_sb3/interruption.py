@@ -16,8 +16,9 @@ ORPHANED = signal.SIGUSR1
 sends SIGTERM to every process, and ``mlflow run``, which ends at once, is then gone while its steps make their snapshots."""
 TAG = "mlflow_sb3.interrupted"
 """Tag of a run: the signal that ended it. ``mlflow run`` of MLflow 3.17, when it gets Ctrl-C, calls such a run FAILED afterwards."""
-TOGETHER = 1.0
-"""Seconds within which signals count as one: a terminal sends SIGINT to every process, and whoever waits for one of them SIGTERM too."""
+TOGETHER = 3.0
+"""Seconds within which signals count as one: a terminal sends SIGINT to every process, and whoever waits for one of them SIGTERM too, a
+quarter of a second later, or more where a machine has much else to do."""
 
 
 class Interrupted(KeyboardInterrupt):
