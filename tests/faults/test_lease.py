@@ -35,7 +35,7 @@ def contend(uri: str, state: str, pipe: Connection) -> None:
     mlflow.set_tracking_uri(uri)
     mlflow.set_experiment("contenders")
     os.environ["XDG_STATE_HOME"] = state
-    heartbeat.INTERVAL, heartbeat.WATCHED = 0.4, 2.0
+    heartbeat.INTERVAL, heartbeat.WATCHED = 1.0, 6.0  # beats of all of them at once are much for a slow machine
     for name in ("create_model_version", "search_model_versions", "delete_model_version", "get_run"):
         setattr(MlflowClient, name, slowed(getattr(MlflowClient, name)))
     while True:
