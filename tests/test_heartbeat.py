@@ -206,7 +206,6 @@ def test_a_server_that_was_away_makes_nobody_dead(server: Server, monkeypatch: p
 
 
 def test_the_dead_are_marked_with_the_reason_and_the_living_and_strangers_are_not(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(heartbeat, "BACK", 2.0)
     client = MlflowClient()
     experiment = run.info.experiment_id
     living, returning, stranger = (client.create_run(experiment) for _ in range(3))
@@ -214,12 +213,18 @@ def test_the_dead_are_marked_with_the_reason_and_the_living_and_strangers_are_no
     elsewhere(returning, heartbeat.DEAD + 60)
     elsewhere(run, heartbeat.DEAD + 60)
 
-    back = threading.Timer(0.5, elsewhere, [returning, 0])
-    back.start()
-    buried = heartbeat.bury(experiment)
-    back.join()
+    looked: list[float] = []
+
+    def meanwhile(seconds: float) -> None:
+        looked.append(seconds)
+        elsewhere(returning, 0)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "sleep", meanwhile)
+        buried = heartbeat.bury(experiment)
 
     found = client.get_run(run.info.run_id)
+    assert looked == [heartbeat.BACK]
     assert buried == [run.info.run_id]
     assert found.info.status == "FAILED"
     assert found.data.tags["error"].startswith("the process of this run ended without a word")
