@@ -27,6 +27,8 @@ _LOGIN = re.compile(r"(?<=://)([^/:@\s]*)(:[^/\s]*)?@")
 """What stands before the host in an address: a user and a password, or a token alone."""
 _SOURCES = ("mlflow.source.name", "mlflow.source.git.repoURL")
 """Tags in which MLflow keeps where a project comes from, with the token that may stand in that."""
+_ONE = "name = 'Default'"
+"""Matches one experiment at the most: among all, MLflow's server (3.17) looks for the first that the user may read one by one."""
 _DATABASES = ("mssql", "mysql", "postgresql", "sqlite")
 _PATIENT = ("mysqldb", "psycopg", "psycopg2", "pymysql")
 """Drivers that wait for a database for minutes, unless they are told the seconds; others have another word for that, or wait for none."""
@@ -56,7 +58,7 @@ def check() -> None:
             f"tracking store {shown(uri)} does not answer: {error.args[0]}. Set MLFLOW_TRACKING_URI to one that does."
         ) from error
     try:
-        briefly(lambda: MlflowClient().search_experiments(ViewType.ALL, max_results=1))
+        briefly(lambda: MlflowClient().search_experiments(ViewType.ALL, max_results=1, filter_string=_ONE))
     except MlflowException as error:
         if error.error_code == "UNAUTHENTICATED":
             raise MlflowException(

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import mlflow
 import pytest
 import requests
+import sqlalchemy as sa
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import RegisteredModel
 from mlflow.exceptions import MlflowException
@@ -15,7 +16,16 @@ from mlflow_sb3 import rights, server
 from mlflow_sb3.client import Client
 from server import trial as trial_server
 from server.process import free_port
+from server.trial import Trial
 from tests.project import people
+
+
+@pytest.fixture(scope="module")
+def closed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trial]:
+    """A server on which nobody may do anything that nobody gave them a right to."""
+    folder, users = tmp_path_factory.mktemp("closed"), ("owner", "other")
+    with trial_server.running(folder, port=free_port(), default_permission="NO_PERMISSIONS", users=users) as trial:
+        yield trial
 
 
 @pytest.mark.usefixtures("store")
@@ -98,15 +108,27 @@ class Overtaken(Client):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("store")
-def test_a_hidden_model_is_refused_unless_it_turns_out_to_be_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    users = ("owner", "other")
-    with trial_server.running(tmp_path / "trial", port=free_port(), default_permission="NO_PERMISSIONS", users=users) as trial:
-        people.log_in(trial, "owner", monkeypatch)
-        with monkeypatch.context() as patched:
-            patched.setattr(rights, "Client", Overtaken)
-            rights.check_registration("agent", "MANAGE")
+def test_a_hidden_model_is_refused_unless_it_turns_out_to_be_the_users_own(closed: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
+    people.log_in(closed, "owner", monkeypatch)
+    with monkeypatch.context() as patched:
+        patched.setattr(rights, "Client", Overtaken)
         rights.check_registration("agent", "MANAGE")
+    rights.check_registration("agent", "MANAGE")
 
-        people.log_in(trial, "other", monkeypatch)
-        with pytest.raises(MlflowException, match="user 'other' lacks EDIT on registered model agent; ask its owner"):
-            rights.check_registration("agent", "EDIT")
+    people.log_in(closed, "other", monkeypatch)
+    with pytest.raises(MlflowException, match="user 'other' lacks EDIT on registered model agent; ask its owner"):
+        rights.check_registration("agent", "EDIT")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("store")
+def test_a_server_answers_in_time_where_thousands_of_experiments_are_hidden(closed: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = sa.create_engine(people.database(closed).set(database="postgres"))
+    experiments = sa.Table("experiments", sa.MetaData(), autoload_with=engine)
+    with engine.begin() as connection:
+        rows = [{"name": f"hidden {number}", "lifecycle_stage": "active", "artifact_location": "hidden"} for number in range(3000)]
+        connection.execute(experiments.insert(), rows)
+    engine.dispose()
+
+    people.log_in(closed, "other", monkeypatch)
+    server.check()

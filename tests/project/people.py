@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import os
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import mlflow
 import pytest
+from sqlalchemy import URL, make_url
 
 from server import process
 from server import trial as trial_server
@@ -57,6 +59,13 @@ def log_in(trial: Trial, user: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in trial.login(user).items():
         monkeypatch.setenv(name, value)
     mlflow.set_tracking_uri(trial.uri)
+
+
+def database(trial: Trial) -> URL:
+    """The database of users and rights, as the server's own configuration has it, beside the one of runs and models."""
+    config = configparser.RawConfigParser()
+    config.read_string((trial.folder / "auth.ini").read_text())
+    return make_url(config["mlflow"]["database_uri"])
 
 
 SUBFOLDER, TAG = "agents/sb3", "v1.2.0"

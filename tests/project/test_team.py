@@ -5,7 +5,6 @@ The tests share one registered model and may run at the same time, in any order:
 
 from __future__ import annotations
 
-import configparser
 import os
 import re
 import subprocess
@@ -21,7 +20,6 @@ from botocore.exceptions import ClientError  # type: ignore[import-untyped]
 from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Run
-from sqlalchemy import make_url
 
 from server.trial import ADMIN, Trial
 from tests.project import people
@@ -193,7 +191,7 @@ def test_no_secret_is_in_what_is_kept_or_said(team: Team, admin: MlflowClient) -
     refused = team.manager.step("evaluate", "--model-name", team.model, "--version", "1", MLFLOW_TRACKING_URI=with_password)
     unknown = team.manager.step("evaluate", "--model-name", team.model, MLFLOW_TRACKING_PASSWORD=f"not {password}")
     users = [ADMIN, *(one.name for one in (team.manager, team.editor, team.reader))]
-    secrets = [team.trial.store.secret, database_password(team.trial), *(team.trial.password(user) for user in users)]
+    secrets = [team.trial.store.secret, str(people.database(team.trial).password), *(team.trial.password(user) for user in users)]
 
     kept = bucket(team.trial) | files_in(team.folder)
     kept |= {str(path): path.read_bytes() for path in team.trial.folder.glob("*.log")}
@@ -210,13 +208,6 @@ def test_no_secret_is_in_what_is_kept_or_said(team: Team, admin: MlflowClient) -
 
 def shown(run: Run) -> str:
     return repr((run.info.__dict__, run.data.to_dictionary()))
-
-
-def database_password(trial: Trial) -> str:
-    """Of PostgreSQL, as the server's own configuration has it."""
-    config = configparser.RawConfigParser()
-    config.read_string((trial.folder / "auth.ini").read_text())
-    return str(make_url(config["mlflow"]["database_uri"]).password)
 
 
 def bucket(trial: Trial) -> dict[str, bytes]:
