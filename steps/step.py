@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import thread as pools
@@ -26,6 +27,8 @@ _HASTY = {MLFLOW_HTTP_REQUEST_MAX_RETRIES.name: "0", MLFLOW_HTTP_REQUEST_TIMEOUT
 """Settings for who says how a run ended, perhaps to a server that is the reason."""
 _PATIENCE = 5.0
 """Seconds that an artifact store has for where an error comes from."""
+_INSISTENCE, _PAUSE = 60.0, 1.0
+"""Seconds for which a step says that it is done, and between two times."""
 _HYPERPARAMS = '{"learning_rate": 1e-3}'
 _ENV_KWARGS = '{"g": 9.81}'
 _WRAPPERS = '["module:Class", {"module:Class": {"argument": 1}}]'
@@ -102,10 +105,18 @@ def _recorded_end(run_id: str) -> Iterator[None]:
 
 
 def _end_well(run_id: str) -> None:
+    """Say that the step is done, for a minute if need be: MLflow does not call again when an answer breaks off in the middle."""
     try:
         mlflow.end_run()
-    except delivery.AWAY:  # MLflow does not call again when an answer breaks off in the middle
-        server.briefly(lambda: MlflowClient().set_terminated(run_id))
+    except delivery.AWAY as error:
+        if isinstance(error, MlflowException) and error.error_code != "INTERNAL_ERROR":  # the server has answered
+            raise
+        deadline = time.monotonic() + _INSISTENCE
+        with settings.during(delivery.SHORT):
+            while not delivery.attempt(lambda: MlflowClient().set_terminated(run_id)):
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(_PAUSE)
 
 
 def _end(run_id: str, status: str, tag: str, why: str) -> None:

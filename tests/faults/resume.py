@@ -15,7 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -60,6 +60,8 @@ class Machine:
     folder: Path
     uri: str = ""
     kills: int = 0
+    variables: dict[str, str] = field(default_factory=dict)
+    """Environment variables besides those of the place."""
 
     def __post_init__(self) -> None:
         self.uri = self.uri or f"sqlite:///{self.folder}/mlflow.db"
@@ -70,7 +72,7 @@ class Machine:
 
     def start(self, *options: str) -> subprocess.Popen[bytes]:
         theirs = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
-        own = {"MLFLOW_TRACKING_URI": self.uri, "XDG_STATE_HOME": str(self.folder / "state")}
+        own = {"MLFLOW_TRACKING_URI": self.uri, "XDG_STATE_HOME": str(self.folder / "state")} | self.variables
         command = [sys.executable, "-m", "steps.train", *options]
         log = (self.folder / "log.txt").open("ab")
         with log:

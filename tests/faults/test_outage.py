@@ -39,6 +39,8 @@ AWAY = float(os.environ.get("SERVER_AWAY", "20"))
 HELD = 0.1
 """Seconds that the training thread may be held, and ten times as long as the machine itself has held it, see `Slowly`."""
 SHORT = ("--timesteps", "300")
+QUICKLY = {"MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "0", "MLFLOW_HTTP_REQUEST_BACKOFF_JITTER": "0"}
+"""MLflow tries as often as by default, and waits less."""
 PPO = {"n_steps": 64, "batch_size": 64, "n_epochs": 1}
 
 
@@ -207,14 +209,45 @@ def test_a_step_behind_a_network_of_five_seconds_trains_the_same_agent_with_ever
     assert run.data.tags[DIGEST] == reference.data.tags[DIGEST]
 
 
-def test_a_step_that_is_done_says_so_though_an_answer_breaks_off(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_of_whose_connections_half_are_cut_says_everything_once_or_how_to_say_it(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "through").mkdir()
+    whole = Machine(tmp_path / "whole")
+    reference = whole.train(*SHORT)
+    folder = tmp_path / "through"
+    with Proxy(server.port).running() as proxy:
+        through = Machine(folder, f"http://127.0.0.1:{proxy.port}", variables=QUICKLY)
+        step = through.start(*SHORT, "--delivery-timeout", "1")
+        until(lambda: step.poll() is not None or list(folder.glob("state/mlflow-sb3/*/journal.jsonl")))
+        proxy.cut = 0.5
+        code = step.wait()
+        proxy.cut = 0.0
+        said = (folder / "log.txt").read_text()
+        command = re.search(
+            r"Error: the tracking server \S+ did not take everything .*: python -m steps\.deliver (\S+)$", said, re.MULTILINE
+        )
+        assert (code, command is None) in ((0, True), (1, False)), said
+        if command is not None:
+            subprocess.run([sys.executable, "-m", "steps.deliver", command[1]], cwd=ROOT, env=server.place.environment(), check=True)
+
+    here = Machine(folder, server.uri)
+    run = here.last()
+    assert (run.info.status, run.data.tags.get("error")) == ("FINISHED", None)
+    assert differing(whole.history(reference), here.history(run)) == []
+    assert run.data.tags[DIGEST] == reference.data.tags[DIGEST]
+    assert {file.path for file in here.client.list_artifacts(run.info.run_id)} >= {"agent", "candidates.json", "training.json"}
+    assert not (folder / "state" / "mlflow-sb3" / run.info.run_id).exists()
+    assert proxy.cuts > 1
+
+
+def test_a_step_that_is_done_says_so_though_answers_break_off(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     with Proxy(server.port).running() as proxy, talking_to(f"http://127.0.0.1:{proxy.port}"):
         experiment = mlflow.set_experiment("done")
 
         @click.command(cls=Step)
         def step() -> None:
-            proxy.break_off = 1
+            proxy.break_off = 5
 
         done = CliRunner().invoke(step)
 
