@@ -60,12 +60,12 @@ class Step(click.Command):
             return super().main(*args, **kwargs | {"standalone_mode": False})
         except click.ClickException as error:
             click.echo(f"Error: {_line(error)}", err=True)
-            _leave_uploads()
             sys.exit(error.exit_code)
         except click.Abort as abort:  # so click calls a KeyboardInterrupt
             click.echo(f"Error: {abort.__cause__}.", err=True)
-            _leave_uploads()
             sys.exit(getattr(abort.__cause__, "exit_code", 1))
+        finally:
+            _leave_uploads()
 
 
 @contextmanager

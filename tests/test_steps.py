@@ -431,6 +431,30 @@ def test_training_leaves_a_silent_artifact_store_in_seconds_with_one_line(store:
     assert seconds < 75, seconds
 
 
+UPLOADING = """
+import threading, time
+from concurrent.futures import ThreadPoolExecutor
+import click
+from steps.step import Step
+
+@click.command(cls=Step)
+def step():
+    upload = threading.Thread(target=lambda: ThreadPoolExecutor(1).submit(time.sleep, 3600).result(), daemon=True)
+    upload.start()
+    upload.join(0.5)
+
+step()
+"""
+
+
+@pytest.mark.slow
+def test_a_step_that_is_done_leaves_an_upload_that_nobody_needs(store: str, tmp_path: Path) -> None:
+    done = Place(tmp_path, {"PYTHONPATH": str(ROOT)}).run([sys.executable, "-c", UPLOADING], timeout=300)
+
+    assert done.returncode == 0, done.stderr
+    assert [run.info.status for run in MlflowClient(store).search_runs(["0"])] == ["FINISHED"]
+
+
 @pytest.mark.usefixtures("store")
 def test_an_unknown_run_is_refused() -> None:
     assert_refused(invoke(log_model, "--run-id", "0" * 32), 1, "not found")
