@@ -121,14 +121,18 @@ def _end_well(run_id: str) -> None:
 
 def _end(run_id: str, status: str, tag: str, why: str) -> None:
     """End the run, which stays FINISHED when it was; a server that went away is not to hide why."""
+    client = MlflowClient()
     with settings.during(_HASTY):
         with suppress(*delivery.AWAY):
-            if MlflowClient().get_run(run_id).info.status == "FINISHED":
+            if client.get_run(run_id).info.status == "FINISHED":
                 status = "FINISHED"
             else:
-                mlflow.set_tag(tag, why)
+                client.set_tag(run_id, tag, why)
         with suppress(*delivery.AWAY):
-            mlflow.end_run(status)
+            if mlflow.active_run() is None:  # it came while MLflow was saying that the step is done
+                client.set_terminated(run_id, status)
+            else:
+                mlflow.end_run(status)
 
 
 def _keep(run_id: str, trace: str) -> None:

@@ -21,7 +21,7 @@ from click.testing import CliRunner
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from mlflow_sb3 import environment, tracker, training
+from mlflow_sb3 import environment, interruption, tracker, training
 from mlflow_sb3.provenance import DIGEST
 from mlflow_sb3.tracker import Tracker
 from mlflow_sb3.tracking import MetricWriter
@@ -253,6 +253,25 @@ def test_a_step_that_is_done_says_so_though_answers_break_off(server: Server, tm
 
     assert (done.exit_code, proxy.break_off) == (0, 0), done.output
     assert [run.info.status for run in MlflowClient(server.uri).search_runs([experiment.experiment_id])] == ["FINISHED"]
+
+
+def test_a_signal_while_a_step_says_that_it_is_done_leaves_no_run_that_seems_to_go_on_and_no_other(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    with Proxy(server.port).running() as proxy, talking_to(f"http://127.0.0.1:{proxy.port}"):
+        experiment = mlflow.set_experiment("done")
+
+        @click.command(cls=Step)
+        def step() -> None:
+            proxy.delay = 1.0
+            threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
+
+        done = CliRunner().invoke(step)
+
+    (run,) = MlflowClient(server.uri).search_runs([experiment.experiment_id])
+    assert done.exit_code == 143, done.output
+    assert (run.info.status, run.data.tags[interruption.TAG]) == ("KILLED", "SIGTERM")
 
 
 def last_run(client: MlflowClient) -> Run:
