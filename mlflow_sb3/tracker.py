@@ -30,6 +30,8 @@ HURRY = 10.0
 """The same, when the training was interrupted or failed."""
 _ONE_TRY = 5.0
 """Seconds that a delivery in the end may take at the least."""
+_AGAIN = 1.0
+"""Seconds between two deliveries in the end."""
 _REFUSED = "refused.txt"
 """What will never arrive, in the folder of a run."""
 
@@ -70,7 +72,7 @@ class Tracker:
         self._counts: dict[str, int] = defaultdict(int)
         self._uploads = Uploads(self._delivery.client, run_id)
         self._snapshot, self._spare = Path(), Path()
-        self._closing = threading.Event()
+        self._closing, self._given_up = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._work, name="mlflow-delivery", daemon=True)
 
     def __enter__(self) -> Self:
@@ -160,9 +162,11 @@ class Tracker:
         self.seconds, self.longest = self.seconds + took, max(self.longest, took)
 
     def _work(self) -> None:
-        """Deliver until closed; a server that is away is asked again and again."""
+        """Deliver until all is said; a server that is away is asked again and again."""
         while not self._closing.wait(INTERVAL):
             self._pass()
+        while not self._pass() and not self._given_up.wait(_AGAIN):
+            pass
 
     def _pass(self) -> bool:
         """One try to deliver; whether all went through."""
@@ -171,21 +175,21 @@ class Tracker:
         return delivery.attempt(self._delivery.deliver)
 
     def _close(self, patience: float) -> bool:
-        """Deliver what is left, as long as it gets less; true if some of it is."""
+        """Wait until the rest is delivered, as long as it gets less; true if some of it is left.
+
+        The thread goes on with it, which may hang in an object store's own client for minutes: nobody waits for it then.
+        """
         self._closing.set()
         left, deadline = len(self._journal.waiting()), time.monotonic() + max(patience, _ONE_TRY)
-        while True:
-            self._thread.join(_ONE_TRY / 5)
-            if not self._thread.is_alive() and self._pass():
-                break
+        while self._thread.is_alive():
+            self._thread.join(_AGAIN)
             if (now := len(self._journal.waiting())) < left:
                 left, deadline = now, time.monotonic() + max(patience, _ONE_TRY)
-            if time.monotonic() > deadline:
+            elif now and time.monotonic() > deadline:
+                self._given_up.set()
                 return True
-            if not self._thread.is_alive():
-                time.sleep(min(INTERVAL, patience))
         self._journal.close()
-        return False
+        return bool(self._journal.waiting())
 
     def _clear(self) -> None:
         """Remove what a finished run needs no more, here and among its artifacts."""

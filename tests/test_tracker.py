@@ -3,7 +3,9 @@ from __future__ import annotations
 import json
 import logging
 import os
+import socket
 import tempfile
+import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -247,6 +249,24 @@ def test_a_healthy_server_needs_no_patience(tmp_path: Path) -> None:
         told.points([("a", 1.0, 5, 1)])
 
     assert mlflow.get_run(run.info.run_id).data.metrics == {"a": 1.0}
+
+
+@pytest.mark.usefixtures("store")
+def test_the_end_of_a_run_waits_for_a_silent_artifact_store_only_as_long_as_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        away = {"MLFLOW_S3_ENDPOINT_URL": f"http://127.0.0.1:{silent.getsockname()[1]}"}
+        for name, value in (away | {"AWS_ACCESS_KEY_ID": "nobody", "AWS_SECRET_ACCESS_KEY": "nothing"}).items():
+            monkeypatch.setenv(name, value)
+        client = MlflowClient()
+        run_id = client.create_run(client.create_experiment("silent", artifact_location="s3://silent")).info.run_id
+        start = time.monotonic()
+
+        with pytest.raises(UndeliveredError, match="did not take everything"), Tracker(run_id, tmp_path / "run", patience=0) as told:
+            told.file("file.txt", "content")
+
+        assert time.monotonic() - start < 60
 
 
 @pytest.mark.usefixtures("store")
