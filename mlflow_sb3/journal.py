@@ -100,11 +100,11 @@ class Journal:
             self._file = None
 
     def _open(self) -> None:
-        self._open_file()
         entries = read(self.folder)
         mark = _number(self.folder / _MARK)
         self._number = max([mark, *(entry["n"] for entry in entries)])
         self._waiting.extend(entry for entry in entries if entry["n"] > mark)
+        self._open_file()
 
     def _open_file(self) -> None:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # a URI may hold a password

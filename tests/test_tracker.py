@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import socket
+import subprocess
 import tempfile
 import time
 from dataclasses import asdict
@@ -349,6 +350,15 @@ def test_a_disk_that_is_full_leaves_a_journal_in_memory_and_says_so_once(tmp_pat
 
     assert [entry["n"] for entry in told.waiting()] == [1, 2]
     assert caplog.text.count("cannot be written") == 1
+
+
+def test_a_journal_in_a_folder_that_cannot_be_written_is_delivered_all_the_same(small_disk: Path) -> None:
+    first = Journal(small_disk / "run", "run", "uri")
+    first.append(tags={"n": "1"})
+    first.close()
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+
+    assert [entry["n"] for entry in Journal.reopen(small_disk / "run").waiting()] == [1]
 
 
 def test_what_could_not_be_written_is_written_when_there_is_room_again(tmp_path: Path) -> None:
