@@ -73,13 +73,14 @@ class Journal:
     def is_written(self) -> bool:
         """Whether the file holds every entry that was not delivered."""
         with self._lock:
-            return not self._unwritten or not self._waiting or self._unwritten[-1]["n"] < self._waiting[0]["n"]
+            return not self._unwritten
 
     def delivered(self, number: int) -> None:
         """Mark the entries up to a number as delivered."""
         with self._lock:
-            while self._waiting and self._waiting[0]["n"] <= number:
-                self._waiting.popleft()
+            for entries in (self._waiting, self._unwritten):
+                while entries and entries[0]["n"] <= number:
+                    entries.popleft()
         draft = self.folder / f"{_MARK}.draft"
 
         def mark() -> None:

@@ -352,6 +352,19 @@ def test_a_disk_that_is_full_leaves_a_journal_in_memory_and_says_so_once(tmp_pat
     assert caplog.text.count("cannot be written") == 1
 
 
+def test_what_was_delivered_is_written_no_more_when_there_is_room_again(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("a file in its place")
+    told = Journal(tmp_path / "run", "run", "uri")
+    told.append(tags={"n": "1"})
+    told.delivered(1)
+    (tmp_path / "run").unlink()
+
+    told.append(tags={"n": "2"})
+
+    assert [entry["tags"]["n"] for entry in journal.read(tmp_path / "run")] == ["2"]
+    told.close()
+
+
 def test_a_journal_in_a_folder_that_cannot_be_written_is_delivered_all_the_same(small_disk: Path) -> None:
     first = Journal(small_disk / "run", "run", "uri")
     first.append(tags={"n": "1"})
