@@ -46,8 +46,15 @@ _PLAIN = (
     "--src-prefix=a/",
     "--dst-prefix=b/",
     "--unified=3",
+    "--inter-hunk-context=0",
+    "--diff-algorithm=myers",
+    "--indent-heuristic",
+    "--no-relative",
+    "-O/dev/null",
 )
 """Options of a diff that a user's settings of git may say otherwise."""
+_PLAIN_SETTINGS = ("-c", "core.quotePath=true", "-c", "diff.suppressBlankEmpty=false")
+"""The same, of what a diff has no options for."""
 
 Record = dict[str, Any]
 
@@ -76,7 +83,7 @@ def facts(torch_threads: int) -> Record:
 
 def changes() -> str:
     """SHA-256 of what differs from the commit in the files that git knows, whatever their encoding and the user's settings of git."""
-    return hashlib.sha256(_git("diff", *_PLAIN, "HEAD") or b"").hexdigest()
+    return hashlib.sha256(_git(*_PLAIN_SETTINGS, "diff", *_PLAIN, "HEAD") or b"").hexdigest()
 
 
 def load(run_id: str) -> tuple[Run, Record]:

@@ -9,16 +9,21 @@ import pytest
 from mlflow_sb3 import provenance
 
 LATIN = "größer".encode("latin-1")
+MLPROJECT = b"name: a\n" + 12 * b"\n" + b"entry_points: a\n"
 SETTINGS = (
     ("color.ui", "always"),
     ("color.diff", "always"),
     ("core.abbrev", "20"),
+    ("core.quotePath", "false"),
     ("diff.context", "0"),
     ("diff.external", "false"),
+    ("diff.interHunkContext", "20"),
     ("diff.latin.textconv", "wc -c <"),
     ("diff.mnemonicPrefix", "true"),
     ("diff.noprefix", "true"),
+    ("diff.relative", "true"),
     ("diff.renames", "false"),
+    ("diff.suppressBlankEmpty", "true"),
 )
 
 
@@ -28,13 +33,14 @@ def git(folder: Path, *arguments: str) -> None:
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A repository with a text in Latin-1, whose code the module is."""
-    folder = tmp_path / "project"
-    folder.mkdir()
-    for name, content in {"MLproject": b"name: a\n\n\n\n", "text": LATIN, ".gitattributes": b"MLproject diff=latin\n"}.items():
+    """A folder of a repository with a text in Latin-1, whose code the module is."""
+    folder = tmp_path / "repository" / "project"
+    folder.mkdir(parents=True)
+    (folder.parent / "beside").write_text("a")
+    for name, content in {"MLproject": MLPROJECT, "text": LATIN, ".gitattributes": b"MLproject diff=latin\n"}.items():
         (folder / name).write_bytes(content)
-    git(folder, "init", "--quiet")
-    git(folder, "add", ".")
+    git(folder.parent, "init", "--quiet")
+    git(folder.parent, "add", ".")
     git(folder, "commit", "--quiet", "--message", "a")
     monkeypatch.setattr(provenance, "__file__", str(folder / "mlflow_sb3/provenance.py"))
     return folder
@@ -52,9 +58,10 @@ def test_changes_of_a_text_in_any_encoding_have_a_digest(project: Path) -> None:
 
 
 def test_the_digest_of_changes_does_not_hang_on_the_settings_of_git(project: Path) -> None:
-    (project / "text").rename(project / "renamed")
+    (project / "text").rename(project / "größer")
     git(project, "add", ".")
-    (project / "MLproject").write_bytes(b"name: b\n\n\n\n")
+    (project / "MLproject").write_bytes(MLPROJECT.replace(b"a", b"b"))
+    (project.parent / "beside").write_text("b")
     before = provenance.changes()
 
     for key, value in SETTINGS:
