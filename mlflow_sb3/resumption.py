@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
 import shutil
 import sys
 from collections.abc import Iterator
@@ -129,7 +130,7 @@ def forget(run_id: str, home: str | None = None) -> None:
 
 def command(run_id: str, home: Path) -> str:
     """The command that goes on with a run whose folder lies in this one."""
-    where = "" if home == state.home() else f" -P state_folder={home}"
+    where = "" if home == state.home() else f" -P state_folder={shlex.quote(str(home))}"
     return f"mlflow run . -e train -P resume={run_id}{where}"
 
 

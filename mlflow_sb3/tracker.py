@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import shutil
 import tempfile
 import threading
@@ -207,7 +208,7 @@ def undelivered(left: Journal) -> str:
         if left.is_written()
         else f"what was said while {left.folder} was full is lost, the rest is safe there"
     )
-    return f"{what}; {where}. When it answers again: python -m steps.deliver {left.folder}"
+    return f"{what}; {where}. When it answers again: python -m steps.deliver {shlex.quote(str(left.folder))}"
 
 
 def deliver(folder: Path, *, tracking_uri: str | None = None, uploading: bool = True) -> tuple[str, bool]:

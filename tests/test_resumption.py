@@ -151,6 +151,7 @@ def test_a_run_whose_server_has_another_address_now_is_gone_on_with(store: str) 
 def test_the_command_that_goes_on_names_a_folder_that_is_not_the_usual_one(tmp_path: Path) -> None:
     assert resumption.command("id", state.home()) == "mlflow run . -e train -P resume=id"
     assert resumption.command("id", tmp_path) == f"mlflow run . -e train -P resume=id -P state_folder={tmp_path}"
+    assert resumption.command("id", Path("/a b")).endswith(" -P state_folder='/a b'")
 
 
 @pytest.mark.usefixtures("store")

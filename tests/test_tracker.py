@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shlex
 import socket
 import subprocess
 import tempfile
@@ -293,6 +294,13 @@ def test_a_password_is_not_told(tmp_path: Path) -> None:
     assert "https://somebody:***@example.org:5000" in tracker.undelivered(left)
     assert "secret" not in tracker.undelivered(left)
     assert (tmp_path / "run").stat().st_mode & 0o077 == 0
+
+
+def test_the_command_that_delivers_can_be_called_as_it_stands(tmp_path: Path) -> None:
+    left = Journal(tmp_path / "my runs", "id", "uri")
+
+    assert shlex.split(tracker.undelivered(left))[-1] == str(tmp_path / "my runs")
+    left.close()
 
 
 @pytest.mark.parametrize("mark", ["", "garbage"])
