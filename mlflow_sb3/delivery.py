@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from mlflow import MlflowClient
-from mlflow.entities import LifecycleStage, Metric, Param, RunTag
+from mlflow.entities import Metric, Param, RunTag
 from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES, MLFLOW_HTTP_REQUEST_TIMEOUT
 from mlflow.exceptions import MlflowException
 from requests.exceptions import RequestException
@@ -26,8 +26,10 @@ AWAY = (MlflowException, OSError, RequestException)
 MOST_METRICS, MOST_PARAMS = 1000, 100
 _MOST = {"metrics": MOST_METRICS, "params": MOST_PARAMS, "tags": 100}
 """What one call of MLflow's ``log_batch`` takes."""
+REFUSED = "mlflow_sb3.refused"
+"""Tag of a run: when the server last refused something that was said of it, in milliseconds since 1970."""
 _REFUSED = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
-"""What the server will never take, however often it is asked."""
+"""What the server will never take, however often it is asked, or takes nothing of for a while."""
 
 _logger = logging.getLogger(__name__)
 
@@ -79,8 +81,9 @@ class Delivery:
                 tags=[item for item in items if isinstance(item, RunTag)],
             )
         except MlflowException as error:
-            if error.error_code not in _REFUSED or self._is_deleted():
+            if error.error_code not in _REFUSED:
                 raise
+            self._check_takes_anything()
             if len(items) == 1:
                 self.refusals.append(f"{items[0].key}: {error.message}")
                 return
@@ -88,9 +91,9 @@ class Delivery:
             self._log(items[:half])
             self._log(items[half:])
 
-    def _is_deleted(self) -> bool:
-        """Whether the run lies in the trash: MLflow refuses everything then, in the same words, and takes it when it is restored."""
-        return bool(self.client.get_run(self.journal.run_id).info.lifecycle_stage != LifecycleStage.ACTIVE)
+    def _check_takes_anything(self) -> None:
+        """Raise what MLflow says of all that a run says when that lies in the trash, or the database can only be read: it may end."""
+        self.client.set_tag(self.journal.run_id, REFUSED, str(now()))  # never what it was: that would be no change, and be taken
 
 
 def attempt(work: Callable[[], None]) -> bool:

@@ -5,6 +5,7 @@ import logging
 import os
 import shlex
 import socket
+import sqlite3
 import subprocess
 import tempfile
 import time
@@ -194,6 +195,27 @@ def test_a_run_that_was_in_the_trash_for_a_while_has_every_point(tmp_path: Path)
     with pytest.raises(MlflowException, match="must be in the 'active' state"):
         sender.deliver()
     client.restore_run(run_id)
+    sender.deliver()
+
+    assert sender.refusals == []
+    assert [point.step for point in client.get_metric_history(run_id, "a")] == [1, 2]
+
+
+def test_a_database_that_could_only_be_read_for_a_while_has_every_point(store: str, tmp_path: Path) -> None:
+    run_id, client = mlflow.start_run().info.run_id, MlflowClient()
+    mlflow.end_run()
+    left = Journal(tmp_path, run_id, mlflow.get_tracking_uri())
+    left.append(metrics=[("a", 1.0, 5, 1), ("a", 2.0, 6, 2)])
+    database = sqlite3.connect(store.removeprefix("sqlite:///"))
+    for table in ("metrics", "tags"):
+        database.execute(f"CREATE TRIGGER no_{table} BEFORE INSERT ON {table} BEGIN SELECT RAISE(ABORT, 'read-only'); END")
+    sender = delivery.Delivery(left)
+
+    with pytest.raises(MlflowException, match="read-only"):
+        sender.deliver()
+    for table in ("metrics", "tags"):
+        database.execute(f"DROP TRIGGER no_{table}")
+    database.close()
     sender.deliver()
 
     assert sender.refusals == []
