@@ -56,11 +56,24 @@ def deferred() -> Iterator[Stop]:
 
 
 @contextmanager
-def immediate() -> Iterator[None]:
-    """Raise ``Interrupted`` wherever the main thread is."""
+def immediate(*, before: Callable[[], object] = lambda: None) -> Iterator[None]:
+    """Raise ``Interrupted`` wherever the main thread is, and call ``before`` first."""
     stop = Stop()
-    with _handled(stop, stop.obey):
+
+    def react() -> None:
+        before()
+        stop.obey()
+
+    with _handled(stop, react):
         yield
+
+
+def behind(error: BaseException) -> Interrupted | None:
+    """The interruption that an error is about, itself or one that came while others obeyed it."""
+    found: BaseException | None = error
+    while found is not None and not isinstance(found, Interrupted):
+        found = found.__context__
+    return found
 
 
 @contextmanager

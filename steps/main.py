@@ -8,7 +8,7 @@ Writes  four child runs; tags naming the version and the verdict; preflight.txt.
 from __future__ import annotations
 
 import json
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,9 @@ from typing import Any
 import click
 import mlflow
 from mlflow.entities import Run
-from mlflow.exceptions import ExecutionException
+from mlflow.exceptions import ExecutionException, MlflowException
 
-from mlflow_sb3 import lease, names, preflight, registry, resumption, settings, story
+from mlflow_sb3 import delivery, interruption, lease, names, preflight, registry, resumption, settings, story
 from mlflow_sb3.interruption import Interrupted
 from mlflow_sb3.lease import Lease, TakenError
 from mlflow_sb3.story import Story
@@ -141,12 +141,15 @@ class _Steps:
             submitted = mlflow.run(  # type: ignore[no-untyped-call]
                 str(PROJECT), entry_point, parameters=parameters, env_manager="local", run_name=entry_point
             )
-        except Interrupted:  # MLflow has handed it on to the step, and waited for it
-            click.echo("Run main again with the same parameters to go on where it stopped.", err=True)
-            story.call_killed(self._run_id)
-            raise
         except ExecutionException as error:
             raise click.ClickException(f"{entry_point} failed: {error.message}; its line above says why.") from error
+        except (Interrupted, MlflowException) as error:  # MLflow has handed it on to the step, waited for it, and told the server
+            if (interrupted := interruption.behind(error)) is None:
+                raise
+            click.echo("Run main again with the same parameters to go on where it stopped.", err=True)
+            with suppress(*delivery.AWAY):
+                story.call_killed(self._run_id)
+            raise interrupted from None
         return mlflow.get_run(submitted.run_id)
 
 

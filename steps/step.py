@@ -10,7 +10,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import thread as pools
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import click
@@ -24,7 +24,7 @@ from mlflow_sb3.interruption import Interrupted
 
 ALGORITHMS = "a2c, ars, crossq, ddpg, dqn, ppo, ppo_lstm, ppo_mask, qrdqn, sac, td3, tqc or trpo."
 _HASTY = {MLFLOW_HTTP_REQUEST_MAX_RETRIES.name: "0", MLFLOW_HTTP_REQUEST_TIMEOUT.name: str(server.ANSWER)}
-"""Settings for who says how a run ended, perhaps to a server that is the reason."""
+"""Settings for who says how a run ended, perhaps to a server that is the reason, and for who is to stop."""
 _PATIENCE = 5.0
 """Seconds that an artifact store has for where an error comes from."""
 _INSISTENCE, _PAUSE = 60.0, 1.0
@@ -74,7 +74,8 @@ def _run() -> Iterator[str]:
     try:
         server.check()
         with (
-            interruption.immediate(),
+            ExitStack() as hurry,
+            interruption.immediate(before=lambda: hurry.enter_context(settings.during(_HASTY))),
             mlflow.start_run() as run,
             _recorded_end(run.info.run_id),
             heartbeat.beating(run.info.run_id, parents=parents),

@@ -314,6 +314,23 @@ def test_a_server_that_goes_away_for_good_costs_the_step_and_a_command_delivers_
     assert run.data.tags["mlflow_sb3.policy_digest"] == whole.data.tags["mlflow_sb3.policy_digest"]
 
 
+def test_main_that_is_told_to_stop_while_the_server_is_away_stops_in_seconds(server: Server) -> None:
+    state = server.place.folder / "state"
+    own = server.place.environment() | {"MLFLOW_TRACKING_URI": server.uri, "XDG_STATE_HOME": str(state)}
+    command = [sys.executable, "-m", "steps.main", "--timesteps", "100000"]
+    with subprocess.Popen(command, cwd=ROOT, env=own, stderr=subprocess.PIPE, text=True) as main:
+        until(lambda: list(state.glob("mlflow-sb3/*/snapshots/*.snapshot")))
+        server.kill()
+        start = time.monotonic()
+        main.terminate()
+        _, errors = main.communicate(timeout=PATIENCE)
+
+    assert main.returncode == 143, errors
+    assert errors.strip().splitlines()[-1] == "Error: interrupted by SIGTERM."
+    assert "Run main again with the same parameters" in errors
+    assert time.monotonic() - start < 60
+
+
 def test_a_server_that_does_not_answer_is_refused_in_seconds_before_anything_is_lost(tmp_path: Path) -> None:
     own = Place(tmp_path).environment() | {"MLFLOW_TRACKING_URI": f"http://127.0.0.1:{free_port()}"}
     start = time.monotonic()
