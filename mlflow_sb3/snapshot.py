@@ -81,12 +81,13 @@ def dump(
         OSError: The file cannot be written.
     """
     file.write(_FIRST_LINE + json.dumps(asdict(header)).encode() + b"\n")
-    pickler = _Pickler(file, apart=_layers(model.env) if header.inexact else [])
+    sink = _Sink(file)
+    pickler = _Pickler(sink, apart=_layers(model.env) if header.inexact else [])
     try:
         pickler.dump(_state(model, callbacks, header, early, more))
-    except OSError:
-        raise
     except Exception as error:  # objects raise what they like when they cannot be pickled
+        if error is sink.error:
+            raise
         raise pickle.PicklingError(f"{type(error).__name__}: {error}") from error
 
 
@@ -217,10 +218,25 @@ def _layers(vec_env: VecEnv | None) -> list[Any]:
     return layers
 
 
+class _Sink:
+    """A file that remembers why it could not be written: what is pickled into it may raise the same kind of error."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.error: OSError | None = None
+
+    def write(self, content: bytes) -> int:
+        try:
+            return self._file.write(content)
+        except OSError as error:
+            self.error = error
+            raise
+
+
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
     """Pickles replay buffers as far as they are filled, and whole what leaves a part of itself out."""
 
-    def __init__(self, file: BinaryIO, apart: Sequence[Any]) -> None:
+    def __init__(self, file: _Sink, apart: Sequence[Any]) -> None:
         super().__init__(file, protocol=5)
         self._apart = {id(layer): place for place, layer in enumerate(apart)}
 

@@ -181,6 +181,13 @@ class Refusing(gymnasium.Wrapper[Any, Any, Any, Any]):
         raise KeyError("renderer")
 
 
+class Remote(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """An environment that asks its simulator when it is to be pickled; what fails then is no fault of the disk."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        raise ConnectionRefusedError("simulator")
+
+
 PICTURE = "tests.environments:Picture-v0"
 REWARDS_ALONE: dict[str, Any] = {"normalize": {"norm_obs": False, "norm_reward": True}}
 
@@ -217,14 +224,17 @@ def test_environments_that_cannot_be_pickled_begin_new_episodes(
     assert counted is None or counted > 64
 
 
-def test_whatever_an_environment_raises_when_it_is_pickled_training_goes_on(tmp_path: Path) -> None:
-    description = environment.compose("CartPole-v1", wrappers=[f"{__name__}:Refusing"])
+@pytest.mark.parametrize(
+    ("wrapper", "error"), [("Refusing", "KeyError: 'renderer'"), ("Remote", "ConnectionRefusedError: simulator")], ids=["error", "OSError"]
+)
+def test_whatever_an_environment_raises_when_it_is_pickled_training_goes_on(wrapper: str, error: str, tmp_path: Path) -> None:
+    description = environment.compose("CartPole-v1", wrappers=[f"{__name__}:{wrapper}"])
     kept = Shelf(tmp_path, every=1)
 
     training.train(description, "ppo", timesteps=64, hyperparams=SHORT, shelf=kept)
 
     inexact = [snapshot.read_header(path).inexact for path in shelf.whole(tmp_path)]
-    assert inexact == ["environment CartPole-v1 cannot be pickled (KeyError: 'renderer')"] * 2
+    assert inexact == [f"environment CartPole-v1 cannot be pickled ({error})"] * 2
 
 
 def test_new_environments_that_are_wrapped_otherwise_are_refused(tmp_path: Path) -> None:
