@@ -174,7 +174,7 @@ def _beat(client: MlflowClient, run_id: str, over: threading.Event) -> None:
         try:
             _beat_once(client, run_id)
             pause = INTERVAL
-        except (MlflowException, OSError):  # another beat may come through
+        except (KeyError, MlflowException, OSError):  # another beat may come through; what is no run is the answer of another server
             pause = min(AGAIN, INTERVAL)
 
 

@@ -17,6 +17,7 @@ from mlflow.entities import Run
 
 from mlflow_sb3 import heartbeat, state
 from mlflow_sb3.heartbeat import BEAT
+from tests.faults.proxy import Proxy
 from tests.faults.test_outage import Server
 from tests.processes import PATIENCE, until
 
@@ -181,6 +182,22 @@ def test_a_beat_comes_as_soon_as_a_server_is_back(server: Server, monkeypatch: p
         server.start()
         back = time.time()
         until(lambda: float(mlflow.get_run(run_id).data.tags[BEAT]) >= int(back))
+
+    assert time.time() - back < 20
+
+
+@pytest.mark.slow
+def test_beats_go_on_after_an_empty_answer(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heartbeat, "INTERVAL", 0.2)
+    with Proxy(server.port).running() as proxy:
+        mlflow.set_tracking_uri(f"http://127.0.0.1:{proxy.port}")
+        run_id = MlflowClient().create_run("0").info.run_id
+        with heartbeat.beating(run_id):
+            proxy.status, proxy.reject = "200 OK", 1.0  # as of a page for the time of maintenance
+            until(lambda: proxy.faults > 2)
+            proxy.reject = 0.0
+            back = time.time()
+            until(lambda: float(mlflow.get_run(run_id).data.tags[BEAT]) >= int(back))
 
     assert time.time() - back < 20
 
