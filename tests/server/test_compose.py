@@ -72,3 +72,8 @@ def test_whoever_waits_for_a_service_waits_until_it_is_ready() -> None:
     assert len(waits) == 4
     for name, condition in waits:
         assert condition == "service_completed_successfully" or (condition == "service_healthy" and "healthcheck" in SERVICES[name])
+
+
+def test_the_database_is_not_called_ready_while_the_image_still_makes_it() -> None:
+    """For that time the image lets it listen on a socket file alone."""
+    assert "--host=127.0.0.1" in SERVICES["database"]["healthcheck"]["test"]
