@@ -61,12 +61,12 @@ def promote(model_name: str, number: int | None, alias: str, replay: str, fail_o
 
 def _one_by_one(challengers: list[Version], terms: Terms) -> None:
     """Each in a run of its own; one that cannot be decided keeps no other from its games."""
-    from mlflow_sb3 import promotion
+    from mlflow_sb3 import heartbeat, promotion
 
     words, failures = [], []
     for challenger in challengers:
         try:
-            with mlflow.start_run(run_name=str(challenger), nested=True):
+            with mlflow.start_run(run_name=str(challenger), nested=True) as run, heartbeat.beating(run.info.run_id):
                 words.append(_echo(promotion.promote(challenger, terms, progress=True)))
         except Exception as error:  # noqa: BLE001 the same as of a step, raised when all have played
             failures.append(f"{challenger} could not be decided: {error}")

@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from mlflow_sb3 import algorithm, environment, interruption, registry
+from mlflow_sb3 import algorithm, environment, heartbeat, interruption, registry
 from mlflow_sb3.interruption import Interrupted
 from steps import step
 from steps.evaluate import evaluate
@@ -188,6 +188,7 @@ def test_the_best_of_an_experiment_are_the_challengers(champion: registry.Versio
     assert {found["challenger"]["number"] for found in records} == {2, 3}
     assert {found["gate"]["alpha"] for found in records} == {0.025}
     assert best.data.tags["mlflow_sb3.verdict"] in ("promote", "reject", "inconclusive")
+    assert all(heartbeat.BEAT in run.data.tags for run in children)  # by which those of a killed promote are told from the living
 
 
 def test_a_candidate_that_cannot_be_decided_keeps_no_other_from_playing(champion: registry.Version) -> None:
