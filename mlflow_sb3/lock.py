@@ -74,6 +74,8 @@ def _acquire(lock: Lock) -> None:
             return
         time.sleep(random.uniform(0.1, 0.5))  # noqa: S311 so that those who wait do not come at once
         holder = _holder(lock.name)
+        if holder == lock.token:  # MLflow called twice, as the answer to the first call was lost
+            return
         if holder != last:
             last, since = holder, time.monotonic()
         elif holder and time.monotonic() - since > LEASE:
