@@ -25,6 +25,8 @@ TRIES = 3
 _AT_ONCE = 1.0
 _LOGIN = re.compile(r"(?<=://)([^/:@\s]*)(:[^/\s]*)?@")
 """What stands before the host in an address: a user and a password, or a token alone."""
+_LOGIN_OF_DATABASE = re.compile(r"(?<=://)([^:/]*)(:[^@]*)?@")
+"""The same, as SQLAlchemy reads it: slashes and spaces may be in a password."""
 _SOURCES = ("mlflow.source.name", "mlflow.source.git.repoURL")
 """Tags in which MLflow keeps where a project comes from, with the token that may stand in that."""
 _ONE = "name = 'Default'"
@@ -50,7 +52,7 @@ def check() -> None:
                 "leave it out, and set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
             )
     try:
-        if uri.partition(":")[0].partition("+")[0] in _DATABASES:
+        if _is_database(uri):
             in_time = {"connect_timeout": 3} if make_url(uri).get_driver_name() in _PATIENT else {}
             create_engine(uri, poolclass=NullPool, connect_args=in_time).connect().close()
     except SQLAlchemyError as error:
@@ -102,7 +104,12 @@ def hide_credentials(run_id: str) -> None:
 
 def shown(uri: str) -> str:
     """A URI without its password, or the token in its place, and without its query, which may hold one too."""
-    return _LOGIN.sub(lambda found: f"{found[1]}:***@" if found[2] else "***@", uri).partition("?")[0]
+    login = _LOGIN_OF_DATABASE if _is_database(uri) else _LOGIN
+    return login.sub(lambda found: f"{found[1]}:***@" if found[2] else "***@", uri).partition("?")[0]
+
+
+def _is_database(uri: str) -> bool:
+    return uri.partition(":")[0].partition("+")[0] in _DATABASES
 
 
 def _without_login(address: str) -> str:

@@ -104,6 +104,9 @@ def test_a_database_that_is_away_is_refused_in_seconds(tmp_path: Path, store: st
     [
         ("postgresql://host/db?user=me&password=secret", "postgresql://host/db"),
         ("postgresql://me:sec?ret@host/db?sslmode=require", "postgresql://me:***@host/db"),
+        ("postgresql+psycopg2://me:sec/r et#@host:5432/db", "postgresql+psycopg2://me:***@host:5432/db"),
+        ("sqlite:////home/me/a@b/mlflow.db", "sqlite:////home/me/a@b/mlflow.db"),
+        ("http://host:5000/a@b", "http://host:5000/a@b"),
         ("mssql+pyodbc:///?odbc_connect=DRIVER%3D%7Bx%7D%3BUID%3Dme%3BPWD%3Dsecret", "mssql+pyodbc:///"),
         ("https://token@host/path", "https://***@host/path"),
         ("mlflow-artifacts:/1/a%20b", "mlflow-artifacts:/1/a%20b"),
