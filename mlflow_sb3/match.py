@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlflow.exceptions import MlflowException
 
-from mlflow_sb3 import comparison, contender, environment, evaluation, spaces
+from mlflow_sb3 import comparison, contender, environment, evaluation, rights, spaces
 from mlflow_sb3.baseline import RandomPolicy
 from mlflow_sb3.comparison import Comparison, Gate
 from mlflow_sb3.contender import Contender
@@ -80,7 +80,8 @@ def _load(version: Version, public_key: KeyPath | None) -> Contender:
     try:
         return contender.load(version, public_key=public_key)
     except (MlflowException, OSError) as error:
-        raise MlflowException.invalid_parameter_value(f"{version} cannot be loaded: {error}") from error
+        why = rights.explain(error) or error
+        raise MlflowException.invalid_parameter_value(f"{version} cannot be loaded: {why}") from error
 
 
 def _judge(loaded: list[Contender], judge: str | None) -> str:

@@ -11,9 +11,12 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import RegisteredModel
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
+from stable_baselines3 import PPO
 
-from mlflow_sb3 import rights, server
+import mlflow_sb3
+from mlflow_sb3 import match, registry, rights, server
 from mlflow_sb3.client import Client
+from mlflow_sb3.comparison import Gate
 from server import trial as trial_server
 from server.process import free_port
 from server.trial import Trial
@@ -118,6 +121,22 @@ def test_a_hidden_model_is_refused_unless_it_turns_out_to_be_the_users_own(close
     people.log_in(closed, "other", monkeypatch)
     with pytest.raises(MlflowException, match="user 'other' lacks EDIT on registered model agent; ask its owner"):
         rights.check_registration("agent", "EDIT")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("store")
+def test_who_may_promote_a_model_and_not_read_its_files_is_told_the_right(closed: Trial, ppo: PPO, monkeypatch: pytest.MonkeyPatch) -> None:
+    people.log_in(closed, "owner", monkeypatch)
+    mlflow.set_experiment("of the owner")
+    mlflow_sb3.log_model(ppo, name="agent", registered_model_name="hidden-files")
+    closed.grant("other", "MANAGE", model="hidden-files")
+
+    people.log_in(closed, "other", monkeypatch)
+    version = registry.find("hidden-files", number=1)
+    with pytest.raises(
+        MlflowException, match=r"hidden-files/1 cannot be loaded: user 'other' lacks READ on the experiment that .* ask its"
+    ):
+        match.arrange(version, None, Gate())
 
 
 @pytest.mark.slow
