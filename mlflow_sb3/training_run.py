@@ -45,6 +45,7 @@ class TrainingRun:
     """The agent that a run trained."""
 
     run_id: str
+    experiment_id: str
     env_id: str
     algo: str
     step: int
@@ -69,6 +70,7 @@ class TrainingRun:
 
         registry.check_keys(signing_key)
         rights.check_registration(name)
+        rights.check("EDIT", experiment=self.experiment_id)
         tags: dict[str, str] = {INFERENCE: inference, _IMAGE_INPUT: image_input}
         if (begun := self._begun(name, tags, signed=signing_key is not None)) is not None:
             registry.set_alias(name, alias, begun.number)
@@ -132,7 +134,8 @@ def load(run_id: str) -> TrainingRun:
         MlflowException: The run does not exist, or holds no agent, or another one than it trained.
     """
     client = MlflowClient()
-    data = client.get_run(run_id).data
+    run = client.get_run(run_id)
+    data = run.data
     if not client.list_artifacts(run_id, _FOLDER) or _STEP not in data.metrics or registry.DIGEST not in data.tags:
         raise MlflowException.invalid_parameter_value(
             f"run {run_id} trained no agent; give the id of a finished run of the entry point train."
@@ -150,7 +153,7 @@ def load(run_id: str) -> TrainingRun:
         description = (path / _ENVIRONMENT).read_text()
         statistics = json.loads((path / _STATISTICS).read_text()) if (path / _STATISTICS).exists() else None
         model = algorithm.find(algo).load(path / _AGENT, env=_learning_env(description, statistics))
-    return TrainingRun(run_id, data.params["sb3/env"], algo, int(data.metrics[_STEP]), description, model)
+    return TrainingRun(run_id, run.info.experiment_id, data.params["sb3/env"], algo, int(data.metrics[_STEP]), description, model)
 
 
 def _learning_env(description: str, statistics: normalization.Statistics | None) -> VecEnv:

@@ -151,6 +151,19 @@ def test_who_may_read_cannot_register_a_version(team: Team, admin: MlflowClient)
     assert [found.version for found in admin.search_model_versions(f"name = '{team.model}'") if found.run_id == trained] == ["1"]
 
 
+def test_who_may_not_write_to_the_experiment_of_a_training_logs_no_part_of_a_model_of_it(team: Team, admin: MlflowClient) -> None:
+    experiment = f"{team.editor.name}-logs"
+    trained = admin.get_run(str(admin.get_model_version(team.model, "1").run_id))
+
+    done = team.editor.step("log_model", "--run-id", trained.info.run_id, "--model-name", experiment, MLFLOW_EXPERIMENT_NAME=experiment)
+
+    what = f"lacks EDIT on experiment {trained.info.experiment_id}, and has READ"
+    assert the_line(done) == f"Error: user '{team.editor.name}' {what}; ask its owner or an admin for it."
+    (run,) = runs_in(experiment, admin)
+    assert run.info.status == "FAILED"
+    assert list(admin.search_logged_models([run.info.experiment_id])) == []
+
+
 def test_who_may_edit_trains_and_logs_but_does_not_promote(team: Team, admin: MlflowClient) -> None:
     trained = team.editor.step("train", "--timesteps", "300")
     run_id = runs_in(team.editor.name, admin)[0].info.run_id
