@@ -19,7 +19,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
-from mlflow_sb3 import durable, heartbeat, journal, provenance, settings, state
+from mlflow_sb3 import durable, heartbeat, journal, provenance, settings, state, uploads
 from mlflow_sb3.delivery import AWAY
 from mlflow_sb3.provenance import INEXACT
 from mlflow_sb3.tracker import Point, RefusedError, Tracker, deliver
@@ -120,12 +120,19 @@ def settled(run: Run, home: str | None = None) -> Run:
 
 
 def forget(run_id: str, home: str | None = None) -> None:
-    """Remove what a run that was gone on from, and those that it went on from itself, left here; those that the server cannot name stay."""
+    """Remove what a run that was gone on from, and those that it went on from itself, left for that, here and among their artifacts.
+
+    Those that the server cannot name stay.
+    """
+    client = MlflowClient()
     origin: str | None = run_id
     with suppress(*AWAY):
         while origin is not None:
             shutil.rmtree(state.of_run(origin, home), ignore_errors=True)
-            origin = MlflowClient().get_run(origin).data.tags.get(ORIGIN)
+            run = client.get_run(origin)
+            if _uploaded(run):
+                uploads.remove(client, origin)
+            origin = run.data.tags.get(ORIGIN)
 
 
 def command(run_id: str, home: Path) -> str:
@@ -162,13 +169,26 @@ def _of(run: Run, local: Path, downloads: Path) -> Origin | None:
 
     here = next(whole(local), None)
     header = None if here is None else snapshot.read_header(here)
+    failure: Exception | None = None
     for name, place in _uploaded(run):
         if header is not None and (place["learned"], place["step"]) <= (header.learned, header.step):
             break
-        path = _download(run.info.run_id, name, downloads)
-        if path is not None and (digest := durable.seal_of(path)) is not None and digest == place["digest"]:
+        try:
+            path = _download(run.info.run_id, name, downloads)
+        except Exception as error:  # noqa: BLE001 every kind of artifact store raises errors of its own
+            _logger.warning("snapshot %s of run %s cannot be downloaded: %s", name, run.info.run_id, error)
+            failure = error
+            continue
+        if (digest := durable.seal_of(path)) is not None and digest == place["digest"]:
             return Origin(run.info.run_id, path, snapshot.read_header(path))
-    return None if here is None or header is None else Origin(run.info.run_id, here, header)
+    if here is not None and header is not None:
+        return Origin(run.info.run_id, here, header)
+    if failure is not None:
+        raise MlflowException(
+            f"run {run.info.run_id} has its last snapshot among its artifacts alone, which cannot be downloaded: {failure}; "
+            "call again when the artifact store answers, or train anew."
+        ) from failure
+    return None
 
 
 def _stored(value: float) -> str:
@@ -182,9 +202,5 @@ def _uploaded(run: Run) -> list[tuple[str, dict[str, Any]]]:
     return sorted(places, key=lambda place: (place[1]["learned"], place[1]["step"]), reverse=True)
 
 
-def _download(run_id: str, name: str, folder: Path) -> Path | None:
-    try:
-        return Path(mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=f"{SNAPSHOTS}/{name}", dst_path=str(folder)))
-    except Exception as error:  # noqa: BLE001 every kind of artifact store raises errors of its own
-        _logger.warning("snapshot %s of run %s cannot be downloaded: %s", name, run_id, error)
-        return None
+def _download(run_id: str, name: str, folder: Path) -> Path:
+    return Path(mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=f"{SNAPSHOTS}/{name}", dst_path=str(folder)))

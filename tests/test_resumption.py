@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from mlflow import MlflowClient
 from stable_baselines3 import PPO
 
-from mlflow_sb3 import durable, environment, provenance, resumption, state
+from mlflow_sb3 import durable, environment, provenance, resumption, state, uploads
 from mlflow_sb3.interruption import Interrupted
 from mlflow_sb3.journal import Journal
 from mlflow_sb3.recipe import Recipe
@@ -32,9 +33,8 @@ def interrupted(facts: dict[str, Any], points: list[Point] | None, run_id: str) 
             model.set_logger(_Logger([]))
             model.learn(32)
             told.points(points)
-            kept = Shelf(
-                state.of_run(run_id) / SNAPSHOTS, context={"asked": {}, "recipe": RECIPE.to_json(), "facts": facts}, more=told.state
-            )
+            context = {"asked": {}, "recipe": RECIPE.to_json(), "facts": facts}
+            kept = Shelf(state.of_run(run_id) / SNAPSHOTS, context=context, more=told.state, on_published=told.snapshot)
             kept.take(model, [])
             kept.wait()
             told.points([LATER])
@@ -110,8 +110,23 @@ def test_an_uploaded_snapshot_that_was_changed_is_not_taken(tmp_path: Path) -> N
 
 
 @pytest.mark.usefixtures("store")
+def test_who_cannot_download_the_only_snapshot_is_told_to_call_again(tmp_path: Path) -> None:
+    run_id = leave(provenance.facts(1))
+    shutil.rmtree(state.of_run(run_id))
+    away = (tmp_path / "artifacts").rename(tmp_path / "away")
+
+    with pytest.raises(mlflow.MlflowException, match=r"cannot be downloaded: .*; call again when"), resumption.found(run_id):
+        pass
+    away.rename(tmp_path / "artifacts")
+
+    with resumption.found(run_id) as origin:
+        assert origin.header.step == 32
+
+
+@pytest.mark.usefixtures("store")
 def test_of_two_snapshots_of_which_the_newer_was_cut_short_anywhere_the_older_is_taken(tmp_path: Path) -> None:
     run_id = leave(provenance.facts(1))
+    uploads.remove(MlflowClient(), run_id)
     folder = state.of_run(run_id) / SNAPSHOTS
     content = (folder / SLOTS[0]).read_bytes()
     newer = tmp_path / "newer"
@@ -152,6 +167,20 @@ def test_the_command_that_goes_on_names_a_folder_that_is_not_the_usual_one(tmp_p
     assert resumption.command("id", state.home()) == "mlflow run . -e train -P resume=id"
     assert resumption.command("id", tmp_path) == f"mlflow run . -e train -P resume=id -P state_folder={tmp_path}"
     assert resumption.command("id", Path("/a b")).endswith(" -P state_folder='/a b'")
+
+
+@pytest.mark.usefixtures("store")
+def test_what_was_gone_on_from_leaves_its_snapshots_neither_here_nor_among_its_artifacts() -> None:
+    first, second = leave(provenance.facts(1)), leave(provenance.facts(1))
+    MlflowClient().set_tag(second, resumption.ORIGIN, first)
+    assert MlflowClient().list_artifacts(first, SNAPSHOTS)
+
+    resumption.forget(second)
+
+    for run_id in (first, second):
+        assert MlflowClient().list_artifacts(run_id, SNAPSHOTS) == []
+        assert not state.of_run(run_id).exists()
+        assert not resumption.has_snapshot(mlflow.get_run(run_id))
 
 
 @pytest.mark.usefixtures("store")
