@@ -10,7 +10,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from mlflow_sb3 import preflight, server
+from mlflow_sb3 import preflight
 from server import trial as trial_server
 from server.process import free_port
 from server.trial import Trial
@@ -61,8 +61,9 @@ def test_an_object_store_that_is_away_behind_a_server_that_answers_is_refused_in
 
         with pytest.raises(MlflowException, match="artifacts cannot be written to mlflow-artifacts:/"):
             preflight.check_artifacts(run_id)
+        seconds = time.monotonic() - start
 
-    assert time.monotonic() - start < 2 * server.ANSWER  # one answer is waited for, when this machine is too slow for it
+    assert seconds < 10
     assert dict(os.environ) == before
 
 

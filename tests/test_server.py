@@ -75,9 +75,7 @@ def test_a_server_that_hangs_up_is_refused_in_seconds(broken_server: str) -> Non
 @pytest.mark.slow
 @pytest.mark.usefixtures("store")
 def test_a_server_that_never_answers_is_refused_in_ten_seconds(silent_server: str) -> None:
-    """One answer is waited for; the rest of the ten is for what this machine does itself, which has no limit on a slow one."""
-    assert server.ANSWER <= 8
-    assert refusal(silent_server)[0] < 2 * server.ANSWER
+    assert refusal(silent_server)[0] < 10
 
 
 @pytest.mark.usefixtures("store")
