@@ -68,12 +68,18 @@ def immediate(*, before: Callable[[], object] = lambda: None) -> Iterator[None]:
         yield
 
 
-def behind(error: BaseException) -> Interrupted | None:
-    """The interruption that an error is about, itself or one that came while others obeyed it."""
-    found: BaseException | None = error
-    while found is not None and not isinstance(found, Interrupted):
-        found = found.__context__
-    return found
+@contextmanager
+def foremost() -> Iterator[None]:
+    """Raise ``Interrupted`` in place of an error that came while it was obeyed, as from a server that is away."""
+    try:
+        yield
+    except Exception as error:
+        found: BaseException | None = error
+        while found is not None and not isinstance(found, Interrupted):
+            found = found.__context__
+        if found is None:
+            raise
+        raise found from None
 
 
 @contextmanager

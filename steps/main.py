@@ -16,7 +16,7 @@ from typing import Any
 import click
 import mlflow
 from mlflow.entities import Run
-from mlflow.exceptions import ExecutionException, MlflowException
+from mlflow.exceptions import ExecutionException
 
 from mlflow_sb3 import delivery, interruption, lease, names, preflight, registry, resumption, settings, story
 from mlflow_sb3.interruption import Interrupted
@@ -138,18 +138,17 @@ class _Steps:
             self._held.check()
         click.echo(f"== {entry_point}{why}")
         try:
-            submitted = mlflow.run(  # type: ignore[no-untyped-call]
-                str(PROJECT), entry_point, parameters=parameters, env_manager="local", run_name=entry_point
-            )
-        except ExecutionException as error:
-            raise click.ClickException(f"{entry_point} failed: {error.message}; its line above says why.") from error
-        except (Interrupted, MlflowException) as error:  # MLflow has handed it on to the step, waited for it, and told the server
-            if (interrupted := interruption.behind(error)) is None:
-                raise
+            with interruption.foremost():
+                submitted = mlflow.run(  # type: ignore[no-untyped-call]
+                    str(PROJECT), entry_point, parameters=parameters, env_manager="local", run_name=entry_point
+                )
+        except Interrupted:  # MLflow has handed it on to the step, and waited for it
             click.echo("Run main again with the same parameters to go on where it stopped.", err=True)
             with suppress(*delivery.AWAY):
                 story.call_killed(self._run_id)
-            raise interrupted from None
+            raise
+        except ExecutionException as error:
+            raise click.ClickException(f"{entry_point} failed: {error.message}; its line above says why.") from error
         return mlflow.get_run(submitted.run_id)
 
 

@@ -93,8 +93,9 @@ def _run() -> Iterator[str]:
 def _recorded_end(run_id: str) -> Iterator[None]:
     """Say in the run how it ended."""
     try:
-        yield
-        _end_well(run_id)
+        with interruption.foremost():
+            yield
+            _end_well(run_id)
     except Interrupted as interrupted:
         _end(run_id, "KILLED", interruption.TAG, interrupted.signal)
         raise

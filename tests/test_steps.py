@@ -392,6 +392,22 @@ def test_what_fails_after_a_run_has_finished_leaves_it_finished(end: BaseExcepti
 
 
 @pytest.mark.usefixtures("store")
+def test_a_step_that_was_told_to_stop_is_killed_though_that_failed() -> None:
+    @click.command(cls=Step)
+    def stopped() -> None:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            raise ConnectionError("the server is away")
+
+    result = invoke(stopped)
+
+    assert result.exit_code == 143
+    assert (last_run().info.status, last_run().data.tags[interruption.TAG]) == ("KILLED", "SIGTERM")
+    assert "error" not in last_run().data.tags
+
+
+@pytest.mark.usefixtures("store")
 def test_artifacts_that_are_away_do_not_hide_why_a_step_failed(monkeypatch: pytest.MonkeyPatch) -> None:
     away = {"MLFLOW_S3_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_ACCESS_KEY_ID": "nobody", "AWS_SECRET_ACCESS_KEY": "nothing"}
     for name, value in (away | {"AWS_MAX_ATTEMPTS": "1"}).items():
