@@ -97,7 +97,8 @@ def bury(experiment_id: str) -> list[str]:
     silent = [run for run in running if not is_alive(run)]
     if any(_is_locked(run.info.run_id) is None for run in silent):
         time.sleep(BACK)
-    dead = [run.info.run_id for run in silent if _last_beat(MlflowClient().get_run(run.info.run_id)) == _last_beat(run)]
+        silent = [run for run in silent if _is_as_before(run)]
+    dead = [run.info.run_id for run in silent]
     for run_id in dead:
         call_dead(run_id)
     return dead
@@ -162,6 +163,12 @@ def _lock_of(run_id: str) -> Path:
     folder = state.home() / "alive"
     folder.mkdir(parents=True, exist_ok=True)
     return folder / run_id
+
+
+def _is_as_before(run: Run) -> bool:
+    """Whether a run that said RUNNING has neither ended nor beaten since it was asked for."""
+    now = MlflowClient().get_run(run.info.run_id)
+    return now.info.status == "RUNNING" and now.data.tags.get(BEAT) == run.data.tags.get(BEAT)
 
 
 def _last_beat(run: Run) -> float:

@@ -225,8 +225,9 @@ def test_a_server_that_was_away_makes_nobody_dead(server: Server, monkeypatch: p
 def test_the_dead_are_marked_with_the_reason_and_the_living_and_strangers_are_not(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     client = MlflowClient()
     experiment = run.info.experiment_id
-    living, returning, stranger = (client.create_run(experiment) for _ in range(3))
+    living, returning, stranger, ending = (client.create_run(experiment) for _ in range(4))
     elsewhere(living, 0)
+    elsewhere(ending, heartbeat.DEAD + 60)
     elsewhere(returning, heartbeat.DEAD + 60)
     elsewhere(run, heartbeat.DEAD + 60)
 
@@ -235,6 +236,7 @@ def test_the_dead_are_marked_with_the_reason_and_the_living_and_strangers_are_no
     def meanwhile(seconds: float) -> None:
         looked.append(seconds)
         elsewhere(returning, 0)
+        client.set_terminated(ending.info.run_id)
 
     with monkeypatch.context() as patch:
         patch.setattr(time, "sleep", meanwhile)
@@ -246,6 +248,7 @@ def test_the_dead_are_marked_with_the_reason_and_the_living_and_strangers_are_no
     assert found.info.status == "FAILED"
     assert found.data.tags["error"].startswith("the process of this run ended without a word")
     assert [client.get_run(one.info.run_id).info.status for one in (living, returning, stranger)] == ["RUNNING"] * 3
+    assert client.get_run(ending.info.run_id).info.status == "FINISHED"
 
 
 def test_a_process_ends_with_the_one_that_started_it(run: Run) -> None:
