@@ -28,7 +28,7 @@ _MOST = {"metrics": MOST_METRICS, "params": MOST_PARAMS, "tags": 100}
 """What one call of MLflow's ``log_batch`` takes."""
 REFUSED = "mlflow_sb3.refused"
 """Tag of a run: when the server last refused something that was said of it, in milliseconds since 1970."""
-_REFUSED = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
+_REFUSALS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
 """What the server will never take, however often it is asked, or takes nothing of for a while."""
 
 _logger = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ class Delivery:
                 tags=[item for item in items if isinstance(item, RunTag)],
             )
         except MlflowException as error:
-            if error.error_code not in _REFUSED:
+            if error.error_code not in _REFUSALS:
                 raise
             self._check_takes_anything()
             if len(items) == 1:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 import click
 import mlflow
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
@@ -233,36 +233,35 @@ def test_a_step_of_whose_connections_half_are_cut_says_everything_once_or_how_to
     assert proxy.cuts > 1
 
 
-def test_a_step_that_is_done_says_so_though_answers_break_off(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+def end_of_a_step(server: Server, do: Callable[[Proxy], object]) -> tuple[Result, Proxy, list[Run]]:
+    """How a step ends behind a proxy to which that was done in the end, and the runs that are there then."""
     with Proxy(server.port).running() as proxy, talking_to(f"http://127.0.0.1:{proxy.port}"):
         experiment = mlflow.set_experiment("done")
-
-        @click.command(cls=Step)
-        def step() -> None:
-            proxy.break_off = 5
-
+        step = click.command(cls=Step)(lambda: do(proxy))
         done = CliRunner().invoke(step)
+    return done, proxy, MlflowClient(server.uri).search_runs([experiment.experiment_id])
+
+
+def test_a_step_that_is_done_says_so_though_answers_break_off(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+
+    done, proxy, runs = end_of_a_step(server, lambda proxy: setattr(proxy, "break_off", 5))
 
     assert (done.exit_code, proxy.break_off) == (0, 0), done.output
-    assert [run.info.status for run in MlflowClient(server.uri).search_runs([experiment.experiment_id])] == ["FINISHED"]
+    assert [run.info.status for run in runs] == ["FINISHED"]
 
 
 def test_a_signal_while_a_step_says_that_it_is_done_leaves_no_run_that_seems_to_go_on_and_no_other(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    with Proxy(server.port).running() as proxy, talking_to(f"http://127.0.0.1:{proxy.port}"):
-        experiment = mlflow.set_experiment("done")
 
-        @click.command(cls=Step)
-        def step() -> None:
-            proxy.delay = 1.0
-            threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    def be_slow(proxy: Proxy) -> None:
+        proxy.delay = 1.0
+        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
 
-        done = CliRunner().invoke(step)
+    done, _, (run,) = end_of_a_step(server, be_slow)
 
-    (run,) = MlflowClient(server.uri).search_runs([experiment.experiment_id])
     assert done.exit_code == 143, done.output
     assert (run.info.status, run.data.tags[interruption.TAG]) == ("KILLED", "SIGTERM")
 
