@@ -15,7 +15,7 @@ from stable_baselines3 import DQN
 
 import mlflow_sb3
 from benchmarks import wrapper
-from mlflow_sb3.policy import OnnxPolicy
+from mlflow_sb3.inference.onnx_policy import OnnxPolicy
 
 GAINS = (0.1, 0.5, 10.0, 2.0)
 """Push right when 0.1 x + 0.5 x' + 10 angle + 2 angle' is positive: keeps a CartPole up."""

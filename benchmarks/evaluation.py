@@ -10,10 +10,10 @@ import gymnasium
 import numpy as np
 
 from benchmarks import agents, report
-from mlflow_sb3 import environment, evaluation
-from mlflow_sb3.policy import OnnxPolicy
+from mlflow_sb3.envs import env_spec, rollout, seeds
+from mlflow_sb3.inference.onnx_policy import OnnxPolicy
 
-SEEDS = environment.seeds(0, "evaluation", 100)
+SEEDS = seeds.episode_seeds(0, "evaluation", 100)
 PLAIN_STEPS = 3000
 """Steps for which the wrapper is timed; the time is scaled to all steps, which would take minutes."""
 
@@ -53,15 +53,15 @@ def plain(model: Any) -> None:
 def main(repeats: int) -> None:
     """Print the time a step, and the ratios."""
     _, policy, _, wrapper = agents.loaded()
-    description = environment.describe(gymnasium.spec("CartPole-v1"))
+    description = env_spec.spec_to_json(gymnasium.spec("CartPole-v1"))
     actions = actions_of_an_episode(policy)
     steps = len(SEEDS) * len(actions)
     made, unchecked = gymnasium.make("CartPole-v1"), gymnasium.make("CartPole-v1", disable_env_checker=True)
-    played = evaluation.play(policy, lambda: environment.remake(description), SEEDS)
+    played = rollout.play_episodes(policy, lambda: env_spec.make_from_spec(description), SEEDS)
     times = report.alternate(
         repeats,
         {
-            "ours": lambda: report.seconds(lambda: evaluation.play(policy, lambda: environment.remake(description), SEEDS)),
+            "ours": lambda: report.seconds(lambda: rollout.play_episodes(policy, lambda: env_spec.make_from_spec(description), SEEDS)),
             "bare": lambda: report.seconds(lambda: bare(made, actions, len(SEEDS))),
             "bare, no checker": lambda: report.seconds(lambda: bare(unchecked, actions, len(SEEDS))),
             "bare, unwrapped": lambda: report.seconds(lambda: bare(made.unwrapped, actions, len(SEEDS))),

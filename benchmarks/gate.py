@@ -12,17 +12,19 @@ from stable_baselines3 import DQN
 
 import mlflow_sb3
 from benchmarks import agents, report
-from mlflow_sb3 import environment, evaluation, match, promotion, registry
-from mlflow_sb3.comparison import Gate
-from mlflow_sb3.evaluation import Policy
-from mlflow_sb3.registry import Version
+from mlflow_sb3.envs import env_spec, rollout
+from mlflow_sb3.inference.policy_protocol import Policy
+from mlflow_sb3.promotion import matchup, promote
+from mlflow_sb3.promotion.gate import Gate
+from mlflow_sb3.registry import versions
+from mlflow_sb3.registry.model_version import Version
 
 GATE = Gate()
 
 
 def register(model: DQN) -> Version:
     info = mlflow_sb3.log_model(model, name="agent", registered_model_name="agent")
-    return registry.find("agent", number=int(str(info.registered_model_version)))
+    return versions.find_version("agent", number=int(str(info.registered_model_version)))
 
 
 def clumsy() -> DQN:
@@ -36,7 +38,7 @@ def clumsy() -> DQN:
 
 def evaluate(policies: list[Policy], description: str, seeds: list[int]) -> None:
     for policy in policies:
-        evaluation.play(policy, lambda: environment.remake(description), seeds)
+        rollout.play_episodes(policy, lambda: env_spec.make_from_spec(description), seeds)
 
 
 @click.command()
@@ -48,14 +50,14 @@ def main(repeats: int) -> None:
         mlflow.set_experiment(experiment_id=mlflow.create_experiment("gate", artifact_location=f"{folder}/artifacts"))
         with mlflow.start_run():
             champion, challenger = register(clumsy()), register(agents.balancing())
-        arranged = match.arrange(challenger, champion, GATE)
+        arranged = matchup.arrange_matchup(challenger, champion, GATE)
         played = arranged.play(GATE)
         seeds = played.challenger.seeds.tolist()
 
         def whole() -> None:
-            registry.set_alias("agent", "champion", champion.number)
+            versions.set_alias("agent", "champion", champion.number)
             with mlflow.start_run():
-                promotion.promote(challenger, promotion.Terms(gate=GATE))
+                promote.promote_version(challenger, promote.PromotionOptions(gate=GATE))
 
         times = report.alternate(
             repeats,

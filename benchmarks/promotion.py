@@ -1,6 +1,6 @@
 """How often is the promotion gate wrong? Simulated gates between agents whose true means are known, and years of nightly trainings.
 
-The gate is the one that is shipped: ``comparison.compare`` plays episodes that are drawn instead of played. Beside it, on the same
+The gate is the one that is shipped: ``gate.compare_agents`` plays episodes that are drawn instead of played. Beside it, on the same
 draws, the rule "higher mean of ten episodes".
 """
 
@@ -19,9 +19,9 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from benchmarks import report
-from mlflow_sb3 import comparison
-from mlflow_sb3.comparison import LOOKS, Comparison, Gate, Word
-from mlflow_sb3.evaluation import Episodes
+from mlflow_sb3.envs.rollout import Episodes
+from mlflow_sb3.promotion import gate
+from mlflow_sb3.promotion.gate import LOOKS, Comparison, Gate, Verdict
 
 Returns = NDArray[np.float64]
 Draw = Callable[[Generator, int], tuple[Returns, Returns]]
@@ -145,7 +145,7 @@ LIMITS = (
 class Outcome:
     """What the gate said, after how many pairs, and whether ten episodes would have promoted."""
 
-    word: Word
+    word: Verdict
     pairs: int
     few_promote: bool
 
@@ -168,7 +168,7 @@ def compared(draw: Draw, rng: Generator, seed: int) -> Comparison:
         challenger, champion = draw(rng, stop - start)
         return Episodes(seeds, challenger, lengths), Episodes(seeds, champion, lengths)
 
-    return comparison.compare(Gate(), play, seed=seed)
+    return gate.compare_agents(Gate(), play, seed=seed)
 
 
 def simulate(name: str, number: int) -> Outcome:

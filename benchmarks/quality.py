@@ -36,24 +36,27 @@ def train(seed: int, timesteps: int) -> Kept:
     from stable_baselines3.common.callbacks import EvalCallback
     from stable_baselines3.common.env_util import make_vec_env
 
-    from mlflow_sb3 import environment, evaluation, presets, training
-    from mlflow_sb3.native import NativePolicy
+    from mlflow_sb3.algorithms import zoo_presets
+    from mlflow_sb3.envs import env_spec, rollout
+    from mlflow_sb3.envs.seeds import episode_seeds
+    from mlflow_sb3.flavor.sb3_policy import SB3Policy
+    from mlflow_sb3.training import loop
 
     torch.set_num_threads(1)
-    description = environment.describe(environment.make("CartPole-v1").spec)
-    hyperparams = presets.find("dqn", "CartPole-v1").hyperparams
+    description = env_spec.spec_to_json(env_spec.make_env("CartPole-v1").spec)
+    hyperparams = zoo_presets.find_preset("dqn", "CartPole-v1").hyperparams
     with TemporaryDirectory() as folder:
         eval_env = make_vec_env("CartPole-v1", seed=seed)
         watcher = EvalCallback(eval_env, eval_freq=2500, n_eval_episodes=10, best_model_save_path=folder, verbose=0, warn=False)
-        trained = training.train(description, "dqn", timesteps=timesteps, seed=seed, hyperparams=hyperparams, callbacks=[watcher])
+        trained = loop.train(description, "dqn", timesteps=timesteps, seed=seed, hyperparams=hyperparams, callbacks=[watcher])
         first_best = Path(folder, "best_model.zip").read_bytes()
     last = max(trained.candidates, key=lambda candidate: candidate.step)
 
     def play(agent: bytes) -> str:
         model = DQN.load(io.BytesIO(agent))
-        policy = NativePolicy.of(model, model.observation_space, model.action_space)
-        seeds = environment.seeds(0, "evaluation", 100)
-        return str(evaluation.summarize(evaluation.play(policy, partial(environment.remake, description), seeds)))
+        policy = SB3Policy.of(model, model.observation_space, model.action_space)
+        seeds = episode_seeds(0, "evaluation", 100)
+        return str(rollout.summarize_returns(rollout.play_episodes(policy, partial(env_spec.make_from_spec, description), seeds)))
 
     return Kept(seed, play(trained.kept.agent), play(first_best), play(last.agent))
 

@@ -21,8 +21,8 @@ import sqlalchemy as sa
 from mlflow import MlflowClient
 
 from benchmarks import report
-from server import postgres, process
-from server.postgres import Postgres
+from deploy.server import postgres, process
+from deploy.server.postgres import Postgres
 
 NAME = "cartpole-v1-dqn"
 _REQUEST = re.compile(r'"[A-Z]+ /\S* HTTP/1\.1" \d+')

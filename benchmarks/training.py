@@ -12,14 +12,16 @@ import click
 import mlflow
 
 from benchmarks import report
-from mlflow_sb3 import environment, presets, training
-from mlflow_sb3.shelf import Shelf
-from mlflow_sb3.tracker import Tracker
-from mlflow_sb3.tracking import MetricWriter
-from mlflow_sb3.uploads import SNAPSHOTS
+from mlflow_sb3.algorithms import zoo_presets
+from mlflow_sb3.envs import env_spec
+from mlflow_sb3.tracking.metric_writer import MetricWriter
+from mlflow_sb3.tracking.run_logger import RunLogger
+from mlflow_sb3.tracking.snapshot_uploader import SNAPSHOT_DIR
+from mlflow_sb3.training import loop
+from mlflow_sb3.training.snapshot_writer import SnapshotWriter
 
 
-class Timed(Tracker):
+class Timed(RunLogger):
     """Knows how much CPU time the delivering thread took."""
 
     cpu = 0.0
@@ -34,12 +36,12 @@ def survive(timesteps: int) -> list[str]:
     with tempfile.TemporaryDirectory() as folder:
         mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
         mlflow.set_experiment(experiment_id=mlflow.create_experiment("training", artifact_location=f"{folder}/artifacts"))
-        hyperparams = presets.find("dqn", "CartPole-v1").hyperparams
+        hyperparams = zoo_presets.find_preset("dqn", "CartPole-v1").hyperparams
         with mlflow.start_run() as run, Timed(run.info.run_id, Path(folder, "run")) as tracker:
-            shelf = Shelf(Path(folder, "run", SNAPSHOTS), more=tracker.state, on_published=tracker.snapshot)
+            shelf = SnapshotWriter(Path(folder, "run", SNAPSHOT_DIR), more=tracker.state, on_published=tracker.snapshot)
             start = time.perf_counter()
-            training.train(
-                environment.compose("CartPole-v1"),
+            loop.train(
+                env_spec.compose_spec("CartPole-v1"),
                 "dqn",
                 timesteps=timesteps,
                 hyperparams=hyperparams,

@@ -15,7 +15,7 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils import RecordConstructorArgs
 from numpy.typing import NDArray
 
-from mlflow_sb3.spaces import start
+from mlflow_sb3.envs.spaces import space_start
 
 Env = gymnasium.Env[Any, Any]
 Order = Literal["first", "last"]
@@ -180,7 +180,7 @@ def zero_start(space: Space[Any]) -> Space[Any]:
 def _starts_elsewhere(space: Space[Any]) -> bool:
     if isinstance(space, spaces.Dict):
         return any(map(_starts_elsewhere, space.spaces.values()))
-    return start(space) is not None
+    return space_start(space) is not None
 
 
 def shift(value: Any, space: Space[Any], by: Callable[[Any, Any], Any]) -> Any:

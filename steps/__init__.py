@@ -3,9 +3,9 @@
 import atexit
 import gc
 
-from mlflow_sb3 import ancestry
+from mlflow_sb3.runs import parent_process
 
-__all__ = ["ancestry"]
+__all__ = ["parent_process"]
 
 # What a step imports is a million objects that stay until it ends. By Python's default of 700, looking for garbage among them takes
 # a quarter of the time of the imports, and the interpreter's last look a second.

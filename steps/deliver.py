@@ -15,19 +15,21 @@ import click
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 def deliver(folder: Path) -> None:
     """Deliver the journal in FOLDER to the tracking server that its run belongs to."""
-    from mlflow_sb3 import delivery, resumption, tracker
+    from mlflow_sb3.client import retry
+    from mlflow_sb3.tracking import run_logger
+    from mlflow_sb3.training import resume
 
     try:
-        run_id, finished = tracker.deliver(folder)
+        run_id, finished = run_logger.deliver_journal(folder)
     except FileNotFoundError as error:
         raise click.ClickException(f"{folder} holds no journal; give the folder that the training named.") from error
-    except tracker.RefusedError as error:
+    except run_logger.RefusedError as error:
         raise click.ClickException(" ".join(str(error).split())) from error
-    except delivery.AWAY as error:
+    except retry.CONNECTION_ERRORS as error:
         raise click.ClickException(f"not everything could be delivered: {' '.join(str(error).split())} Call again.") from error
     click.echo(
         f"Run {run_id} has everything"
-        + ("." if finished else f"; to go on with it: {resumption.command(run_id, folder.absolute().parent)}")
+        + ("." if finished else f"; to go on with it: {resume.resume_command(run_id, folder.absolute().parent)}")
     )
 
 

@@ -26,21 +26,27 @@ from steps.step import Step, VersionNumber, public_key_option
 @click.option("--video", default=False, show_default=True, type=bool, help="Film the first episode.")
 def evaluate(model_name: str, alias: str, number: int | None, episodes: int, seed: int, public_key: str, video: bool) -> None:
     """Play EPISODES fresh episodes with an agent and log their returns."""
-    from mlflow_sb3 import contender, environment, evaluation, pictures, registry, rights
+    from mlflow_sb3.client import permissions
+    from mlflow_sb3.envs import rollout
+    from mlflow_sb3.envs.seeds import episode_seeds
+    from mlflow_sb3.flavor import registered_agent
+    from mlflow_sb3.registry import versions
+    from mlflow_sb3.reports import plots
+    from mlflow_sb3.reports.video import record_episode
 
-    version = registry.find(model_name, alias=alias, number=number)
-    agent = contender.load(version, public_key=public_key or None)
-    seeds = environment.seeds(seed, "evaluation", episodes)
+    version = versions.find_version(model_name, alias=alias, number=number)
+    agent = registered_agent.load_agent(version, public_key=public_key or None)
+    seeds = episode_seeds(seed, "evaluation", episodes)
     with tqdm(total=episodes, desc="evaluating", unit="episode", mininterval=1) as bar:
         played = agent.play(seeds, on_episode=bar.update)
-    summary = evaluation.summarize(played)
+    summary = rollout.summarize_returns(played)
     mlflow.set_tag("mlflow_sb3.version", str(version))
-    rights.log_metrics(summary.metrics("evaluation/"), version.model_id)
+    permissions.log_metrics(summary.metrics("evaluation/"), version.model_id)
     mlflow.log_table(played.table(), "evaluation/episodes.json")
-    mlflow.log_figure(pictures.histogram(played, f"{version}: {episodes} episodes"), "evaluation/returns.png")
+    mlflow.log_figure(plots.plot_returns(played, f"{version}: {episodes} episodes"), "evaluation/returns.png")
     if video:
         with TemporaryDirectory() as folder:
-            film = pictures.record(agent.policy, agent.environment, seeds[0], Path(folder))
+            film = record_episode(agent.policy, agent.environment, seeds[0], Path(folder))
             mlflow.log_artifact(str(film), "evaluation")
     click.echo(f"Episode returns: {played.returns.tolist()}")
     click.echo(f"Mean reward: {summary}")

@@ -28,14 +28,15 @@ from steps.step import Step, inference_option, signing_key_option
 @signing_key_option
 def log_model(run_id: str, model_name: str, inference: Any, image_input: Any, signing_key: str) -> None:
     """Log the agent of a training run as a model that acts without PyTorch, and register it as the challenger."""
-    from mlflow_sb3 import names, registry, training_run
+    from mlflow_sb3.registry import names, signing
+    from mlflow_sb3.training import training_run
 
     if model_name:
-        names.check_name(model_name)
+        names.check_model_name(model_name)
     key = signing_key or None
-    registry.check_keys(key)
+    signing.check_keys(key)
     trained = training_run.load(run_id)
-    name = model_name or names.model_name(trained.env_id, trained.algo)
+    name = model_name or names.default_model_name(trained.env_id, trained.algo)
     version = trained.log_model(name, alias=names.CHALLENGER, inference=inference, image_input=image_input, signing_key=key)
     mlflow.set_tag("mlflow_sb3.version", str(version))
     click.echo(f"Registered {version} as the challenger, digest {version.digest}, {'signed' if key else 'not signed'}")

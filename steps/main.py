@@ -18,10 +18,14 @@ import mlflow
 from mlflow.entities import Run
 from mlflow.exceptions import ExecutionException
 
-from mlflow_sb3 import delivery, interruption, lease, names, preflight, registry, resumption, settings, story
-from mlflow_sb3.interruption import Interrupted
-from mlflow_sb3.lease import Lease, TakenError
-from mlflow_sb3.story import Story
+from mlflow_sb3.client import preflight, retry
+from mlflow_sb3.inference import agent_files
+from mlflow_sb3.registry import names, signing, versions
+from mlflow_sb3.runs import lease, previous_attempt, signals
+from mlflow_sb3.runs.lease import Lease, TakenError
+from mlflow_sb3.runs.previous_attempt import PreviousAttempt
+from mlflow_sb3.runs.signals import Interrupted
+from mlflow_sb3.training import resume
 from steps.step import (
     Maybe,
     Step,
@@ -57,10 +61,10 @@ def main(run_id: str, /, model_name: str, signing_key: str, public_key: str, exc
 
     Where there is no champion yet, the agent plays that did not become it.
     """
-    name = model_name or names.model_name(given["env"], given["algo"])
-    names.check_name(name)
-    registry.check_keys(signing_key or None, public_key or None)
-    settings.check_unpickling_allowed("log_model, which reads the agent that train wrote")
+    name = model_name or names.default_model_name(given["env"], given["algo"])
+    names.check_model_name(name)
+    signing.check_keys(signing_key or None, public_key or None)
+    agent_files.check_unpickling_allowed("log_model, which reads the agent that train wrote")
     preflight.check_artifacts(run_id)
     preflight.check_registry(name, "MANAGE")
     try:
@@ -90,7 +94,7 @@ def _work(
     **recipe: Any,
 ) -> None:
     """Call the steps one after the other."""
-    steps = _Steps(story.begin(run_id, fresh=fresh, exclusive=held is not None), run_id, state_folder, held)
+    steps = _Steps(previous_attempt.find_previous_attempt(run_id, fresh=fresh, exclusive=held is not None), run_id, state_folder, held)
     trained = steps.train({key: _text(value) for key, value in recipe.items()})
     logged = steps.run("log_model", {"run_id": trained.info.run_id, "model_name": name, "inference": inference, "signing_key": signing_key})
     version = logged.data.tags["mlflow_sb3.version"]
@@ -99,14 +103,14 @@ def _work(
     gate = {"episodes": gate_episodes, "min_return": _text(min_return), "approval": approval, "fail_on_reject": _text(fail_on_reject)}
     promoted = steps.run("promote", {"model_name": name, "version": number, "public_key": public_key} | gate)
     mlflow.set_tag("mlflow_sb3.verdict", promoted.data.tags["mlflow_sb3.verdict"])
-    played = {} if registry.champion(name, "champion") else {"version": number}
+    played = {} if versions.find_champion(name, "champion") else {"version": number}
     steps.run("evaluate", {"model_name": name, "episodes": episodes, "public_key": public_key} | played)
 
 
 class _Steps:
     """Entry points of this project as children of the active run, in this environment; what an earlier call finished is not done again."""
 
-    def __init__(self, earlier: Story, run_id: str, state_folder: str, held: Lease | None) -> None:
+    def __init__(self, earlier: PreviousAttempt, run_id: str, state_folder: str, held: Lease | None) -> None:
         self._earlier = earlier
         self._run_id = run_id
         self._state_folder = state_folder
@@ -119,11 +123,11 @@ class _Steps:
         where = {"state_folder": self._state_folder}
         done = self._earlier.finished("train", recipe)
         for begun in [] if done else self._earlier.unfinished("train", recipe):
-            settled = resumption.settled(begun, self._state_folder)
+            settled = resume.flush_journal(begun, self._state_folder)
             if settled.info.status == "FINISHED":
                 done = settled
                 break
-            if resumption.has_snapshot(settled, self._state_folder):
+            if resume.has_snapshot(settled, self._state_folder):
                 why = f": resumes run {begun.info.run_id}, which left a snapshot"
                 return self._call("train", recipe | where | {"resume": begun.info.run_id}, why)
         return self._call("train", recipe | where) if done is None else _reused("train", done)
@@ -138,14 +142,14 @@ class _Steps:
             self._held.check()
         click.echo(f"== {entry_point}{why}")
         try:
-            with interruption.foremost():
+            with signals.prefer_interrupt():
                 submitted = mlflow.run(  # type: ignore[no-untyped-call]
                     str(PROJECT), entry_point, parameters=parameters, env_manager="local", run_name=entry_point
                 )
         except Interrupted:  # MLflow has handed it on to the step, and waited for it
             click.echo("Run main again with the same parameters to go on where it stopped.", err=True)
-            with suppress(*delivery.AWAY):
-                story.call_killed(self._run_id)
+            with suppress(*retry.CONNECTION_ERRORS):
+                previous_attempt.mark_killed(self._run_id)
             raise
         except ExecutionException as error:
             raise click.ClickException(f"{entry_point} failed: {error.message}; its line above says why.") from error

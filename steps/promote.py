@@ -15,8 +15,8 @@ import mlflow
 from steps.step import Maybe, Step, VersionNumber, approval_option, fail_on_reject_option, public_key_option
 
 if TYPE_CHECKING:
-    from mlflow_sb3.promotion import Terms
-    from mlflow_sb3.registry import Version
+    from mlflow_sb3.promotion.promote import PromotionOptions
+    from mlflow_sb3.registry.model_version import Version
 
 
 @click.command(cls=Step)
@@ -39,35 +39,37 @@ if TYPE_CHECKING:
 @public_key_option
 def promote(model_name: str, number: int | None, alias: str, replay: str, fail_on_reject: bool, **asked: Any) -> None:
     """Play challenger and champion on the same seeds; the alias moves to the challenger if it is surely better."""
-    from mlflow_sb3 import names, promotion, registry
+    from mlflow_sb3.promotion.promote import promote_version
+    from mlflow_sb3.registry import names, signing, versions
 
-    registry.check_keys(None, asked["public_key"] or None)
+    signing.check_keys(None, asked["public_key"] or None)
     if replay:
         return _replay(replay, asked["public_key"] or None)
-    names.check_crown(alias)
+    names.check_champion_alias(alias)
     if (asked["rule"] == "force") != bool(asked["reason"].strip()):
         raise click.UsageError("--rule force and --reason go together: say why the version is promoted without playing.")
     challengers = _challengers(model_name, number, alias, asked)
     terms = _terms(alias, asked, len(challengers))
     if len(challengers) == 1:
-        _echo(promotion.promote(challengers[0], terms, progress=True))
+        _echo(promote_version(challengers[0], terms, progress=True))
     else:
         _one_by_one(challengers, terms)
-    reigning = registry.champion(model_name, alias)
+    reigning = versions.find_champion(model_name, alias)
     if fail_on_reject and (reigning is None or reigning.number not in [challenger.number for challenger in challengers]):
         raise click.ClickException(f"{' and '.join(map(str, challengers))} did not become the {alias} of {model_name}.")
     return None
 
 
-def _one_by_one(challengers: list[Version], terms: Terms) -> None:
+def _one_by_one(challengers: list[Version], terms: PromotionOptions) -> None:
     """Each in a run of its own; one that cannot be decided keeps no other from its games."""
-    from mlflow_sb3 import heartbeat, promotion
+    from mlflow_sb3.promotion.promote import promote_version
+    from mlflow_sb3.runs import heartbeat
 
     words, failures = [], []
     for challenger in challengers:
         try:
-            with mlflow.start_run(run_name=str(challenger), nested=True) as run, heartbeat.beating(run.info.run_id):
-                words.append(_echo(promotion.promote(challenger, terms, progress=True)))
+            with mlflow.start_run(run_name=str(challenger), nested=True) as run, heartbeat.heartbeat(run.info.run_id):
+                words.append(_echo(promote_version(challenger, terms, progress=True)))
         except Exception as error:  # noqa: BLE001 the same as of a step, raised when all have played
             failures.append(f"{challenger} could not be decided: {error}")
     mlflow.set_tag("mlflow_sb3.verdict", next((word for word in ("promote", "inconclusive", "tie", "reject") if word in words), "error"))
@@ -81,13 +83,14 @@ def _echo(found: dict[str, Any]) -> str:
 
 
 def _challengers(model_name: str, number: int | None, alias: str, asked: dict[str, Any]) -> list[Version]:
-    from mlflow_sb3 import names, registry
+    from mlflow_sb3.promotion.challengers import best_challengers
+    from mlflow_sb3.registry import names, versions
 
     if asked["candidates"] == "challenger":
-        return [registry.find(model_name, alias=names.CHALLENGER, number=number)]
+        return [versions.find_version(model_name, alias=names.CHALLENGER, number=number)]
     if number is not None or asked["rule"] == "force":
         raise click.UsageError("--candidates best finds the versions itself and lets them play; leave --version and --rule force out.")
-    return registry.best(model_name, alias, _experiment_id(asked["experiment"]), asked["top"])
+    return best_challengers(model_name, alias, _experiment_id(asked["experiment"]), asked["top"])
 
 
 def _experiment_id(name: str) -> str:
@@ -100,21 +103,21 @@ def _experiment_id(name: str) -> str:
     return str(found.experiment_id)
 
 
-def _terms(alias: str, asked: dict[str, Any], challengers: int) -> Terms:
+def _terms(alias: str, asked: dict[str, Any], challengers: int) -> PromotionOptions:
     """What the options ask for; several challengers share the chance of an error."""
-    from mlflow_sb3.comparison import Gate
-    from mlflow_sb3.promotion import Terms
+    from mlflow_sb3.promotion.gate import Gate
+    from mlflow_sb3.promotion.promote import PromotionOptions
 
     try:
         gate = Gate(asked["episodes"], asked["alpha"] / challengers, asked["min_improvement"], asked["min_return"])
     except ValueError as error:
         raise click.UsageError(f"{error}") from error
     force = asked["reason"] if asked["rule"] == "force" else None
-    return Terms(alias, gate, asked["environment"] or None, force, asked["approval"] == "required", asked["public_key"] or None)
+    return PromotionOptions(alias, gate, asked["environment"] or None, force, asked["approval"] == "required", asked["public_key"] or None)
 
 
 def _replay(run_id: str, public_key: str | None) -> None:
-    from mlflow_sb3 import replay
+    from mlflow_sb3.promotion import replay
 
     if differences := replay.replay(run_id, public_key=public_key, progress=True):
         raise click.ClickException(f"the replay of run {run_id} differs: {'; '.join(differences)}.")

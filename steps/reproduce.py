@@ -16,12 +16,13 @@ from steps.step import Step
 @click.option("--run-id", required=True, help="Run of the entry point train.")
 def reproduce(run_id: str) -> None:
     """Train again with the resolved parameters of a run, and say whether the weights are identical, or what differs."""
-    from mlflow_sb3 import provenance, reproduction
+    from mlflow_sb3.training import provenance
+    from mlflow_sb3.training.reproduce import checked_out, compare, train
 
-    run, record = provenance.load(run_id)
-    with reproduction.checked_out(record["facts"]["commit"]) as project:
-        again = reproduction.train(project, record["recipe"])
-    same, differences = reproduction.compare(run, record, again)
+    run, record = provenance.load_training_record(run_id)
+    with checked_out(record["facts"]["commit"]) as project:
+        again = train(project, record["recipe"])
+    same, differences = compare(run, record, again)
     verdict = "identical" if same else "different"
     mlflow.set_tags({"mlflow_sb3.reproduction": verdict, "mlflow_sb3.reproduced": run_id})
     mlflow.log_dict({"run": run_id, "again": again, "verdict": verdict, "differences": differences}, "differences.json")

@@ -18,12 +18,12 @@ from steps.step import Step, public_key_option
 @public_key_option
 def rollback(model_name: str, alias: str, reason: str, public_key: str) -> None:
     """Make the version champion again that was it before; called twice, it goes back two."""
-    from mlflow_sb3 import names, registry
-    from mlflow_sb3.rollback import roll_back
+    from mlflow_sb3.promotion.rollback import roll_back
+    from mlflow_sb3.registry import names, signing, versions
 
-    registry.check_keys(None, public_key or None)
-    names.check_crown(alias)
-    registry.check_exists(model_name)
+    signing.check_keys(None, public_key or None)
+    names.check_champion_alias(alias)
+    versions.check_model_exists(model_name)
     found = roll_back(model_name, alias, why=reason, public_key=public_key or None)
     click.echo(f"rollback: {found['reason']}")
 

@@ -19,11 +19,12 @@ from mlflow import MlflowClient
 from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES, MLFLOW_HTTP_REQUEST_TIMEOUT
 from mlflow.exceptions import MlflowException
 
-from mlflow_sb3 import ancestry, delivery, heartbeat, interruption, preflight, rights, server, settings
-from mlflow_sb3.interruption import Interrupted
+from mlflow_sb3.client import connection, env_vars, permissions, preflight, retry
+from mlflow_sb3.runs import heartbeat, parent_process, signals
+from mlflow_sb3.runs.signals import Interrupted
 
 ALGORITHMS = "a2c, ars, crossq, ddpg, dqn, ppo, ppo_lstm, ppo_mask, qrdqn, sac, td3, tqc or trpo."
-_HASTY = {MLFLOW_HTTP_REQUEST_MAX_RETRIES.name: "0", MLFLOW_HTTP_REQUEST_TIMEOUT.name: str(server.ANSWER)}
+_HASTY = {MLFLOW_HTTP_REQUEST_MAX_RETRIES.name: "0", MLFLOW_HTTP_REQUEST_TIMEOUT.name: str(connection.ANSWER_TIMEOUT)}
 """Settings for who says how a run ended, perhaps to a server that is the reason, and for who is to stop."""
 _PATIENCE = 5.0
 """Seconds that an artifact store has for where an error comes from."""
@@ -70,18 +71,18 @@ class Step(click.Command):
 
 @contextmanager
 def _run() -> Iterator[str]:
-    parents = ancestry.FIRST if "MLFLOW_RUN_ID" in os.environ else None
+    parents = parent_process.FIRST if "MLFLOW_RUN_ID" in os.environ else None
     try:
-        server.check()
+        connection.check_connection()
         with (
             ExitStack() as hurry,
-            interruption.immediate(before=lambda: hurry.enter_context(settings.during(_HASTY))),
+            signals.raise_on_signal(before=lambda: hurry.enter_context(env_vars.temporary_env(_HASTY))),
             mlflow.start_run() as run,
             _recorded_end(run.info.run_id),
-            heartbeat.beating(run.info.run_id, parents=parents),
+            heartbeat.heartbeat(run.info.run_id, parents=parents),
         ):
-            server.hide_credentials(run.info.run_id)
-            heartbeat.bury(run.info.experiment_id)
+            connection.hide_credentials(run.info.run_id)
+            heartbeat.fail_stale_runs(run.info.experiment_id)
             yield run.info.run_id
     except click.ClickException:
         raise
@@ -93,15 +94,15 @@ def _run() -> Iterator[str]:
 def _recorded_end(run_id: str) -> Iterator[None]:
     """Say in the run how it ended."""
     try:
-        with interruption.foremost():
+        with signals.prefer_interrupt():
             yield
             _end_well(run_id)
     except Interrupted as interrupted:
-        _end(run_id, "KILLED", interruption.TAG, interrupted.signal)
+        _end(run_id, "KILLED", signals.INTERRUPTED_TAG, interrupted.signal)
         raise
     except Exception as error:
         _end(run_id, "FAILED", "error", _line(error))
-        if not isinstance(error, preflight.UnwritableError):
+        if not isinstance(error, preflight.ArtifactStoreError):
             _keep(run_id, traceback.format_exc())
         raise
 
@@ -110,12 +111,12 @@ def _end_well(run_id: str) -> None:
     """Say that the step is done, for a minute if need be: MLflow does not call again when an answer breaks off in the middle."""
     try:
         mlflow.end_run()
-    except delivery.AWAY as error:
+    except retry.CONNECTION_ERRORS as error:
         if isinstance(error, MlflowException) and error.error_code != "INTERNAL_ERROR":  # the server has answered
             raise
         deadline = time.monotonic() + _INSISTENCE
-        with settings.during(delivery.SHORT):
-            while not delivery.attempt(lambda: MlflowClient().set_terminated(run_id)):
+        with env_vars.temporary_env(retry.SHORT_RETRIES):
+            while not retry.attempt(lambda: MlflowClient().set_terminated(run_id)):
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(_PAUSE)
@@ -124,13 +125,13 @@ def _end_well(run_id: str) -> None:
 def _end(run_id: str, status: str, tag: str, why: str) -> None:
     """End the run, which stays FINISHED when it was; a server that went away is not to hide why."""
     client = MlflowClient()
-    with settings.during(_HASTY):
-        with suppress(*delivery.AWAY):
+    with env_vars.temporary_env(_HASTY):
+        with suppress(*retry.CONNECTION_ERRORS):
             if client.get_run(run_id).info.status == "FINISHED":
                 status = "FINISHED"
             else:
                 client.set_tag(run_id, tag, why)
-        with suppress(*delivery.AWAY):
+        with suppress(*retry.CONNECTION_ERRORS):
             if mlflow.active_run() is None:  # it came while MLflow was saying that the step is done
                 client.set_terminated(run_id, status)
             else:
@@ -144,7 +145,7 @@ def _keep(run_id: str, trace: str) -> None:
         with suppress(Exception):
             MlflowClient().log_text(run_id, trace, "error.txt")
 
-    with settings.during(_HASTY):
+    with env_vars.temporary_env(_HASTY):
         logging = threading.Thread(target=log, name="error", daemon=True)
         logging.start()
         logging.join(_PATIENCE)
@@ -159,7 +160,7 @@ def _leave_uploads() -> None:
 
 def _line(error: Exception) -> str:
     """The message in one line; the kind stands before it where no message was written for a user."""
-    if denied := rights.explain(error):
+    if denied := permissions.explain_denial(error):
         message = denied
     elif isinstance(error, click.ClickException):
         message = error.format_message()

@@ -16,11 +16,11 @@ import click
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from mlflow_sb3.interruption import Interrupted
+from mlflow_sb3.runs.signals import Interrupted
 from steps.step import Maybe, Step, delivery_option, recipe_options, state_option
 
 if TYPE_CHECKING:
-    from mlflow_sb3.recipe import Recipe
+    from mlflow_sb3.training.config import TrainingConfig
 
 _RECIPE = ("env", "algo", "timesteps", "seed", "hyperparams", "preset", "env_kwargs", "wrappers", "from_model", "torch_threads")
 
@@ -37,29 +37,32 @@ def train(
     context: click.Context, /, resume: str, snapshot_every: int | None, state_folder: str, delivery_timeout: float, **options: Any
 ) -> None:
     """Train an agent with Stable-Baselines3 and keep the best that training passed."""
-    from mlflow_sb3 import ancestor, interruption, provenance, recipe, resumption, state, tracker, training, training_run, uploads
-    from mlflow_sb3.recipe import Recipe
-    from mlflow_sb3.shelf import Shelf
-    from mlflow_sb3.tracking import MetricWriter
+    from mlflow_sb3.runs import signals, state_dir
+    from mlflow_sb3.tracking import run_logger, snapshot_uploader
+    from mlflow_sb3.tracking.metric_writer import MetricWriter
+    from mlflow_sb3.training import config, finetune, loop, provenance, training_run
+    from mlflow_sb3.training.config import TrainingConfig
+    from mlflow_sb3.training.resume import RESUMED_FROM_TAG, delete_snapshots, find_snapshot
+    from mlflow_sb3.training.snapshot_writer import SnapshotWriter
 
     run_id, origin, before = context.obj, None, None
     with ExitStack() as stack:
         if resume:
-            MlflowClient().set_tag(run_id, resumption.ORIGIN, resume)  # first of all: whoever resumes this run finds the origin by it
-            origin = stack.enter_context(resumption.found(resume, state_folder))
-            asked, followed = origin.header.context["asked"], Recipe(**origin.header.context["recipe"])
+            MlflowClient().set_tag(run_id, RESUMED_FROM_TAG, resume)  # first of all: whoever resumes this run finds the origin by it
+            origin = stack.enter_context(find_snapshot(resume, state_folder))
+            asked, followed = origin.header.context["asked"], TrainingConfig(**origin.header.context["recipe"])
             _check_same(context, asked, followed.options())
         else:
-            asked, (followed, before) = _asked(context), recipe.resolve(**options)
+            asked, (followed, before) = _asked(context), config.resolve_config(**options)
         _check(run_id, followed)
-        folder, facts = state.of_run(run_id, state_folder), provenance.facts(followed.torch_threads)
+        folder, facts = state_dir.run_dir(run_id, state_folder), provenance.collect_facts(followed.torch_threads)
         stack.enter_context(_telling_how_to_go_on(run_id, folder))
-        stop = stack.enter_context(interruption.deferred())
+        stop = stack.enter_context(signals.defer_signals())
         if followed.from_model_id:
-            ancestor.log_lineage(run_id, followed.from_model_id)
-        with tracker.Tracker(run_id, folder, patience=delivery_timeout) as told:
+            finetune.log_lineage(run_id, followed.from_model_id)
+        with run_logger.RunLogger(run_id, folder, patience=delivery_timeout) as told:
             told.params(followed.params())
-            trained = training.train(
+            trained = loop.train(
                 followed.description,
                 followed.algo,
                 timesteps=followed.timesteps,
@@ -67,8 +70,8 @@ def train(
                 hyperparams=followed.hyperparams,
                 ancestor=before.model if before else None,
                 writers=[MetricWriter(told)],
-                shelf=Shelf(
-                    folder / uploads.SNAPSHOTS,
+                shelf=SnapshotWriter(
+                    folder / snapshot_uploader.SNAPSHOT_DIR,
                     every=snapshot_every,
                     context={"asked": asked, "recipe": followed.to_json(), "facts": facts},
                     more=told.state,
@@ -81,41 +84,44 @@ def train(
             )
             training_run.log(trained, followed, facts, told)
         if resume:
-            resumption.forget(resume, state_folder)  # before a signal is obeyed again: the run has finished
+            delete_snapshots(resume, state_folder)  # before a signal is obeyed again: the run has finished
     click.echo(
         f"Kept the agent of step {trained.kept.step} of {len(trained.candidates)} candidates: mean return "
         f"{trained.kept.score:.2f} over {len(trained.kept.returns)} fresh episodes"
     )
 
 
-def _check(run_id: str, followed: Recipe) -> None:
+def _check(run_id: str, followed: TrainingConfig) -> None:
     """Refuse before hours of training what would fail after them.
 
     A ``train`` that nobody called does not know what name the agent is to be registered by: that it cannot be the default one is
     worth a warning.
     """
-    from mlflow_sb3 import names, preflight, rights, story
+    from mlflow_sb3.client import permissions, preflight
+    from mlflow_sb3.registry import names
+    from mlflow_sb3.runs import previous_attempt
 
     preflight.check_artifacts(run_id)
-    if story.PARENT in MlflowClient().get_run(run_id).data.tags:
+    if previous_attempt.PARENT in MlflowClient().get_run(run_id).data.tags:
         return
     try:
-        preflight.check_registry(names.model_name(followed.env, followed.algo), "EDIT", make=False)
+        preflight.check_registry(names.default_model_name(followed.env, followed.algo), "EDIT", make=False)
     except MlflowException as error:
-        if error.error_code != rights.DENIED:
+        if error.error_code != permissions.PERMISSION_DENIED_CODE:
             raise
         click.echo(f"Warning: {error} Or give log_model another model_name.", err=True)
 
 
 @contextmanager
 def _telling_how_to_go_on(run_id: str, folder: Path) -> Iterator[None]:
-    from mlflow_sb3 import resumption, uploads
+    from mlflow_sb3.tracking import snapshot_uploader
+    from mlflow_sb3.training.resume import resume_command
 
     try:
         yield
     except Interrupted:
-        if any((folder / uploads.SNAPSHOTS).glob("*.snapshot")):
-            click.echo(f"Go on with it: {resumption.command(run_id, folder.parent)}", err=True)
+        if any((folder / snapshot_uploader.SNAPSHOT_DIR).glob("*.snapshot")):
+            click.echo(f"Go on with it: {resume_command(run_id, folder.parent)}", err=True)
         raise
 
 

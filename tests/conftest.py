@@ -20,8 +20,9 @@ from mlflow.tracking import fluent
 from stable_baselines3 import PPO
 from torch.onnx._internal.exporter._registration import ONNXRegistry
 
-from mlflow_sb3 import environment, registry
-from server.trial import Trial
+from deploy.server.trial import Trial
+from mlflow_sb3.envs import env_spec
+from mlflow_sb3.registry import model_version, versions
 from tests import team
 
 LEVELS = (0, 1, 5, 5, 7)
@@ -104,16 +105,16 @@ def levels_store(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.fixture
-def levels(store: str, levels_store: Path, tmp_path: Path) -> Iterator[list[registry.Version]]:
+def levels(store: str, levels_store: Path, tmp_path: Path) -> Iterator[list[model_version.Version]]:
     """The versions of `levels` in a store of this test, inside a run; their files are shared by all tests and not to be changed."""
     shutil.copy(levels_store, tmp_path / "levels.db")
     mlflow.set_tracking_uri(store.replace("mlflow.db", "levels.db"))
     mlflow.set_experiment("levels")
     with mlflow.start_run():
-        yield [registry.find("levels", number=1 + place) for place in range(len(LEVELS))]
+        yield [versions.find_version("levels", number=1 + place) for place in range(len(LEVELS))]
 
 
-def leveled(level: int, name: str = "levels", **kwargs: Any) -> registry.Version:
+def leveled(level: int, name: str = "levels", **kwargs: Any) -> model_version.Version:
     """Register an agent that always takes one action."""
     import mlflow_sb3
 
@@ -124,13 +125,13 @@ def leveled(level: int, name: str = "levels", **kwargs: Any) -> registry.Version
         weight[:] = bias[:] = 0.0
         bias[level] = 1.0
     info = mlflow_sb3.log_model(model, name=name, registered_model_name=name)
-    return registry.find(name, number=int(str(info.registered_model_version)))
+    return versions.find_version(name, number=int(str(info.registered_model_version)))
 
 
 @pytest.fixture(scope="session")
 def cartpole() -> str:
     """CartPole-v1 as EnvSpec JSON."""
-    return environment.describe(gymnasium.spec("CartPole-v1"))
+    return env_spec.spec_to_json(gymnasium.spec("CartPole-v1"))
 
 
 @pytest.fixture(scope="session")
@@ -152,22 +153,22 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def registered(store: str, ppo: PPO) -> registry.Version:  # noqa: ARG001 a store to register in
+def registered(store: str, ppo: PPO) -> model_version.Version:  # noqa: ARG001 a store to register in
     """Version 1 of the registered model `agent`."""
     import mlflow_sb3
 
     mlflow_sb3.log_model(ppo, name="agent", registered_model_name="agent")
-    return registry.find("agent", number=1)
+    return versions.find_version("agent", number=1)
 
 
 @pytest.fixture
-def signed(store: str, ppo: PPO, keys: Keys) -> registry.Version:  # noqa: ARG001 a store to register in
+def signed(store: str, ppo: PPO, keys: Keys) -> model_version.Version:  # noqa: ARG001 a store to register in
     """Version 1 of the registered model `agent`, the champion, signed with `keys`."""
     import mlflow_sb3
 
     mlflow_sb3.log_model(ppo, name="agent", registered_model_name="agent", signing_key=keys.private)
-    registry.set_alias("agent", "champion", 1)
-    return registry.find("agent", number=1)
+    versions.set_alias("agent", "champion", 1)
+    return versions.find_version("agent", number=1)
 
 
 @pytest.fixture(scope="session")

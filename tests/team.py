@@ -13,10 +13,9 @@ from typing import IO
 
 from filelock import FileLock
 
-from server.process import free_port
-from server.trial import Trial
-
-ROOT = Path(__file__).parents[1]
+from deploy.server.process import free_port
+from deploy.server.trial import Trial
+from tests import ROOT
 
 
 @contextmanager
@@ -37,7 +36,7 @@ def shared(parent: Path) -> Iterator[Trial]:
 
 @contextmanager
 def _started(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
-    command = [sys.executable, "-m", "server.trial", "--folder", str(folder), "--port", str(free_port())]
+    command = [sys.executable, "-m", "deploy.server.trial", "--folder", str(folder), "--port", str(free_port())]
     log = folder.parent / "trial.log"
     with log.open("w") as output, subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output) as process:
         try:

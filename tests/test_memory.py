@@ -13,8 +13,10 @@ from mlflow.exceptions import MlflowException
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 import mlflow_sb3
-from mlflow_sb3 import algorithm, environment, evaluation
-from mlflow_sb3.policy import OnnxPolicy
+from mlflow_sb3.algorithms import algorithms
+from mlflow_sb3.envs import env_spec, rollout
+from mlflow_sb3.envs.seeds import episode_seeds
+from mlflow_sb3.inference.onnx_policy import OnnxPolicy
 
 HIDDEN_VELOCITY = ["rl_zoo3.wrappers:MaskVelocityWrapper"]
 SMALL = {"n_steps": 64, "batch_size": 64, "policy_kwargs": {"lstm_hidden_size": 8, "n_lstm_layers": 2}}
@@ -22,8 +24,8 @@ SMALL = {"n_steps": 64, "batch_size": 64, "policy_kwargs": {"lstm_hidden_size": 
 
 @pytest.fixture(scope="module")
 def recurrent(tmp_path_factory: pytest.TempPathFactory) -> tuple[BaseAlgorithm, Path, str]:
-    description = environment.compose("CartPole-v1", wrappers=HIDDEN_VELOCITY)
-    model = algorithm.build("ppo_lstm", description, SMALL, seed=0).learn(256)
+    description = env_spec.compose_spec("CartPole-v1", wrappers=HIDDEN_VELOCITY)
+    model = algorithms.build("ppo_lstm", description, SMALL, seed=0).learn(256)
     folder = tmp_path_factory.mktemp("recurrent") / "model"
     mlflow_sb3.save_model(model, folder, environment=description)
     return model, folder, description
@@ -31,8 +33,8 @@ def recurrent(tmp_path_factory: pytest.TempPathFactory) -> tuple[BaseAlgorithm, 
 
 @pytest.fixture(scope="module")
 def masked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    description = environment.compose("tests.environments:Masked-v0")
-    model = algorithm.build("ppo_mask", description, {"n_steps": 32, "batch_size": 32}, seed=0).learn(32)
+    description = env_spec.compose_spec("tests.environments:Masked-v0")
+    model = algorithms.build("ppo_mask", description, {"n_steps": 32, "batch_size": 32}, seed=0).learn(32)
     folder = tmp_path_factory.mktemp("masked") / "model"
     mlflow_sb3.save_model(model, folder, environment=description)
     return folder, description
@@ -70,9 +72,9 @@ def test_episodes_with_a_memory_are_the_same_for_any_number_of_environments(
     n_envs: int, recurrent: tuple[BaseAlgorithm, Path, str]
 ) -> None:
     model, folder, description = recurrent
-    seeds = environment.seeds(0, "evaluation", 13)
+    seeds = episode_seeds(0, "evaluation", 13)
 
-    played = evaluation.play(OnnxPolicy.load(folder / "agent"), partial(environment.remake, description), seeds, n_envs=n_envs)
+    played = rollout.play_episodes(OnnxPolicy.load(folder / "agent"), partial(env_spec.make_from_spec, description), seeds, n_envs=n_envs)
 
     assert played.returns.tolist() == [alone(model, description, seed) for seed in seeds]
 
@@ -80,7 +82,7 @@ def test_episodes_with_a_memory_are_the_same_for_any_number_of_environments(
 def alone(model: BaseAlgorithm, description: str, seed: int) -> float:
     """The return of one episode in a plain loop with SB3."""
     total, state, start, over = 0.0, None, True, False
-    with environment.remake(description) as env:
+    with env_spec.make_from_spec(description) as env:
         observation, _ = env.reset(seed=seed)
         while not over:
             action, state = model.predict(observation, state, np.array([start]), deterministic=True)
@@ -144,7 +146,7 @@ def test_only_what_is_allowed_is_done(masked: tuple[Path, str]) -> None:
 def test_masked_episodes_are_played_with_the_masks_of_the_environment(masked: tuple[Path, str]) -> None:
     folder, description = masked
 
-    played = evaluation.play(OnnxPolicy.load(folder / "agent"), partial(environment.remake, description), [1, 2, 3])
+    played = rollout.play_episodes(OnnxPolicy.load(folder / "agent"), partial(env_spec.make_from_spec, description), [1, 2, 3])
 
     assert played.lengths.tolist() == [3, 3, 3]
 
@@ -190,8 +192,8 @@ def test_no_observation_for_an_agent_with_a_memory_is_refused(recurrent: tuple[B
     ],
 )
 def test_every_choice_needs_something_that_is_allowed(masks: Any, says: str, tmp_path: Path) -> None:
-    description = environment.compose("tests.environments:Named-v0", kwargs={"observations": "vector", "actions": "MultiDiscrete"})
-    mlflow_sb3.save_model(algorithm.build("ppo_mask", description, {}, seed=0), tmp_path / "model", environment=description)
+    description = env_spec.compose_spec("tests.environments:Named-v0", kwargs={"observations": "vector", "actions": "MultiDiscrete"})
+    mlflow_sb3.save_model(algorithms.build("ppo_mask", description, {}, seed=0), tmp_path / "model", environment=description)
 
     with pytest.raises(ValueError, match=says):
         mlflow_sb3.load_policy(str(tmp_path / "model")).predict(np.zeros((1, 3)), action_masks=masks)

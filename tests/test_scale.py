@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks import scale
 from benchmarks.scale import NAME, Team
-from server import postgres
+from deploy.server import postgres
 
 pytestmark = pytest.mark.slow
 

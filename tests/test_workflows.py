@@ -10,8 +10,12 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from mlflow_sb3 import contender, environment, registry, servable, training_run
-from mlflow_sb3.candidates import CHECKPOINT_EPISODES, ROUNDS
+from mlflow_sb3.envs.seeds import episode_seeds
+from mlflow_sb3.flavor import registered_agent
+from mlflow_sb3.promotion import serving_check
+from mlflow_sb3.registry.versions import find_version
+from mlflow_sb3.training import training_run
+from mlflow_sb3.training.checkpoint_selection import CHECKPOINT_EPISODES, ROUNDS
 from steps.evaluate import evaluate
 from steps.log_model import log_model
 from steps.promote import promote
@@ -63,13 +67,13 @@ def test_what_was_chosen_is_what_acts(algo: str, env_id: str, hyperparams: dict[
     invoke(evaluate, model_name="agent", version="1", episodes="3")
 
     rounds = [episodes for _, episodes in ROUNDS]
-    seeds = environment.seeds(4, "choice", sum(rounds), start=CHECKPOINT_EPISODES)
-    agent = contender.load(registry.find("agent", number=1))
+    seeds = episode_seeds(4, "choice", sum(rounds), start=CHECKPOINT_EPISODES)
+    agent = registered_agent.load_agent(find_version("agent", number=1))
     played = agent.play(seeds)
     score = mlflow.get_run(run_id).data.metrics["eval/kept_mean_reward"]
     fresh = mlflow.load_table("candidates.json", run_ids=[run_id]).query("kept")["fresh_episodes"].item()
     assert np.mean(played.returns[:fresh]) == pytest.approx(score)
-    servable.check(registry.find("agent", number=1))
+    serving_check.check_servable(find_version("agent", number=1))
 
 
 @pytest.mark.usefixtures("store")
@@ -87,7 +91,7 @@ def test_an_agent_goes_on_from_a_champion() -> None:
     assert run.data.params["sb3/learning_rate"] == "0.01"
     assert run.data.metrics["eval/kept_step"] > 64
     assert run.inputs is not None
-    assert [model.model_id for model in run.inputs.model_inputs] == [registry.find("agent", alias="champion").model_id]
+    assert [model.model_id for model in run.inputs.model_inputs] == [find_version("agent", alias="champion").model_id]
     loaded = training_run.load(second).model
     assert loaded.get_vec_normalize_env() is not None
     invoke(log_model, run_id=second, model_name="agent")
@@ -105,6 +109,6 @@ def test_native_inference_goes_through_all_steps() -> None:
 
     versions = mlflow.MlflowClient().search_model_versions("name='agent'")
     assert {int(version.version): version.tags["mlflow_sb3.inference"] for version in versions} == {1: "native", 2: "onnx"}
-    native, exported = (contender.load(registry.find("agent", number=number)) for number in (1, 2))
-    seeds = environment.seeds(0, "evaluation", 10)
+    native, exported = (registered_agent.load_agent(find_version("agent", number=number)) for number in (1, 2))
+    seeds = episode_seeds(0, "evaluation", 10)
     assert native.play(seeds).returns.tolist() == exported.play(seeds).returns.tolist()

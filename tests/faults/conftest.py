@@ -9,15 +9,15 @@ from pathlib import Path
 import mlflow
 import pytest
 
-import server.postgres
-from server.process import free_port
+from deploy.server import postgres as postgres_server
+from deploy.server.process import free_port
 from tests.project.conftest import Place, serving
 
 
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URI of a database of its own."""
-    with server.postgres.running(tmp_path_factory.mktemp("postgres") / "postgresql.log") as found:
+    with postgres_server.running(tmp_path_factory.mktemp("postgres") / "postgresql.log") as found:
         yield found.uri()
 
 

@@ -24,13 +24,12 @@ import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from mlflow_sb3 import journal, snapshot
-from mlflow_sb3.provenance import RECORD
-from mlflow_sb3.resumption import AT
-from tests import processes
+from mlflow_sb3.tracking import journal, snapshot_header
+from mlflow_sb3.training.provenance import TRAINING_JSON
+from mlflow_sb3.training.resume import AT
+from tests import ROOT, processes
 from tests.processes import until
 
-ROOT = Path(__file__).parents[2]
 RECIPES = {
     "dqn": ["--algo", "dqn", "--timesteps", "12000"],
     "ppo": ["--algo", "ppo", "--timesteps", "12000"],
@@ -155,7 +154,7 @@ class Machine:
 
     def digests(self, run: Run) -> dict[str, str]:
         """SHA-256 of the weights of a finished run, those that it kept and the last."""
-        found: dict[str, str] = json.loads(mlflow.artifacts.load_text(f"{run.info.artifact_uri}/{RECORD}"))["policy"]
+        found: dict[str, str] = json.loads(mlflow.artifacts.load_text(f"{run.info.artifact_uri}/{TRAINING_JSON}"))["policy"]
         return found
 
     def resumes(self) -> int:
@@ -187,7 +186,7 @@ def _step(snapshots: Iterable[Path]) -> int:
     newest = 0
     for path in snapshots:
         with suppress(FileNotFoundError):  # the training has finished
-            newest = max(newest, snapshot.read_header(path).step)
+            newest = max(newest, snapshot_header.read_header(path).step)
     return newest
 
 

@@ -10,9 +10,9 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 
-from mlflow_sb3 import promotion, registry
-from mlflow_sb3.promotion import Terms
-from mlflow_sb3.registry import Version
+from mlflow_sb3.promotion.promote import PromotionOptions, promote_version
+from mlflow_sb3.registry import versions
+from mlflow_sb3.registry.model_version import Version
 from tests.faults import worker
 
 pytestmark = pytest.mark.slow
@@ -28,7 +28,7 @@ def crown(levels: list[Version], *numbers: int) -> None:
         client.delete_registered_model_alias("levels", alias)
     client.set_registered_model_tag("levels", REIGNS, "{}")
     for number in numbers:
-        promotion.promote(levels[number - 1], Terms(force="a history"))
+        promote_version(levels[number - 1], PromotionOptions(force="a history"))
 
 
 def aliases() -> dict[str, int]:
@@ -51,7 +51,7 @@ def test_a_promotion_that_is_killed_anywhere_leaves_a_champion_and_is_finished_b
     found = []
     for killed_before in count(1):
         crown(levels, *before)
-        registry.set_alias("levels", "challenger", 5)
+        versions.set_alias("levels", "challenger", 5)
 
         code = worker.call(uri, promote, killed_before)
 
@@ -71,7 +71,7 @@ def test_a_challenger_that_loses_never_becomes_champion_however_it_is_killed(lev
     uri, promote = mlflow.get_tracking_uri(), partial(worker.promote, 3)
     crown(levels, 1, 5)
     for killed_before in count(1):
-        registry.set_alias("levels", "challenger", 3)
+        versions.set_alias("levels", "challenger", 3)
 
         code = worker.call(uri, promote, killed_before)
 

@@ -16,8 +16,8 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 
-from mlflow_sb3 import heartbeat, lease
-from mlflow_sb3.story import CONTINUES
+from mlflow_sb3.runs import heartbeat, lease
+from mlflow_sb3.runs.previous_attempt import CONTINUES
 from tests.faults.conftest import served
 from tests.faults.test_main import RECIPE, snapshots, start
 from tests.faults.worker import context
@@ -39,7 +39,7 @@ def contend(uri: str, state: str, pipe: Connection) -> None:
     for name in ("create_model_version", "search_model_versions", "delete_model_version", "get_run"):
         setattr(MlflowClient, name, slowed(getattr(MlflowClient, name)))
     while True:
-        with mlflow.start_run() as run, heartbeat.beating(run.info.run_id):
+        with mlflow.start_run() as run, heartbeat.heartbeat(run.info.run_id):
             pipe.send("ready")
             pipe.recv()
             try:

@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 from mlflow.entities import Run
 
-from mlflow_sb3.interruption import TAG
-from mlflow_sb3.provenance import DIGEST
-from mlflow_sb3.resumption import AT, ORIGIN
-from mlflow_sb3.story import CONTINUES
-from tests import processes
+from mlflow_sb3.runs.previous_attempt import CONTINUES
+from mlflow_sb3.runs.signals import INTERRUPTED_TAG
+from mlflow_sb3.training.provenance import POLICY_DIGEST_TAG
+from mlflow_sb3.training.resume import AT, RESUMED_FROM_TAG
+from tests import ROOT, processes
 from tests.faults.resume import Machine, differing
 from tests.processes import PATIENCE, children, command_line, is_over, until
-from tests.project.conftest import ROOT, Place
+from tests.project.conftest import Place
 
 pytestmark = pytest.mark.slow
 
@@ -68,7 +68,7 @@ def calling(module: str, pid: int) -> list[int]:
 
 def stopped(place: Place) -> Run:
     """The training that was told to stop, when it has."""
-    until(lambda: TAG in runs(place, "train")[0].data.tags and runs(place, "train")[0].info.status != "RUNNING")
+    until(lambda: INTERRUPTED_TAG in runs(place, "train")[0].data.tags and runs(place, "train")[0].info.status != "RUNNING")
     return runs(place, "train")[0]
 
 
@@ -84,12 +84,12 @@ def test_mlflow_run_that_is_told_to_stop_makes_a_snapshot_and_resumes_to_the_sam
     killed = stopped(place)
     resumed = place.mlflow_run("train", f"resume={killed.info.run_id}")
 
-    assert killed.data.tags[TAG] == "SIGTERM"
+    assert killed.data.tags[INTERRUPTED_TAG] == "SIGTERM"
     assert killed.info.status == "KILLED"
     assert resumed.returncode == 0, resumed.stderr
     run = runs(place, "train")[0]
-    assert run.data.tags[ORIGIN] == killed.info.run_id
-    assert run.data.tags[DIGEST] == whole.data.tags[DIGEST]
+    assert run.data.tags[RESUMED_FROM_TAG] == killed.info.run_id
+    assert run.data.tags[POLICY_DIGEST_TAG] == whole.data.tags[POLICY_DIGEST_TAG]
     assert int(run.data.tags["mlflow_sb3.resumed_at"]) > 0
     here = Machine(place.folder)
     assert differing(machine.history(whole), here.history(run)) == []
@@ -103,7 +103,7 @@ def test_mlflow_run_that_gets_ctrl_c_keeps_the_snapshot_and_says_what_ended_it(p
     project.wait(PATIENCE)
     interrupted = stopped(place)
 
-    assert interrupted.data.tags[TAG] == "SIGINT"
+    assert interrupted.data.tags[INTERRUPTED_TAG] == "SIGINT"
     assert interrupted.info.status == "FAILED"  # MLflow 3.17 overwrites it, see interruption.TAG
     assert snapshots()
 
@@ -166,11 +166,15 @@ def test_a_train_step_whose_main_alone_is_killed_stops_by_itself_and_the_next_ma
     until(lambda: all(map(is_over, working)))
     again = place.mlflow_run("main", *long)
 
-    assert (killed.info.status, killed.data.tags[TAG]) == ("KILLED", "SIGTERM")
+    assert (killed.info.status, killed.data.tags[INTERRUPTED_TAG]) == ("KILLED", "SIGTERM")
     assert again.returncode == 0, again.stderr
     assert f"== train: resumes run {killed.info.run_id}" in again.stdout
     resumed, first = runs(place, "train")
-    assert (resumed.info.status, resumed.data.tags[ORIGIN], first.info.run_id) == ("FINISHED", killed.info.run_id, killed.info.run_id)
+    assert (resumed.info.status, resumed.data.tags[RESUMED_FROM_TAG], first.info.run_id) == (
+        "FINISHED",
+        killed.info.run_id,
+        killed.info.run_id,
+    )
     assert int(resumed.data.tags[AT]) > 0
     assert [run.info.status for run in runs(place, "main")] == ["FINISHED", "FAILED"]
     assert [int(version.version) for version in place.client.search_model_versions("name = 'cartpole-v1-ppo'")] == [1]
@@ -190,5 +194,5 @@ def test_main_hands_a_signal_on_and_goes_on_afterwards(place: Place) -> None:
     assert (again.returncode, anew.returncode) == (0, 0)
     assert "resumes" not in anew.stdout
     assert "is reused" not in anew.stdout
-    digests = {run.data.tags[DIGEST] for run in runs(place, "train") if run.info.status == "FINISHED"}
+    digests = {run.data.tags[POLICY_DIGEST_TAG] for run in runs(place, "train") if run.info.status == "FINISHED"}
     assert len(digests) == 1

@@ -11,10 +11,15 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 
-from mlflow_sb3 import contender, environment, match, registry, reigns
-from mlflow_sb3.comparison import Gate
-from mlflow_sb3.registry import Version
-from tests.project.conftest import ROOT, Place
+from mlflow_sb3.envs.seeds import episode_seeds
+from mlflow_sb3.flavor import registered_agent
+from mlflow_sb3.promotion import matchup
+from mlflow_sb3.promotion.gate import Gate
+from mlflow_sb3.registry import alias_history
+from mlflow_sb3.registry.model_version import Version
+from mlflow_sb3.registry.versions import find_champion, find_version
+from tests import ROOT
+from tests.project.conftest import Place
 
 pytestmark = pytest.mark.slow
 
@@ -44,13 +49,13 @@ def test_mains_at_once_make_one_champion_which_none_of_them_beats(mlflow_server:
     assert len(runs) == 5 * MAINS
     found = MlflowClient().search_model_versions(f"name = '{NAME}'")
     assert sorted(int(version.version) for version in found) == list(range(1, MAINS + 1))
-    versions = [registry.find(NAME, number=number) for number in range(1, MAINS + 1)]
+    versions = [find_version(NAME, number=number) for number in range(1, MAINS + 1)]
     assert {version.run_id for version in versions} <= {run.info.run_id for run in runs}
-    champion = registry.champion(NAME, "champion")
+    champion = find_champion(NAME, "champion")
     assert champion in versions
-    seeds = environment.seeds(0, "gate", 400)
-    means = {version.number: float(contender.load(version).play(seeds).returns.mean()) for version in versions}
-    reigned = [registry.find(NAME, number=number) for number in reigns.read(NAME, "champion").numbers]
+    seeds = episode_seeds(0, "gate", 400)
+    means = {version.number: float(registered_agent.load_agent(version).play(seeds).returns.mean()) for version in versions}
+    reigned = [find_version(NAME, number=number) for number in alias_history.read_history(NAME, "champion").numbers]
     print(f"mean returns {means}, champions {[version.number for version in reigned]}")  # noqa: T201 pytest -s shows it
     assert reigned[-1] == champion
     assert {verdict(later, earlier) for earlier, later in pairwise(reigned)} <= {"promote"}
@@ -60,4 +65,4 @@ def test_mains_at_once_make_one_champion_which_none_of_them_beats(mlflow_server:
 
 def verdict(challenger: Version, champion: Version) -> str:
     """Of the games that a promotion of these two has played: their seeds are those of the two and of the gate."""
-    return match.arrange(challenger, champion, Gate()).play(Gate()).verdict
+    return matchup.arrange_matchup(challenger, champion, Gate()).play(Gate()).verdict

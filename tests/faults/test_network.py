@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
-from mlflow_sb3 import flavor, registry
+from mlflow_sb3.flavor import policy_loader
+from mlflow_sb3.registry import integrity, versions
 from tests.faults import worker
 from tests.faults.proxy import Proxy
 
@@ -69,9 +70,9 @@ def trained(mlflow_server: str, tmp_path: Path) -> str:
 
 def assert_whole(number: int) -> None:
     """All files of a version are those that were registered, and those of the agent those that were saved."""
-    with registry.fetch(registry.find(NAME, number=number)) as folder:
+    with integrity.fetch_version(versions.find_version(NAME, number=number)) as folder:
         digests = json.loads((folder / "agent" / "agent.json").read_text())["digests"]
-        assert flavor.open_policy(folder) is not None
+        assert policy_loader.open_policy(folder) is not None
         for name, digest in digests.items():
             assert hashlib.sha256((folder / "agent" / name).read_bytes()).hexdigest() == digest
 

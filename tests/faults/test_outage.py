@@ -21,16 +21,20 @@ from click.testing import CliRunner, Result
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from mlflow_sb3 import environment, interruption, tracker, training
-from mlflow_sb3.provenance import DIGEST
-from mlflow_sb3.tracker import Tracker
-from mlflow_sb3.tracking import MetricWriter
-from server.process import answers, free_port
+from deploy.server.process import answers, free_port
+from mlflow_sb3.envs import env_spec
+from mlflow_sb3.runs import signals
+from mlflow_sb3.tracking import run_logger
+from mlflow_sb3.tracking.metric_writer import MetricWriter
+from mlflow_sb3.tracking.run_logger import RunLogger
+from mlflow_sb3.training import loop
+from mlflow_sb3.training.provenance import POLICY_DIGEST_TAG
 from steps.step import Step
+from tests import ROOT
 from tests.faults.proxy import Proxy
 from tests.faults.resume import Machine, differing
 from tests.processes import PATIENCE, until
-from tests.project.conftest import ROOT, Place
+from tests.project.conftest import Place
 
 pytestmark = pytest.mark.slow
 
@@ -113,7 +117,7 @@ def assert_every_point_arrived_once(client: MlflowClient, run_id: str, written: 
 class Slowly(MetricWriter):
     """Remembers what it hands on, and takes a little time for each rollout, so that training lasts as long as the outage."""
 
-    def __init__(self, told: Tracker, written: list[tuple[str, float, int, int]], seconds: float) -> None:
+    def __init__(self, told: RunLogger, written: list[tuple[str, float, int, int]], seconds: float) -> None:
         super().__init__(told)
         self._seconds = seconds
         points = told.points
@@ -130,14 +134,14 @@ class Slowly(MetricWriter):
         time.sleep(self._seconds)
 
 
-def train(run_id: str, folder: Path, seconds: float) -> tuple[Tracker, list[tuple[str, float, int, int]]]:
+def train(run_id: str, folder: Path, seconds: float) -> tuple[RunLogger, list[tuple[str, float, int, int]]]:
     """Train for some seconds; returns what was written, and how long the thread was held."""
     written: list[tuple[str, float, int, int]] = []
     rollouts = 80
-    with Tracker(run_id, folder, patience=PATIENCE) as told:
+    with RunLogger(run_id, folder, patience=PATIENCE) as told:
         writer = Slowly(told, written, seconds / rollouts)
-        description = environment.compose("CartPole-v1", kwargs={"max_episode_steps": 10})
-        training.train(description, "ppo", timesteps=64 * rollouts, hyperparams=PPO, writers=[writer])
+        description = env_spec.compose_spec("CartPole-v1", kwargs={"max_episode_steps": 10})
+        loop.train(description, "ppo", timesteps=64 * rollouts, hyperparams=PPO, writers=[writer])
         told.file("agent/agent.zip", b"the agent")
     return told, written
 
@@ -199,7 +203,7 @@ def test_a_step_behind_a_network_of_five_seconds_trains_the_same_agent_with_ever
     run = here.last()
     assert run.info.status == "FINISHED"
     assert differing(whole.history(reference), here.history(run)) == []
-    assert run.data.tags[DIGEST] == reference.data.tags[DIGEST]
+    assert run.data.tags[POLICY_DIGEST_TAG] == reference.data.tags[POLICY_DIGEST_TAG]
 
 
 def test_a_step_of_whose_connections_half_are_cut_says_everything_once_or_how_to_say_it(server: Server, tmp_path: Path) -> None:
@@ -227,7 +231,7 @@ def test_a_step_of_whose_connections_half_are_cut_says_everything_once_or_how_to
     run = here.last()
     assert (run.info.status, run.data.tags.get("error")) == ("FINISHED", None)
     assert differing(whole.history(reference), here.history(run)) == []
-    assert run.data.tags[DIGEST] == reference.data.tags[DIGEST]
+    assert run.data.tags[POLICY_DIGEST_TAG] == reference.data.tags[POLICY_DIGEST_TAG]
     assert {file.path for file in here.client.list_artifacts(run.info.run_id)} >= {"agent", "candidates.json", "training.json"}
     assert not (folder / "state" / "mlflow-sb3" / run.info.run_id).exists()
     assert proxy.cuts > 1
@@ -263,7 +267,7 @@ def test_a_signal_while_a_step_says_that_it_is_done_leaves_no_run_that_seems_to_
     done, _, (run,) = end_of_a_step(server, be_slow)
 
     assert done.exit_code == 143, done.output
-    assert (run.info.status, run.data.tags[interruption.TAG]) == ("KILLED", "SIGTERM")
+    assert (run.info.status, run.data.tags[signals.INTERRUPTED_TAG]) == ("KILLED", "SIGTERM")
 
 
 def last_run(client: MlflowClient) -> Run:
@@ -331,4 +335,4 @@ def test_a_server_that_does_not_answer_is_refused_in_seconds_before_anything_is_
 
     assert (done.returncode, time.monotonic() - start < 30) == (1, True)
     assert re.search(r"^Error: tracking server http\S+ does not answer", done.stderr, re.MULTILINE)
-    assert tracker.PATIENCE == 60.0
+    assert run_logger.DELIVERY_TIMEOUT == 60.0

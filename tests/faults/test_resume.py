@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from mlflow_sb3 import shelf, snapshot
-from mlflow_sb3.resumption import ORIGIN
-from mlflow_sb3.uploads import SNAPSHOT
-from tests.faults.resume import RECIPES, ROOT, Machine, differing
+from mlflow_sb3.tracking.snapshot_uploader import SNAPSHOT_TAG
+from mlflow_sb3.training import snapshot, snapshot_writer
+from mlflow_sb3.training.resume import RESUMED_FROM_TAG
+from tests import ROOT
+from tests.faults.resume import RECIPES, Machine, differing
 from tests.processes import PATIENCE
 from tests.project.conftest import Place
 
@@ -30,7 +31,7 @@ import sys
 from pathlib import Path
 from stable_baselines3 import PPO
 from mlflow_sb3 import shelf, snapshot
-from mlflow_sb3.training import _Logger
+from mlflow_sb3.training.loop import _Logger
 model = PPO("MlpPolicy", "CartPole-v1", n_steps=32, batch_size=32, seed=0, device="cpu")
 model.set_logger(_Logger([]))
 model.learn(32)
@@ -76,8 +77,8 @@ def test_another_machine_goes_on_from_what_was_uploaded(tmp_path: Path) -> None:
     run = other.train("--resume", lost.info.run_id)
 
     reference = other.train(*RECIPES["ppo"])
-    assert [tag for tag in lost.data.tags if tag.startswith(SNAPSHOT)]
-    assert run.data.tags[ORIGIN] == lost.info.run_id
+    assert [tag for tag in lost.data.tags if tag.startswith(SNAPSHOT_TAG)]
+    assert run.data.tags[RESUMED_FROM_TAG] == lost.info.run_id
     assert other.digests(run) == other.digests(reference)
     assert differing(other.history(reference), other.history(run)) == []
 
@@ -145,8 +146,8 @@ def test_no_torn_snapshot_is_ever_loaded_however_often_saving_is_killed(tmp_path
             process.kill()
             said = int([str(said), *process.stdout.read().split()][-1])
 
-        newest = next(shelf.whole(tmp_path))
-        assert snapshot.load(newest)["model"].num_timesteps in (said, said + 1)
+        newest = next(snapshot_writer.valid_snapshots(tmp_path))
+        assert snapshot.load_snapshot(newest)["model"].num_timesteps in (said, said + 1)
 
 
 def test_a_disk_that_is_full_costs_snapshots_and_nothing_else(small_disk: Path, tmp_path: Path) -> None:

@@ -15,9 +15,10 @@ from typing import Any
 import mlflow
 from mlflow import MlflowClient
 
-from mlflow_sb3 import lock, promotion, registry, rollback
-from mlflow_sb3.comparison import Gate
-from mlflow_sb3.promotion import Terms
+from mlflow_sb3.promotion import rollback
+from mlflow_sb3.promotion.gate import Gate
+from mlflow_sb3.promotion.promote import PromotionOptions, promote_version
+from mlflow_sb3.registry import lock, versions
 
 LEASE = 1.5
 """Seconds after which these processes take a lock from a dead holder, who may be missed sooner than in life."""
@@ -27,13 +28,13 @@ CALLS = ("create", "set", "update", "delete", *(("get", "search") if os.environ.
 
 context = get_context("forkserver")
 context.set_forkserver_preload(
-    [__name__, "mlflow_sb3.training_run", *(f"steps.{name}" for name in ("train", "log_model", "promote", "evaluate"))]
+    [__name__, "mlflow_sb3.training.training_run", *(f"steps.{name}" for name in ("train", "log_model", "promote", "evaluate"))]
 )
 
 
 def promote(number: int) -> str:
-    version = registry.find("levels", number=number)
-    return str(promotion.promote(version, Terms(gate=Gate(episodes=60)))["verdict"])
+    version = versions.find_version("levels", number=number)
+    return str(promote_version(version, PromotionOptions(gate=Gate(episodes=60)))["verdict"])
 
 
 def roll_back() -> str:
@@ -48,7 +49,9 @@ def call(uri: str, work: Callable[[], str], killed_before: int | None = None) ->
     return code
 
 
-def start(uri: str, work: Callable[[], str], killed_before: int | None = None, *, lease: float = lock.LEASE, barrier: Any = None) -> Any:
+def start(
+    uri: str, work: Callable[[], str], killed_before: int | None = None, *, lease: float = lock.LOCK_TIMEOUT, barrier: Any = None
+) -> Any:
     process = context.Process(target=_run, args=(uri, work, killed_before, lease, barrier))
     process.start()
     return process
@@ -81,7 +84,7 @@ def _step(name: str, options: tuple[str, ...], variables: dict[str, str], log: P
 def _run(uri: str, work: Callable[[], str], killed_before: int | None, lease: float, barrier: Any) -> None:
     mlflow.set_tracking_uri(uri)
     mlflow.set_experiment("levels")
-    lock.LEASE = lease
+    lock.LOCK_TIMEOUT = lease
     if barrier is not None:
         barrier.wait()
     with mlflow.start_run():

@@ -16,10 +16,9 @@ from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from server import process
+from deploy.server import process
+from tests import ROOT
 from tests.project.readme import command
-
-ROOT = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,11 @@ import mlflow
 import pytest
 from sqlalchemy import URL, make_url
 
-from server import process
-from server import trial as trial_server
-from server.trial import Trial
-from tests.project.conftest import ROOT, Place
+from deploy.server import process
+from deploy.server import trial as trial_server
+from deploy.server.trial import Trial
+from tests import ROOT
+from tests.project.conftest import Place
 
 
 @dataclass(frozen=True)

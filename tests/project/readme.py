@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
+from tests import ROOT
+
+README = (ROOT / "README.md").read_text()
 SHELL = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 TABLE = re.findall(r"^\| [a-z ]+ \| `([^`]+)` \|", README, re.MULTILINE)

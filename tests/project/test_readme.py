@@ -15,12 +15,12 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
-from server.process import free_port
-from tests import processes
+from deploy.server.process import free_port
+from tests import ROOT, processes
 from tests.conftest import Keys
 from tests.faults import worker
 from tests.project import people
-from tests.project.conftest import ROOT, Place, cloned, serving
+from tests.project.conftest import Place, cloned, serving
 from tests.project.readme import PYTHON, README, SHELL, TABLE, command
 
 pytestmark = pytest.mark.slow

@@ -13,7 +13,7 @@ import mlflow
 import pytest
 from mlflow.entities import Run
 
-from mlflow_sb3.provenance import DIGEST, RECORD
+from mlflow_sb3.training.provenance import POLICY_DIGEST_TAG, TRAINING_JSON
 from tests.project.conftest import Place, cloned
 
 pytestmark = pytest.mark.slow
@@ -46,7 +46,7 @@ def trained(place: Place) -> Callable[[str], Run]:
 @contextmanager
 def changed_record(place: Place, run: Run, folder: Path, change: Callable[[dict[str, Any]], None]) -> Iterator[None]:
     """The record of a run with a change in it."""
-    uri, path = f"{run.info.artifact_uri}/{RECORD}", folder / RECORD
+    uri, path = f"{run.info.artifact_uri}/{TRAINING_JSON}", folder / TRAINING_JSON
     before = mlflow.artifacts.load_text(uri)
     record = json.loads(before)
     change(record)
@@ -71,7 +71,7 @@ def test_a_training_is_done_again_with_identical_weights(place: Place, trained: 
     assert f"identical: the weights of run {run.info.run_id} and of run {again.info.run_id}" in done.stdout
     assert reproduction.data.tags["mlflow_sb3.reproduction"] == "identical"
     assert again.data.tags["mlflow.parentRunId"] == reproduction.info.run_id
-    assert again.data.tags[DIGEST] == run.data.tags[DIGEST]
+    assert again.data.tags[POLICY_DIGEST_TAG] == run.data.tags[POLICY_DIGEST_TAG]
     assert place.shell("git worktree list").stdout.count("\n") == 1
 
 

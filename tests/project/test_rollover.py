@@ -17,11 +17,12 @@ from cryptography.fernet import Fernet
 from mlflow import MlflowClient
 from mlflow.entities.webhook import Webhook, WebhookAction, WebhookEntity, WebhookEvent
 
-from mlflow_sb3 import registry
-from server.process import free_port
+from deploy.server.process import free_port
+from mlflow_sb3.registry import model_version, versions
+from tests import ROOT
 from tests.conftest import LEVELS
 from tests.processes import PATIENCE
-from tests.project.conftest import ROOT, Place, serving
+from tests.project.conftest import Place, serving
 
 pytestmark = pytest.mark.slow
 
@@ -41,9 +42,9 @@ def script() -> str:
 
 
 @pytest.fixture
-def tracking(levels: list[registry.Version], tmp_path: Path) -> Iterator[MlflowClient]:
+def tracking(levels: list[model_version.Version], tmp_path: Path) -> Iterator[MlflowClient]:
     """A server whose `levels` has version 2 as its champion."""
-    registry.set_alias("levels", "champion", levels[1].number)
+    versions.set_alias("levels", "champion", levels[1].number)
     place = Place(tmp_path / "tracking", SERVER)
     place.folder.mkdir()
     shutil.copy(tmp_path / "levels.db", place.folder / "mlflow.db")
@@ -73,7 +74,7 @@ def rolling_over(tracking: MlflowClient, tmp_path: Path, port: int, ports: Seque
         "PYTHONPATH": str(ROOT),
     }
     options = ["--model-name", "levels", "--every", "3600", "--port", str(port)]
-    command = [sys.executable, "-m", "server.rollover", *options, "--", "bash", str(tmp_path / "restart.sh")]
+    command = [sys.executable, "-m", "deploy.server.rollover", *options, "--", "bash", str(tmp_path / "restart.sh")]
     with serving(Place(tmp_path, variables), command, f"http://127.0.0.1:{ports[-1]}/ping"):
         yield
 

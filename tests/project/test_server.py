@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from mlflow_sb3 import registry
-from server.process import free_port
+from deploy.server.process import free_port
+from mlflow_sb3.registry import model_version
 from tests.project.conftest import Place, serving
 
 pytestmark = pytest.mark.slow
@@ -27,7 +27,7 @@ def test_main_makes_a_champion_on_a_server(place: Place) -> None:
     assert main.returncode == 0, main.stderr
     assert promoted.returncode == 0, promoted.stderr
     assert again.returncode == 0, again.stderr
-    assert place.client.get_model_version_by_alias("cartpole-v1-dqn", "champion").tags[registry.DIGEST]
+    assert place.client.get_model_version_by_alias("cartpole-v1-dqn", "champion").tags[model_version.DIGEST_TAG]
     assert [run.info.status for run in place.runs()] == ["FINISHED"] * 7
     assert len(list(served.rglob("episode.mp4"))) == 1
     assert not (place.folder / "mlruns").exists()

@@ -12,9 +12,10 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from server.process import free_port
+from deploy.server.process import free_port
+from tests import ROOT
 from tests.processes import PATIENCE
-from tests.project.conftest import ROOT, Place, serving
+from tests.project.conftest import Place, serving
 
 pytestmark = pytest.mark.slow
 

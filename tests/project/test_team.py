@@ -21,9 +21,9 @@ from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from server.trial import ADMIN, Trial
+from deploy.server.trial import ADMIN, Trial
+from tests import ROOT
 from tests.project import people
-from tests.project.conftest import ROOT
 from tests.project.people import Person
 
 pytestmark = pytest.mark.slow

@@ -1,0 +1,1 @@
+"""Run MLflow for a team: a trial server, containers, schedules and model rollover."""

@@ -1,0 +1,1 @@
+"""Access to the MLflow server: connection check, permissions and retries."""

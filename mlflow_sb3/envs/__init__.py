@@ -1,0 +1,1 @@
+"""Gymnasium environments: described as JSON, made again, and played in."""

@@ -1,0 +1,1 @@
+"""The policy that a served model runs, with numpy and onnxruntime alone."""

@@ -1,0 +1,1 @@
+"""The statistical gate between challenger and champion, its record, promotion and rollback."""

@@ -1,0 +1,1 @@
+"""Registered model versions: aliases and their history, digests and signatures."""

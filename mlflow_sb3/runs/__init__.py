@@ -1,0 +1,1 @@
+"""The lifecycle of a step's MLflow run: signals, heartbeat, previous attempts and local state."""

@@ -1,0 +1,1 @@
+"""What a training writes to MLflow: metrics, journal and snapshots, sent in the background."""

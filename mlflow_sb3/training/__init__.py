@@ -1,0 +1,1 @@
+"""Learn, evaluate checkpoints, keep the best, take snapshots, resume and reproduce."""

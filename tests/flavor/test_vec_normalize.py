@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+from mlflow.exceptions import MlflowException
+from stable_baselines3 import PPO
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+
+import mlflow_sb3
+from mlflow_sb3.algorithms import algorithms
+from mlflow_sb3.envs import env_spec, rollout
+from mlflow_sb3.envs.seeds import episode_seeds
+from mlflow_sb3.flavor.vec_normalize import read_statistics, wrap_vec_env
+from mlflow_sb3.inference.onnx_policy import OnnxPolicy
+
+
+def trained(env_id: str, **settings: Any) -> PPO:
+    vec_env = VecNormalize(make_vec_env(env_id, n_envs=2, seed=0), **settings)
+    return PPO("MlpPolicy", vec_env, n_steps=64, seed=0, device="cpu").learn(512)
+
+
+@pytest.fixture(scope="module")
+def pendulum() -> PPO:
+    return trained("Pendulum-v1")
+
+
+def saved(model: BaseAlgorithm, folder: Path) -> OnnxPolicy:
+    mlflow_sb3.save_model(model, folder)
+    return OnnxPolicy.load(folder / "agent")
+
+
+def returns_of_sb3(model: BaseAlgorithm, env_id: str, seeds: list[int]) -> list[float]:
+    """``evaluate_policy`` on the normalized environment, an episode for each seed."""
+    learned = read_statistics(model)
+    assert learned is not None
+    env = wrap_vec_env(DummyVecEnv([lambda: gymnasium.make(env_id)]), learned)
+    env.training, env.norm_reward = False, False
+    returns: list[float] = []
+    for seed in seeds:
+        env.seed(seed)
+        episode, _ = evaluate_policy(model, env, n_eval_episodes=1, return_episode_rewards=True, warn=False)
+        assert isinstance(episode, list)
+        returns += episode
+    return returns
+
+
+@pytest.mark.parametrize(("env_id", "tolerance"), [("CartPole-v1", 0.0), ("Pendulum-v1", 1e-4)])
+def test_raw_episodes_by_onnx_are_those_of_sb3_on_the_normalized_environment(env_id: str, tolerance: float, tmp_path: Path) -> None:
+    model = trained(env_id)
+    policy = saved(model, tmp_path / "model")
+    seeds = episode_seeds(0, "evaluation", 20)
+
+    played = rollout.play_episodes(policy, lambda: gymnasium.make(env_id), seeds)
+
+    assert played.returns == pytest.approx(returns_of_sb3(model, env_id, seeds), rel=tolerance, abs=0)
+    assert len(set(played.returns)) > 5
+
+
+@pytest.mark.parametrize("settings", [{"clip_obs": 0.5}, {"norm_obs": False}, {"norm_reward": False, "epsilon": 0.1}])
+def test_settings_are_those_of_the_callers(settings: dict[str, Any], tmp_path: Path) -> None:
+    model = trained("Pendulum-v1", **settings)
+    observations = np.random.default_rng(0).normal(0, 3, (64, 3)).astype(np.float32)
+    vec_normalize = model.get_vec_normalize_env()
+    assert vec_normalize is not None
+
+    actions, _ = saved(model, tmp_path / "model").predict(observations)
+
+    expected, _ = model.predict(np.asarray(vec_normalize.normalize_obs(observations)), deterministic=True)
+    assert actions == pytest.approx(expected, abs=4e-5)
+
+
+def test_the_callers_vec_normalize_stays_as_it_was(pendulum: PPO, tmp_path: Path) -> None:
+    before = json.dumps(read_statistics(pendulum))
+    vec_normalize = pendulum.get_vec_normalize_env()
+    assert vec_normalize is not None
+
+    saved(pendulum, tmp_path / "model")
+
+    assert json.dumps(read_statistics(pendulum)) == before
+    assert vec_normalize.training
+    assert pendulum.get_vec_normalize_env() is vec_normalize
+
+
+def test_an_agent_goes_on_with_what_it_had_learned_to_normalize_with(pendulum: PPO, tmp_path: Path) -> None:
+    saved(pendulum, tmp_path / "model")
+
+    again = mlflow_sb3.load_model(str(tmp_path / "model"), env=make_vec_env("Pendulum-v1", n_envs=2), device="cpu")
+
+    assert read_statistics(again) == read_statistics(pendulum)
+    before = read_statistics(again)
+    again.learn(128, reset_num_timesteps=False)
+    assert read_statistics(again) != before
+
+
+def test_a_vec_normalize_of_the_callers_own_is_left_alone(pendulum: PPO, tmp_path: Path) -> None:
+    saved(pendulum, tmp_path / "model")
+    own = VecNormalize(make_vec_env("Pendulum-v1"), clip_obs=3.0)
+
+    again = mlflow_sb3.load_model(str(tmp_path / "model"), env=own, device="cpu")
+
+    assert again.get_vec_normalize_env() is own
+
+
+def test_statistics_that_were_changed_are_refused(pendulum: PPO, tmp_path: Path) -> None:
+    saved(pendulum, tmp_path / "model")
+    file = tmp_path / "model" / "agent" / "vec_normalize.json"
+    file.write_text(file.read_text().replace('"epsilon": 1e-08', '"epsilon": 1e-03'))
+
+    with pytest.raises(MlflowException, match=r"vec_normalize\.json has the digest .* has changed"):
+        mlflow_sb3.load_model(str(tmp_path / "model"), env=make_vec_env("Pendulum-v1"))
+
+
+def test_images_and_dicts_are_normalized_inside_the_graph(tmp_path: Path) -> None:
+    settings = {"norm_obs_keys": ["vector"]}
+    description = env_spec.compose_spec("tests.environments:Named-v0", kwargs={"observations": "Dict", "actions": "Box"})
+    model = algorithms.build("ppo", description, {"n_steps": 32, "batch_size": 32, "normalize": settings}, seed=0).learn(32)
+
+    mlflow_sb3.save_model(model, tmp_path / "model", environment=description)
+
+    card = OnnxPolicy.load(tmp_path / "model" / "agent").card
+    assert card["parity"]["max_difference"] <= 1e-5
+    learned = read_statistics(model)
+    assert learned is not None
+    assert list(learned["observations"]) == ["vector"]
+
+
+def test_native_inference_normalizes_too(pendulum: PPO, tmp_path: Path) -> None:
+    mlflow_sb3.save_model(pendulum, tmp_path / "model", inference="native")
+    observations = np.random.default_rng(0).normal(0, 1, (64, 3)).astype(np.float32)
+    act: Callable[..., Any] = partial(mlflow_sb3.load_policy(str(tmp_path / "model")).predict, observations)
+
+    exported = saved(pendulum, tmp_path / "exported")
+
+    assert act()[0] == pytest.approx(exported.predict(observations)[0], abs=4e-5)
+
+
+def test_an_agent_without_environments_says_that_it_lacks_its_normalization(pendulum: PPO, tmp_path: Path) -> None:
+    saved(pendulum, tmp_path / "model")
+
+    with pytest.warns(UserWarning, match="learned with VecNormalize, which it has again if env= is given"):
+        mlflow_sb3.load_model(str(tmp_path / "model"), device="cpu")
+
+
+def test_images_get_their_normalization_before_they_are_transposed(tmp_path: Path) -> None:
+    description = env_spec.compose_spec("tests.environments:Picture-v0")
+    hyperparams = {"n_steps": 8, "batch_size": 8, "normalize": True, "policy": "MlpPolicy"}
+    model = algorithms.build("ppo", description, hyperparams, seed=0).learn(8)
+    mlflow_sb3.save_model(model, tmp_path / "model", environment=description)
+
+    again = mlflow_sb3.load_model(str(tmp_path / "model"), env=env_spec.make_from_spec(description), device="cpu")
+
+    assert read_statistics(again) == read_statistics(model)

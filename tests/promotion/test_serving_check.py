@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from stable_baselines3 import PPO
+
+import mlflow_sb3
+from mlflow_sb3.promotion import promote, promotion_run, replay, serving_check
+from mlflow_sb3.promotion.gate import Gate
+from mlflow_sb3.promotion.promote import PromotionOptions
+from mlflow_sb3.registry import registration, versions
+from mlflow_sb3.registry.model_version import Version
+
+
+def stored(version: Version) -> Path:
+    return Path(mlflow.get_logged_model(version.model_id).artifact_location.removeprefix("file://"))
+
+
+def change(version: Version, **values: object) -> Version:
+    """Change what stands in a version's card, and register it again as it is then."""
+    card = stored(version) / "agent" / "agent.json"
+    card.write_text(json.dumps(json.loads(card.read_text()) | values))
+    return registration.register_version(version.model_id, version.name)
+
+
+def test_a_version_that_answers_as_it_did_can_be_served(registered: Version) -> None:
+    serving_check.check_servable(registered)
+
+    card = json.loads((stored(registered) / "agent" / "agent.json").read_text())
+    assert card["example_action"] in ([0], [1])
+
+
+def test_a_version_that_answers_otherwise_is_refused(registered: Version) -> None:
+    other = change(registered, example_action=[7])
+
+    with pytest.raises(MlflowException, match=r"agent/2 cannot be served: it answers its example with \[[01]\], and did with \[7\]"):
+        serving_check.check_servable(other)
+
+
+def test_a_version_that_cannot_be_loaded_through_mlflow_is_refused_and_does_not_become_champion(registered: Version) -> None:
+    (stored(registered) / "MLmodel").write_text((stored(registered) / "MLmodel").read_text().replace("mlflow_sb3.flavor", "nowhere.loader"))
+    broken = registration.register_version(registered.model_id, "agent")
+
+    with (
+        mlflow.start_run(),
+        pytest.raises(MlflowException, match="agent/2 cannot be served: ModuleNotFoundError: No module"),
+    ):
+        promote.promote_version(broken, PromotionOptions(force="try it"))
+    assert MlflowClient().get_registered_model("agent").aliases == {}
+    assert MlflowClient().get_model_version("agent", "2").tags["mlflow_sb3.verdict"] == "error"
+
+
+def test_what_won_and_cannot_be_served_keeps_its_evidence_and_is_not_replayed(levels: list[Version], tmp_path: Path) -> None:
+    folder = Path(mlflow.get_logged_model(levels[4].model_id).artifact_location.removeprefix("file://"))
+    model = shutil.copytree(folder, tmp_path / "model")
+    (model / "code" / "mlflow_sb3" / "flavor.py").write_text("raise RuntimeError\n")
+    logged = mlflow.initialize_logged_model(name="broken")
+    MlflowClient().log_model_artifacts(logged.model_id, str(model))
+    mlflow.finalize_logged_model(logged.model_id, "READY")
+    version = registration.register_version(logged.model_id, "levels")
+
+    with pytest.raises(MlflowException, match="levels/6 cannot be served"):
+        promote.promote_version(version, PromotionOptions(gate=Gate(episodes=60)))
+
+    run = mlflow.active_run()
+    assert run is not None
+    found = promotion_run.load_record(run.info.run_id)
+    assert (found["verdict"], found["moves"], len(found["episodes"]["seed"])) == ("error", False, 60)
+    with pytest.raises(MlflowException, match="ended in an error after its games"):
+        replay.replay(run.info.run_id)
+
+
+def test_the_code_that_the_model_brings_is_what_is_tried(registered: Version) -> None:
+    loader = stored(registered) / "code" / "mlflow_sb3" / "flavor.py"
+    loader.write_text(loader.read_text() + "\n")
+    serving_check.check_servable(registration.register_version(registered.model_id, "agent"))
+    loader.write_text("raise RuntimeError('of another version')\n")
+
+    with pytest.raises(MlflowException, match="agent/3 cannot be served: RuntimeError: RuntimeError: of another version"):
+        serving_check.check_servable(registration.register_version(registered.model_id, "agent"))
+
+
+def test_a_changed_file_is_refused_before_anything_is_loaded(registered: Version) -> None:
+    shutil.rmtree(stored(registered) / "code")
+
+    with pytest.raises(MlflowException, match="its files changed after registration"):
+        serving_check.check_servable(registered)
+
+
+def test_an_example_of_ones_own_has_to_be_answered(store: str, ppo: PPO) -> None:  # noqa: ARG001
+    mlflow_sb3.log_model(ppo, name="agent", registered_model_name="agent", input_example=np.zeros((2, 4)))
+
+    serving_check.check_servable(versions.find_version("agent", number=1))
