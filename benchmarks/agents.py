@@ -23,8 +23,12 @@ GAINS = (0.1, 0.5, 10.0, 2.0)
 
 def balancing() -> DQN:
     """DQN with the network of rl_zoo3's preset, 4-256-256-2, and weights that compute the rule of ``GAINS``."""
-    model = DQN("MlpPolicy", "CartPole-v1", policy_kwargs={"net_arch": [256, 256]}, seed=0, device="cpu")
-    first, second, last = (layer for layer in model.q_net.q_net if isinstance(layer, torch.nn.Linear))
+    model = DQN(
+        "MlpPolicy", "CartPole-v1", policy_kwargs={"net_arch": [256, 256]}, seed=0, device="cpu"
+    )
+    first, second, last = (
+        layer for layer in model.q_net.q_net if isinstance(layer, torch.nn.Linear)
+    )
     with torch.no_grad():
         first.weight[0], first.weight[1] = torch.tensor(GAINS), -torch.tensor(GAINS)
         first.bias[:2] = second.bias[:2] = last.bias[:] = 0.0
@@ -58,4 +62,9 @@ def loaded() -> tuple[DQN, OnnxPolicy, PyFuncModel, PyFuncModel]:
         mlflow_sb3.save_model(model, folder / "ours")
         save_plain(model, folder / "plain")
         policy = OnnxPolicy.load(folder / "ours" / "agent")
-        return model, policy, mlflow.pyfunc.load_model(str(folder / "ours")), mlflow.pyfunc.load_model(str(folder / "plain"))
+        return (
+            model,
+            policy,
+            mlflow.pyfunc.load_model(str(folder / "ours")),
+            mlflow.pyfunc.load_model(str(folder / "plain")),
+        )

@@ -56,25 +56,47 @@ def main(repeats: int) -> None:
     description = env_spec.spec_to_json(gymnasium.spec("CartPole-v1"))
     actions = actions_of_an_episode(policy)
     steps = len(SEEDS) * len(actions)
-    made, unchecked = gymnasium.make("CartPole-v1"), gymnasium.make("CartPole-v1", disable_env_checker=True)
+    made, unchecked = (
+        gymnasium.make("CartPole-v1"),
+        gymnasium.make("CartPole-v1", disable_env_checker=True),
+    )
     played = rollout.play_episodes(policy, lambda: env_spec.make_from_spec(description), SEEDS)
     times = report.alternate(
         repeats,
         {
-            "ours": lambda: report.seconds(lambda: rollout.play_episodes(policy, lambda: env_spec.make_from_spec(description), SEEDS)),
+            "ours": lambda: report.seconds(
+                lambda: rollout.play_episodes(
+                    policy, lambda: env_spec.make_from_spec(description), SEEDS
+                )
+            ),
             "bare": lambda: report.seconds(lambda: bare(made, actions, len(SEEDS))),
-            "bare, no checker": lambda: report.seconds(lambda: bare(unchecked, actions, len(SEEDS))),
-            "bare, unwrapped": lambda: report.seconds(lambda: bare(made.unwrapped, actions, len(SEEDS))),
+            "bare, no checker": lambda: report.seconds(
+                lambda: bare(unchecked, actions, len(SEEDS))
+            ),
+            "bare, unwrapped": lambda: report.seconds(
+                lambda: bare(made.unwrapped, actions, len(SEEDS))
+            ),
             "pyfunc wrapper": lambda: report.seconds(lambda: plain(wrapper)) * steps / PLAIN_STEPS,
         },
     )
-    click.echo(f"{report.machine()}\n100 episodes, {int(played.lengths.sum())} steps, bare steps {steps}; median of {repeats}\n")
+    click.echo(
+        f"{report.machine()}\n100 episodes, {int(played.lengths.sum())} steps, bare steps {steps}; median of {repeats}\n"
+    )
     click.echo(report.header("what", "µs a step"))
     for name, seconds in times.items():
         click.echo(report.row(name, f"{1e6 * median(seconds) / steps:.1f}"))
     click.echo("\n" + report.header("ratio", "median (range over the pairs)", "target", "verdict"))
-    click.echo(report.row("ours / bare env.step", *report.compare(times["ours"], times["bare"], at_most=2.0)))
-    click.echo(report.row("ours / pyfunc wrapper", *report.compare(times["ours"], times["pyfunc wrapper"], at_most=1 / 15)))
+    click.echo(
+        report.row(
+            "ours / bare env.step", *report.compare(times["ours"], times["bare"], at_most=2.0)
+        )
+    )
+    click.echo(
+        report.row(
+            "ours / pyfunc wrapper",
+            *report.compare(times["ours"], times["pyfunc wrapper"], at_most=1 / 15),
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -47,7 +47,9 @@ def main(repeats: int) -> None:
     """Print the seconds, and the ratios."""
     with tempfile.TemporaryDirectory() as folder:
         mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
-        mlflow.set_experiment(experiment_id=mlflow.create_experiment("gate", artifact_location=f"{folder}/artifacts"))
+        mlflow.set_experiment(
+            experiment_id=mlflow.create_experiment("gate", artifact_location=f"{folder}/artifacts")
+        )
         with mlflow.start_run():
             champion, challenger = register(clumsy()), register(agents.balancing())
         arranged = matchup.arrange_matchup(challenger, champion, GATE)
@@ -64,19 +66,32 @@ def main(repeats: int) -> None:
             {
                 "gate": lambda: report.seconds(lambda: arranged.play(GATE)),
                 "evaluation": lambda: report.seconds(
-                    lambda: evaluate([arranged.challenger, arranged.champion], arranged.environment, seeds)
+                    lambda: evaluate(
+                        [arranged.challenger, arranged.champion], arranged.environment, seeds
+                    )
                 ),
                 "promotion": lambda: report.seconds(whole),
             },
         )
     steps = int(played.challenger.lengths.sum() + played.champion.lengths.sum())
-    click.echo(f"{report.machine()}\n{len(seeds)} pairs, {steps} steps, verdict {played.verdict}; median of {repeats}\n")
+    click.echo(
+        f"{report.machine()}\n{len(seeds)} pairs, {steps} steps, verdict {played.verdict}; median of {repeats}\n"
+    )
     click.echo(report.header("what", "s"))
     for name, seconds in times.items():
         click.echo(report.row(name, f"{median(seconds):.2f}"))
     click.echo("\n" + report.header("ratio", "median (range over the pairs)", "target", "verdict"))
-    click.echo(report.row("gate / evaluation", *report.compare(times["gate"], times["evaluation"], at_most=1.3)))
-    click.echo(report.row("whole promotion / evaluation", *report.compare(times["promotion"], times["evaluation"], at_most=1.3)))
+    click.echo(
+        report.row(
+            "gate / evaluation", *report.compare(times["gate"], times["evaluation"], at_most=1.3)
+        )
+    )
+    click.echo(
+        report.row(
+            "whole promotion / evaluation",
+            *report.compare(times["promotion"], times["evaluation"], at_most=1.3),
+        )
+    )
 
 
 if __name__ == "__main__":

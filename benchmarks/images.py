@@ -44,8 +44,22 @@ def serving(folder: Path) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}"
-    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", str(folder), "--env-manager", "local", "-p", url.rpartition(":")[2]]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "models",
+        "serve",
+        "-m",
+        str(folder),
+        "--env-manager",
+        "local",
+        "-p",
+        url.rpartition(":")[2],
+    ]
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
     try:
         while not _answers(f"{url}/ping"):
             if process.poll() is not None:
@@ -78,7 +92,9 @@ def main(repeats: int) -> None:
     model = DQN("CnnPolicy", Frames(), buffer_size=1, device="cpu", seed=0)
     frame = np.random.default_rng(0).integers(0, 256, SHAPE, dtype=np.uint8)
     bodies = {
-        "base64": {"dataframe_records": [{"observation": base64.b64encode(frame.tobytes()).decode()}]},
+        "base64": {
+            "dataframe_records": [{"observation": base64.b64encode(frame.tobytes()).decode()}]
+        },
         "numbers": {"inputs": [frame.tolist()]},
     }
     with ExitStack() as stack:
@@ -86,17 +102,29 @@ def main(repeats: int) -> None:
         mlflow_sb3.save_model(model, folder / "base64", image_input="base64")
         mlflow_sb3.save_model(model, folder / "numbers")
         calls = {
-            name: partial(ask, stack.enter_context(serving(folder / name)), json.dumps(body).encode()) for name, body in bodies.items()
+            name: partial(
+                ask, stack.enter_context(serving(folder / name)), json.dumps(body).encode()
+            )
+            for name, body in bodies.items()
         }
         for call in calls.values():
             call()
-        measured = report.alternate(repeats, {name: partial(report.seconds, call) for name, call in calls.items()})
-    click.echo(f"{report.machine()}\nOne request with one frame of {SHAPE}, mlflow models serve, {repeats} pairs\n")
+        measured = report.alternate(
+            repeats, {name: partial(report.seconds, call) for name, call in calls.items()}
+        )
+    click.echo(
+        f"{report.machine()}\nOne request with one frame of {SHAPE}, mlflow models serve, {repeats} pairs\n"
+    )
     click.echo(report.header("what", "bytes", "ms a request"))
     for name, body in bodies.items():
         click.echo(report.row(name, len(json.dumps(body)), f"{1000 * median(measured[name]):.1f}"))
     click.echo("\n" + report.header("ratio", "median (range over the pairs)", "target", "verdict"))
-    click.echo(report.row("base64 to numbers", *report.compare(measured["base64"], measured["numbers"], at_most=0.25)))
+    click.echo(
+        report.row(
+            "base64 to numbers",
+            *report.compare(measured["base64"], measured["numbers"], at_most=0.25),
+        )
+    )
 
 
 if __name__ == "__main__":

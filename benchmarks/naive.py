@@ -35,7 +35,11 @@ def train(folder: Path, timesteps: int, seed: int) -> Path:
         seed=seed,
     )
     watcher = EvalCallback(
-        Monitor(gymnasium.make("CartPole-v1")), eval_freq=2500, n_eval_episodes=10, best_model_save_path=str(folder), verbose=0
+        Monitor(gymnasium.make("CartPole-v1")),
+        eval_freq=2500,
+        n_eval_episodes=10,
+        best_model_save_path=str(folder),
+        verbose=0,
     )
     model.learn(timesteps, callback=watcher)
     return folder / "best_model.zip"
@@ -49,7 +53,10 @@ def log_and_play(agent: Path, timesteps: int, episodes: int = 100) -> None:
 
     from benchmarks import wrapper
 
-    signature = ModelSignature(Schema([TensorSpec(np.dtype(np.float64), (-1, 4))]), Schema([TensorSpec(np.dtype(np.int64), (-1,))]))
+    signature = ModelSignature(
+        Schema([TensorSpec(np.dtype(np.float64), (-1, 4))]),
+        Schema([TensorSpec(np.dtype(np.int64), (-1,))]),
+    )
     with mlflow.start_run():
         mlflow.log_params({"algo": "dqn", "env": "CartPole-v1", "timesteps": timesteps})
         mlflow.pyfunc.log_model(
@@ -73,12 +80,20 @@ def log_and_play(agent: Path, timesteps: int, episodes: int = 100) -> None:
                 total += float(reward)
                 over = terminated or truncated
             returns.append(total)
-        mlflow.log_metrics({"mean_reward": float(np.mean(returns)), "std_reward": float(np.std(returns))})
+        mlflow.log_metrics(
+            {"mean_reward": float(np.mean(returns)), "std_reward": float(np.std(returns))}
+        )
     click.echo(f"Mean reward: {np.mean(returns):.2f} +/- {np.std(returns):.2f}")
 
 
 @click.command()
-@click.option("--timesteps", default=50_000, show_default=True, type=click.IntRange(min=2500), help="At least one evaluation.")
+@click.option(
+    "--timesteps",
+    default=50_000,
+    show_default=True,
+    type=click.IntRange(min=2500),
+    help="At least one evaluation.",
+)
 @click.option("--seed", default=0, show_default=True)
 @click.option("--whole", is_flag=True, help="Not only train.")
 def main(timesteps: int, seed: int, whole: bool) -> None:

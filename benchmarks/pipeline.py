@@ -12,21 +12,64 @@ from benchmarks import report
 
 @click.command()
 @click.option("--pairs", default=3, show_default=True)
-@click.option("--timesteps", default=50_000, show_default=True, type=click.IntRange(min=2500), help="At least one evaluation.")
+@click.option(
+    "--timesteps",
+    default=50_000,
+    show_default=True,
+    type=click.IntRange(min=2500),
+    help="At least one evaluation.",
+)
 def main(pairs: int, timesteps: int) -> None:
     """Run both as processes in turn, each in a fresh store; print the times and the ratio."""
-    ours = ["mlflow", "run", str(report.FOLDER.parent), "-e", "main", "-P", f"timesteps={timesteps}", "--env-manager", "local"]
-    plain = [sys.executable, "-m", "benchmarks.naive", "--timesteps", str(timesteps), "--whole", "--seed"]
+    ours = [
+        "mlflow",
+        "run",
+        str(report.FOLDER.parent),
+        "-e",
+        "main",
+        "-P",
+        f"timesteps={timesteps}",
+        "--env-manager",
+        "local",
+    ]
+    plain = [
+        sys.executable,
+        "-m",
+        "benchmarks.naive",
+        "--timesteps",
+        str(timesteps),
+        "--whole",
+        "--seed",
+    ]
     measured = report.processes(
-        pairs, {"mlflow run . -e main": lambda seed: [*ours, "-P", f"seed={seed}"], "plain script": lambda seed: [*plain, str(seed)]}
+        pairs,
+        {
+            "mlflow run . -e main": lambda seed: [*ours, "-P", f"seed={seed}"],
+            "plain script": lambda seed: [*plain, str(seed)],
+        },
     )
     workflow, script = measured.values()
-    click.echo(f"{report.machine()}\nDQN, CartPole-v1, {timesteps} steps, whole processes, {pairs} pairs\n")
+    click.echo(
+        f"{report.machine()}\nDQN, CartPole-v1, {timesteps} steps, whole processes, {pairs} pairs\n"
+    )
     click.echo(report.header("what", "wall s", "CPU s"))
     for name, runs in measured.items():
-        click.echo(report.row(name, f"{median([run.wall for run in runs]):.1f}", f"{median([run.cpu for run in runs]):.1f}"))
+        click.echo(
+            report.row(
+                name,
+                f"{median([run.wall for run in runs]):.1f}",
+                f"{median([run.cpu for run in runs]):.1f}",
+            )
+        )
     click.echo("\n" + report.header("ratio", "median (range over the pairs)", "target", "verdict"))
-    click.echo(report.row("wall time", *report.compare([run.wall for run in workflow], [run.wall for run in script], at_most=0.85)))
+    click.echo(
+        report.row(
+            "wall time",
+            *report.compare(
+                [run.wall for run in workflow], [run.wall for run in script], at_most=0.85
+            ),
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -49,13 +49,25 @@ def main(repeats: int) -> None:
             "pyfunc of a plain wrapper": lambda: repeated(lambda: wrapper.predict(batch)),
         },
     )
-    click.echo(f"{report.machine()}\nOne observation, {CALLS} calls a block, median of {repeats} blocks\n")
+    click.echo(
+        f"{report.machine()}\nOne observation, {CALLS} calls a block, median of {repeats} blocks\n"
+    )
     click.echo(report.header("what", "µs an action"))
     for name, seconds in times.items():
         click.echo(report.row(name, f"{1e6 * median(seconds):.1f}"))
     click.echo("\n" + report.header("ratio", "median (range over the pairs)", "target", "verdict"))
-    click.echo(report.row("load_policy / DQN.predict", *report.compare(times["load_policy"], times["DQN.predict"], at_most=0.15)))
-    click.echo(report.row("pyfunc / plain wrapper", *report.compare(times["pyfunc"], times["pyfunc of a plain wrapper"], at_most=0.5)))
+    click.echo(
+        report.row(
+            "load_policy / DQN.predict",
+            *report.compare(times["load_policy"], times["DQN.predict"], at_most=0.15),
+        )
+    )
+    click.echo(
+        report.row(
+            "pyfunc / plain wrapper",
+            *report.compare(times["pyfunc"], times["pyfunc of a plain wrapper"], at_most=0.5),
+        )
+    )
 
 
 if __name__ == "__main__":

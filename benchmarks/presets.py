@@ -25,7 +25,10 @@ class Published:
     std: float
 
 
-ZOO = (Published("sac", "Pendulum-v1", -156.995, 88.714), Published("qrdqn", "Acrobot-v1", -69.135, 9.967))
+ZOO = (
+    Published("sac", "Pendulum-v1", -156.995, 88.714),
+    Published("qrdqn", "Acrobot-v1", -69.135, 9.967),
+)
 
 
 def reached(published: Published) -> tuple[float, float]:
@@ -34,23 +37,44 @@ def reached(published: Published) -> tuple[float, float]:
     with tempfile.TemporaryDirectory() as folder:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         own = {"PATH": path, "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
-        command = ["mlflow", "run", str(report.FOLDER.parent), "-e", "main", "--env-manager", "local", *arguments]
-        done = subprocess.run(command, cwd=folder, env=os.environ | own, capture_output=True, check=False, text=True)
+        command = [
+            "mlflow",
+            "run",
+            str(report.FOLDER.parent),
+            "-e",
+            "main",
+            "--env-manager",
+            "local",
+            *arguments,
+        ]
+        done = subprocess.run(
+            command, cwd=folder, env=os.environ | own, capture_output=True, check=False, text=True
+        )
     found = re.search(r"Mean reward: (\S+) \+/- (\S+)", done.stdout)
     if done.returncode != 0 or found is None:
-        raise click.ClickException(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr[-2000:]}")
+        raise click.ClickException(
+            f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr[-2000:]}"
+        )
     return float(found[1]), float(found[2])
 
 
 @click.command()
 def main() -> None:
     """Train with each preset and print what came out beside what was published."""
-    click.echo(f"{report.machine()}\nmlflow run . -e main, seed 0, 100 fresh episodes of the champion\n")
-    click.echo(report.header("preset", "here", "rl_zoo3", "within one standard deviation, or better"))
+    click.echo(
+        f"{report.machine()}\nmlflow run . -e main, seed 0, 100 fresh episodes of the champion\n"
+    )
+    click.echo(
+        report.header("preset", "here", "rl_zoo3", "within one standard deviation, or better")
+    )
     for published in ZOO:
         mean, std = reached(published)
         met = mean >= published.mean - published.std
-        texts = (f"{mean:.1f} ± {std:.1f}", f"{published.mean:.1f} ± {published.std:.1f}", report.verdict(met=met))
+        texts = (
+            f"{mean:.1f} ± {std:.1f}",
+            f"{published.mean:.1f} ± {published.std:.1f}",
+            report.verdict(met=met),
+        )
         click.echo(report.row(f"{published.algo} {published.env_id}", *texts))
 
 

@@ -59,14 +59,20 @@ class Scenario:
         """Whether the share that was promoted is as it ought to be."""
         if self.target == "none":
             return "-"
-        return report.verdict(met=(self.at_least or 0.0) <= promoted <= (1.0 if self.at_most is None else self.at_most))
+        return report.verdict(
+            met=(self.at_least or 0.0)
+            <= promoted
+            <= (1.0 if self.at_most is None else self.at_most)
+        )
 
 
 def ties(_: Generator, pairs: int) -> tuple[Returns, Returns]:
     return np.full(pairs, 500.0), np.full(pairs, 500.0)
 
 
-def near_ceiling(challenger: float, champion: float, rng: Generator, pairs: int) -> tuple[Returns, Returns]:
+def near_ceiling(
+    challenger: float, champion: float, rng: Generator, pairs: int
+) -> tuple[Returns, Returns]:
     """500 but for a share of failures, which end anywhere between 100 and 500."""
 
     def returns(failures: float) -> Returns:
@@ -104,9 +110,21 @@ def normal(lead: float, rng: Generator, pairs: int) -> tuple[Returns, Returns]:
 EQUAL = partial(Scenario, at_most=MOST_WRONG)
 SCENARIOS = (
     EQUAL("ties", "both return 500 in every episode", ties),
-    EQUAL("near the ceiling, equal", "both return 500, but U(100, 500) in 5 % of the episodes", partial(near_ceiling, 0.05, 0.05)),
-    EQUAL("heavy tails, equal", "both return 200 + 40 t, t of Student's distribution with 3 degrees of freedom", heavy_tails),
-    EQUAL("shared seeds, equal", "the seed gives both N(200, 100²), each adds N(0, 50²) of its own", shared_seeds),
+    EQUAL(
+        "near the ceiling, equal",
+        "both return 500, but U(100, 500) in 5 % of the episodes",
+        partial(near_ceiling, 0.05, 0.05),
+    ),
+    EQUAL(
+        "heavy tails, equal",
+        "both return 200 + 40 t, t of Student's distribution with 3 degrees of freedom",
+        heavy_tails,
+    ),
+    EQUAL(
+        "shared seeds, equal",
+        "the seed gives both N(200, 100²), each adds N(0, 50²) of its own",
+        shared_seeds,
+    ),
     EQUAL(
         "rare catastrophe 2 %, equal means",
         "champion N(450, 6.9²); challenger N(459.2, 6.9²), but 0 in 2 % of the episodes",
@@ -125,9 +143,17 @@ SCENARIOS = (
     ),
 )
 LIMITS = (
-    Scenario("clearly worse", "challenger N(140, 60²), champion N(200, 60²)", partial(normal, -60.0)),
-    Scenario("a little better", "challenger N(206, 60²), champion N(200, 60²)", partial(normal, 6.0)),
-    Scenario("rare failures, equal", "both return 500, but U(100, 500) in 0.5 % of the episodes", partial(near_ceiling, 0.005, 0.005)),
+    Scenario(
+        "clearly worse", "challenger N(140, 60²), champion N(200, 60²)", partial(normal, -60.0)
+    ),
+    Scenario(
+        "a little better", "challenger N(206, 60²), champion N(200, 60²)", partial(normal, 6.0)
+    ),
+    Scenario(
+        "rare failures, equal",
+        "both return 500, but U(100, 500) in 0.5 % of the episodes",
+        partial(near_ceiling, 0.005, 0.005),
+    ),
     Scenario(
         "rare catastrophe 0.5 %, equal means",
         "champion N(450, 1.7²); challenger N(452.3, 1.7²), but 0 in 0.5 % of the episodes",
@@ -187,7 +213,9 @@ def year(rule: Rule, number: int) -> Year:
     promotions = pairs = 0
     losses: list[float] = []
     for night, challenger in enumerate(means[1:].tolist()):
-        promoted, played = _night(rule, partial(_nightly, challenger, champion), rng, number * NIGHTS + night)
+        promoted, played = _night(
+            rule, partial(_nightly, challenger, champion), rng, number * NIGHTS + night
+        )
         pairs += played
         if promoted:
             promotions += 1
@@ -196,7 +224,9 @@ def year(rule: Rule, number: int) -> Year:
     return Year(promotions, losses, pairs, champion)
 
 
-def _nightly(challenger: float, champion: float, rng: Generator, pairs: int) -> tuple[Returns, Returns]:
+def _nightly(
+    challenger: float, champion: float, rng: Generator, pairs: int
+) -> tuple[Returns, Returns]:
     return rng.normal(challenger, NOISE, pairs), rng.normal(champion, NOISE, pairs)
 
 
@@ -220,27 +250,56 @@ def share(count: int, of: int) -> str:
 
 def tell(scenarios: Sequence[Scenario], outcomes: dict[str, list[Outcome]]) -> None:
     """How often the gate and ten episodes promoted, then after how many pairs the gate ended."""
-    click.echo(report.header("scenario", "assumption", "promoted", "by 10 episodes", "pairs on average", "target", "verdict"))
+    click.echo(
+        report.header(
+            "scenario",
+            "assumption",
+            "promoted",
+            "by 10 episodes",
+            "pairs on average",
+            "target",
+            "verdict",
+        )
+    )
     for scenario in scenarios:
         found = outcomes[scenario.name]
         promoted = sum(outcome.word == "promote" for outcome in found)
         few = share(sum(outcome.few_promote for outcome in found), len(found))
         pairs = f"{np.mean([outcome.pairs for outcome in found]):.0f}"
         judged = (scenario.target, scenario.verdict(promoted / len(found)))
-        click.echo(report.row(scenario.name, scenario.assumption, share(promoted, len(found)), few, pairs, *judged))
+        click.echo(
+            report.row(
+                scenario.name, scenario.assumption, share(promoted, len(found)), few, pairs, *judged
+            )
+        )
     looks = (*LOOKS, Gate().episodes)
-    click.echo(f"\n{report.header('scenario', *(f'rejected after {pairs}' for pairs in looks), 'inconclusive', 'tie', 'promoted')}")
+    click.echo(
+        f"\n{report.header('scenario', *(f'rejected after {pairs}' for pairs in looks), 'inconclusive', 'tie', 'promoted')}"
+    )
     for scenario in scenarios:
         found = outcomes[scenario.name]
-        counts = [sum(outcome.word == "reject" and outcome.pairs == pairs for outcome in found) for pairs in looks]
-        counts += [sum(outcome.word == word for outcome in found) for word in ("inconclusive", "tie", "promote")]
+        counts = [
+            sum(outcome.word == "reject" and outcome.pairs == pairs for outcome in found)
+            for pairs in looks
+        ]
+        counts += [
+            sum(outcome.word == word for outcome in found)
+            for word in ("inconclusive", "tie", "promote")
+        ]
         click.echo(report.row(scenario.name, *(percent(count / len(found)) for count in counts)))
     click.echo()
 
 
 def tell_years(years: dict[Rule, list[Year]]) -> None:
     """Promotions and regressions of either rule, and what the gate's nights cost."""
-    names = ("promotions a year", "regressions", "lost by one", "pairs a night", "episodes a night", "last champion's true mean")
+    names = (
+        "promotions a year",
+        "regressions",
+        "lost by one",
+        "pairs a night",
+        "episodes a night",
+        "last champion's true mean",
+    )
     click.echo(report.header("rule", *names))
     for rule, found in years.items():
         promotions, losses, pairs = _totals(found)
@@ -248,13 +307,33 @@ def tell_years(years: dict[Rule, list[Year]]) -> None:
         lost = f"{np.mean(losses):.1f}" if losses else "-"
         last = np.array([one.end for one in found])
         ends = f"{last.mean():.1f} ± {last.std() / math.sqrt(len(last)):.1f}"
-        click.echo(report.row(rule, f"{promotions / len(found):.1f}", regressed, lost, f"{pairs:.1f}", f"{2 * pairs:.1f}", ends))
+        click.echo(
+            report.row(
+                rule,
+                f"{promotions / len(found):.1f}",
+                regressed,
+                lost,
+                f"{pairs:.1f}",
+                f"{2 * pairs:.1f}",
+                ends,
+            )
+        )
     promotions, losses, pairs = _totals(years["gate"])
     rate = len(losses) / promotions
     click.echo(f"\n{report.header('the gate', 'found', 'target', 'verdict')}")
     for what, figure, target, met in (
-        ("regressions among the promotions", percent(rate, 2), "under 1 %", rate < MOST_REGRESSIONS),
-        ("episodes a night, of both agents", f"{2 * pairs:.1f}", "at most 100", 2 * pairs <= MOST_EPISODES),
+        (
+            "regressions among the promotions",
+            percent(rate, 2),
+            "under 1 %",
+            rate < MOST_REGRESSIONS,
+        ),
+        (
+            "episodes a night, of both agents",
+            f"{2 * pairs:.1f}",
+            "at most 100",
+            2 * pairs <= MOST_EPISODES,
+        ),
         ("pairs a night", f"{pairs:.1f}", "at most 100", pairs <= MOST_EPISODES),
     ):
         click.echo(report.row(what, figure, target, report.verdict(met=met)))
@@ -263,19 +342,40 @@ def tell_years(years: dict[Rule, list[Year]]) -> None:
 def _totals(years: list[Year]) -> tuple[int, list[float], float]:
     """All promotions, the losses of all regressions, and the pairs of an average night."""
     losses = [loss for one in years for loss in one.losses]
-    return sum(one.promotions for one in years), losses, sum(one.pairs for one in years) / len(years) / NIGHTS
+    return (
+        sum(one.promotions for one in years),
+        losses,
+        sum(one.pairs for one in years) / len(years) / NIGHTS,
+    )
 
 
 @click.command()
-@click.option("--gates", default=2000, show_default=True, type=click.IntRange(min=1), help="Simulated gates of every scenario.")
-@click.option("--years", default=200, show_default=True, type=click.IntRange(min=1), help="Simulated years of nightly trainings.")
-@click.option("--jobs", default=2, show_default=True, type=click.IntRange(min=1), help="Processes at once.")
+@click.option(
+    "--gates",
+    default=2000,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Simulated gates of every scenario.",
+)
+@click.option(
+    "--years",
+    default=200,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Simulated years of nightly trainings.",
+)
+@click.option(
+    "--jobs", default=2, show_default=True, type=click.IntRange(min=1), help="Processes at once."
+)
 def main(gates: int, years: int, jobs: int) -> None:
     """Simulate the gates and the years, and print their tables."""
     click.echo(report.machine())
     with ProcessPoolExecutor(jobs, mp_context=report.fresh_processes()) as pool:
         for scenarios in (SCENARIOS, LIMITS):
-            outcomes = {one.name: list(pool.map(partial(simulate, one.name), range(gates), chunksize=50)) for one in scenarios}
+            outcomes = {
+                one.name: list(pool.map(partial(simulate, one.name), range(gates), chunksize=50))
+                for one in scenarios
+            }
             tell(scenarios, outcomes)
         rules: tuple[Rule, ...] = ("gate", "ten episodes")
         tell_years({rule: list(pool.map(partial(year, rule), range(years))) for rule in rules})

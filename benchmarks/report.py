@@ -29,10 +29,15 @@ PACKAGES = ("mlflow", "stable-baselines3", "torch", "onnxruntime", "gymnasium", 
 def machine() -> str:
     """Processor, cores, load and versions in one line: PyTorch's threads wait busily, so a loaded machine slows SB3 more than us."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    model = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.processor())
+    model = next(
+        (line.partition(": ")[2] for line in lines if line.startswith("model name")),
+        platform.processor(),
+    )
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
     load = f"load {os.getloadavg()[0]:.1f}"
-    return f"{model}, {os.cpu_count()} cores, {load}, Python {platform.python_version()}, {versions}\n"
+    return (
+        f"{model}, {os.cpu_count()} cores, {load}, Python {platform.python_version()}, {versions}\n"
+    )
 
 
 Measured = TypeVar("Measured")
@@ -50,19 +55,29 @@ def process(command: Sequence[str]) -> Process:
     """Run a command in an empty working folder with a store of its own, from the project's root as the place of its modules."""
     with tempfile.TemporaryDirectory() as folder:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        own = {"PATH": path, "PYTHONPATH": str(FOLDER.parent), "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
+        own = {
+            "PATH": path,
+            "PYTHONPATH": str(FOLDER.parent),
+            "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db",
+        }
         theirs = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         start = time.perf_counter()
-        done = subprocess.run(command, cwd=folder, env=theirs | own, capture_output=True, check=False, text=True)
+        done = subprocess.run(
+            command, cwd=folder, env=theirs | own, capture_output=True, check=False, text=True
+        )
         wall = time.perf_counter() - start
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
     if done.returncode != 0:
-        raise click.ClickException(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr[-2000:]}")
+        raise click.ClickException(
+            f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr[-2000:]}"
+        )
     return Process(wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
 
 
-def processes(pairs: int, commands: dict[str, Callable[[int], Sequence[str]]]) -> dict[str, list[Process]]:
+def processes(
+    pairs: int, commands: dict[str, Callable[[int], Sequence[str]]]
+) -> dict[str, list[Process]]:
     """Run every command in turn with the number of the pair as its seed, and print each time as it is known.
 
     One seed would not do: a better agent plays longer evaluation episodes, so that the time of a training hangs on its seed.
@@ -71,11 +86,15 @@ def processes(pairs: int, commands: dict[str, Callable[[int], Sequence[str]]]) -
     for seed in range(pairs):
         for name, command in commands.items():
             results[name].append(process(command(seed)))
-            click.echo(f"seed {seed}, {name}: {results[name][-1].wall:.1f} s wall, {results[name][-1].cpu:.1f} s CPU")
+            click.echo(
+                f"seed {seed}, {name}: {results[name][-1].wall:.1f} s wall, {results[name][-1].cpu:.1f} s CPU"
+            )
     return results
 
 
-def alternate(repeats: int, measured: dict[str, Callable[[], Measured]]) -> dict[str, list[Measured]]:
+def alternate(
+    repeats: int, measured: dict[str, Callable[[], Measured]]
+) -> dict[str, list[Measured]]:
     """Measure A, B, A, B, ...: a machine whose speed drifts slows all of them alike.
 
     A pause comes before each: PyTorch's threads wait busily for a while after the last call, which is not to slow what comes next.
@@ -99,7 +118,11 @@ def compare(ours: list[float], theirs: list[float], *, at_most: float) -> tuple[
     """The ratio of the medians with the smallest and the largest of a pair, the target, and whether it is met."""
     ratio = median(ours) / median(theirs)
     pairs = [a / b for a, b in zip(ours, theirs, strict=True)]
-    return f"{ratio:.3f} ({min(pairs):.3f} to {max(pairs):.3f})", f"at most {at_most:.3g}", verdict(met=ratio <= at_most)
+    return (
+        f"{ratio:.3f} ({min(pairs):.3f} to {max(pairs):.3f})",
+        f"at most {at_most:.3g}",
+        verdict(met=ratio <= at_most),
+    )
 
 
 def verdict(*, met: bool) -> str:

@@ -49,10 +49,17 @@ class Team:
         theirs = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
         command = [sys.executable, "-m", f"steps.{name}", *options]
         done = subprocess.run(
-            command, cwd=report.FOLDER.parent, env=theirs | {"MLFLOW_TRACKING_URI": self.uri}, capture_output=True, text=True, check=False
+            command,
+            cwd=report.FOLDER.parent,
+            env=theirs | {"MLFLOW_TRACKING_URI": self.uri},
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if done.returncode:
-            raise click.ClickException(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr[-2000:]}")
+            raise click.ClickException(
+                f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr[-2000:]}"
+            )
 
     def measure(self, what: str, name: str, *options: str) -> None:
         """Run a step, and write down how long it took and what it asked the server."""
@@ -70,8 +77,26 @@ class Team:
         self.measure("log_model", "log_model", "--run-id", run_id)
         number = str(self.client.get_model_version_by_alias(NAME, "challenger").version)
         self.measure("promote, a tie", "promote", "--version", number)
-        self.measure("promote, the best of the experiment", "promote", "--candidates", "best", "--top", "1", "--episodes", "2")
-        self.measure("promote, a new champion", "promote", "--version", number, "--rule", "force", "--reason", "to move the alias")
+        self.measure(
+            "promote, the best of the experiment",
+            "promote",
+            "--candidates",
+            "best",
+            "--top",
+            "1",
+            "--episodes",
+            "2",
+        )
+        self.measure(
+            "promote, a new champion",
+            "promote",
+            "--version",
+            number,
+            "--rule",
+            "force",
+            "--reason",
+            "to move the alias",
+        )
         self.measure("evaluate", "evaluate")
 
 
@@ -85,8 +110,20 @@ def teams(folder: Path, database: Postgres, names: list[str]) -> Iterator[dict[s
             port, log = process.free_port(), folder / f"{name}.log"
             team = Team(f"http://127.0.0.1:{port}", database.uri(name), log)
             own = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
-            own |= {"MLFLOW_BACKEND_STORE_URI": team.database, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-            command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
+            own |= {
+                "MLFLOW_BACKEND_STORE_URI": team.database,
+                "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+            }
+            command = [
+                sys.executable,
+                "-m",
+                "mlflow",
+                "server",
+                "--port",
+                str(port),
+                "--workers",
+                "1",
+            ]
             command += ["--artifacts-destination", str(folder / name)]
             ready = partial(process.answers, f"{team.uri}/health")
             stack.enter_context(process.serving(command, ready=ready, log=log, variables=own))
@@ -99,18 +136,33 @@ def fill(team: Team, versions: int, runs: int) -> None:
     engine = sa.create_engine(team.database)
     tables = sa.MetaData()
     tables.reflect(engine)
-    copies = sa.Table("copies", sa.MetaData(), sa.Column("run_id", sa.String(32)), sa.Column("number", sa.Integer))
+    copies = sa.Table(
+        "copies", sa.MetaData(), sa.Column("run_id", sa.String(32)), sa.Column("number", sa.Integer)
+    )
     run_id = team.client.get_model_version(NAME, "1").run_id
     with engine.begin() as connection:
         copies.create(connection)
-        connection.execute(copies.insert(), [{"run_id": f"{number:032x}", "number": number} for number in range(2, runs + 1)])
+        connection.execute(
+            copies.insert(),
+            [{"run_id": f"{number:032x}", "number": number} for number in range(2, runs + 1)],
+        )
         for table in ("runs", "params", "tags", "latest_metrics"):
-            _copy(connection, tables.tables[table], copies, {"run_uuid": copies.c.run_id}, tables.tables[table].c.run_uuid == run_id)
+            _copy(
+                connection,
+                tables.tables[table],
+                copies,
+                {"run_uuid": copies.c.run_id},
+                tables.tables[table].c.run_uuid == run_id,
+            )
         for table, changed in (
             ("model_versions", {"version": copies.c.number, "run_id": copies.c.run_id}),
             ("model_version_tags", {"version": copies.c.number}),
         ):
-            first = sa.and_(tables.tables[table].c.name == NAME, tables.tables[table].c.version == 1, copies.c.number <= versions)
+            first = sa.and_(
+                tables.tables[table].c.name == NAME,
+                tables.tables[table].c.version == 1,
+                copies.c.number <= versions,
+            )
             _copy(connection, tables.tables[table], copies, changed, first)
         copies.drop(connection)
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
@@ -126,7 +178,11 @@ def _copy(
     which: sa.ColumnElement[bool],
 ) -> None:
     columns = list(table.c)
-    chosen = sa.select(*(changed.get(column.name, column) for column in columns)).select_from(table.join(copies, sa.true())).where(which)
+    chosen = (
+        sa.select(*(changed.get(column.name, column) for column in columns))
+        .select_from(table.join(copies, sa.true()))
+        .where(which)
+    )
     connection.execute(table.insert().from_select(columns, chosen))
 
 
@@ -150,17 +206,42 @@ def main(versions: int, runs: int, pairs: int) -> None:
         for _ in range(pairs):
             for team in found.values():
                 team.measure_all()
-        _print(found["one"], found["many"], f"{versions} versions, {runs} runs, PostgreSQL, {pairs} pairs")
+        _print(
+            found["one"],
+            found["many"],
+            f"{versions} versions, {runs} runs, PostgreSQL, {pairs} pairs",
+        )
 
 
 def _print(one: Team, many: Team, what: str) -> None:
     click.echo(f"{report.machine()}\n{what}\n")
-    click.echo(report.header("step", "s, one version", "s, thousands", "ratio (range)", "target", "verdict", "requests", "the same"))
+    click.echo(
+        report.header(
+            "step",
+            "s, one version",
+            "s, thousands",
+            "ratio (range)",
+            "target",
+            "verdict",
+            "requests",
+            "the same",
+        )
+    )
     for step, seconds in one.seconds.items():
-        asked, more = (min(team.requests[step]) for team in (one, many))  # a step that takes longer than 30 s beats twice
+        asked, more = (
+            min(team.requests[step]) for team in (one, many)
+        )  # a step that takes longer than 30 s beats twice
         times = [f"{median(team.seconds[step]):.2f}" for team in (one, many)]
         same = report.verdict(met=asked == more)
-        click.echo(report.row(step, *times, *report.compare(many.seconds[step], seconds, at_most=1.5), f"{asked}; {more}", same))
+        click.echo(
+            report.row(
+                step,
+                *times,
+                *report.compare(many.seconds[step], seconds, at_most=1.5),
+                f"{asked}; {more}",
+                same,
+            )
+        )
 
 
 if __name__ == "__main__":

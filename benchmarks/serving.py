@@ -39,19 +39,40 @@ def environment(requirements: Path, folder: Path) -> Path:
     python = folder / "bin" / "python"
     uv = [sys.executable, "-m", "uv"]
     subprocess.run([*uv, "venv", "--quiet", "--python", sys.executable, str(folder)], check=True)
-    install = [*uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", str(python), "-r", str(requirements)]
+    install = [
+        *uv,
+        "pip",
+        "install",
+        "--quiet",
+        "--compile-bytecode",
+        "--python",
+        str(python),
+        "-r",
+        str(requirements),
+    ]
     subprocess.run(install, check=True)
     return python
 
 
 def size(folder: Path) -> float:
     """Megabytes of the files of a folder."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink()) / 1e6
+    return (
+        sum(
+            path.stat().st_size
+            for path in folder.rglob("*")
+            if path.is_file() and not path.is_symlink()
+        )
+        / 1e6
+    )
 
 
 def resident(group: int) -> float:
     """Megabytes of memory of the processes of a group, as Linux has it."""
-    pages = [int((entry / "statm").read_text().split()[1]) for entry in Path("/proc").glob("[0-9]*") if _group(int(entry.name)) == group]
+    pages = [
+        int((entry / "statm").read_text().split()[1])
+        for entry in Path("/proc").glob("[0-9]*")
+        if _group(int(entry.name)) == group
+    ]
     return sum(pages) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
@@ -67,11 +88,27 @@ def start(python: Path, model: Path) -> Start:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [str(python), "-m", "mlflow", "models", "serve", "-m", str(model), "--env-manager", "local", "-p", str(port)]
+    command = [
+        str(python),
+        "-m",
+        "mlflow",
+        "models",
+        "serve",
+        "-m",
+        str(model),
+        "--env-manager",
+        "local",
+        "-p",
+        str(port),
+    ]
     path = f"{python.parent}{os.pathsep}{os.environ['PATH']}"
     began = time.perf_counter()
     process = subprocess.Popen(
-        command, env=os.environ | {"PATH": path}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        command,
+        env=os.environ | {"PATH": path},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
     )
     try:
         while not _asked(f"http://127.0.0.1:{port}/invocations"):
@@ -103,7 +140,9 @@ def main(repeats: int) -> None:
         python = environment(folder / "ours" / "requirements.txt", folder / "environment")
         starts: dict[str, Callable[[], Start]] = {
             "our model, its requirements": partial(start, python, folder / "ours"),
-            "a plain wrapper, this environment": partial(start, Path(sys.executable), folder / "plain"),
+            "a plain wrapper, this environment": partial(
+                start, Path(sys.executable), folder / "plain"
+            ),
         }
         for first in starts.values():  # reads the files from the disk
             first()
@@ -114,11 +153,28 @@ def main(repeats: int) -> None:
     )
     click.echo(report.header("what", "s until the first action", "MB resident"))
     for what, taken in measured.items():
-        seconds, memory = (median(values) for values in ([one.seconds for one in taken], [one.megabytes for one in taken]))
+        seconds, memory = (
+            median(values)
+            for values in ([one.seconds for one in taken], [one.megabytes for one in taken])
+        )
         click.echo(report.row(what, f"{seconds:.1f}", f"{memory:.0f}"))
     click.echo("\n" + report.header("ratio", "median (range over the pairs)", "target", "verdict"))
-    click.echo(report.row("seconds", *report.compare([one.seconds for one in ours], [one.seconds for one in plain], at_most=0.7)))
-    click.echo(report.row("memory", *report.compare([one.megabytes for one in ours], [one.megabytes for one in plain], at_most=0.7)))
+    click.echo(
+        report.row(
+            "seconds",
+            *report.compare(
+                [one.seconds for one in ours], [one.seconds for one in plain], at_most=0.7
+            ),
+        )
+    )
+    click.echo(
+        report.row(
+            "memory",
+            *report.compare(
+                [one.megabytes for one in ours], [one.megabytes for one in plain], at_most=0.7
+            ),
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -30,7 +30,12 @@ class FrameStack(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     first; those of a Dict, each by itself. An episode begins with zeros in place of what was before it.
     """
 
-    def __init__(self, env: Env, n_stack: int, channels_order: Order | Mapping[str, Order | None] | None = None) -> None:
+    def __init__(
+        self,
+        env: Env,
+        n_stack: int,
+        channels_order: Order | Mapping[str, Order | None] | None = None,
+    ) -> None:
         """Stack ``n_stack`` observations.
 
         Args:
@@ -45,16 +50,22 @@ class FrameStack(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         RecordConstructorArgs.__init__(self, n_stack=n_stack, channels_order=channels_order)
         gymnasium.Wrapper.__init__(self, env)
         if not isinstance(n_stack, int) or n_stack < 1:
-            raise ValueError(f"n_stack={n_stack!r}: give the number of observations to stack, at least 1.")
+            raise ValueError(
+                f"n_stack={n_stack!r}: give the number of observations to stack, at least 1."
+            )
         space = env.observation_space
-        self._stacks = {key: _Stack(box, n_stack, order) for key, box, order in _boxes(space, channels_order)}
+        self._stacks = {
+            key: _Stack(box, n_stack, order) for key, box, order in _boxes(space, channels_order)
+        }
         self.observation_space = (
             spaces.Dict({key: stack.space for key, stack in self._stacks.items()})
             if isinstance(space, spaces.Dict)
             else self._stacks[""].space
         )
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
         """Begin an episode: zeros, and its first observation behind them."""
         observation, info = self.env.reset(seed=seed, options=options)
         return self._each(_Stack.begin, observation), info
@@ -76,7 +87,11 @@ class _Stack:
     def __init__(self, box: spaces.Box, count: int, order: Order | None) -> None:
         if order not in (None, "first", "last"):
             raise ValueError(f"channels_order={order!r}: give 'first' or 'last'.")
-        self._axis = 0 if order == "first" or (order is None and _is_image(box) and np.argmin(box.shape) == 0) else -1
+        self._axis = (
+            0
+            if order == "first" or (order is None and _is_image(box) and np.argmin(box.shape) == 0)
+            else -1
+        )
         # SB3 2.9 repeats each bound in its place, which is not where the values come to lie; its spaces are what agents are made for
         low, high = (np.repeat(bound, count, axis=self._axis) for bound in (box.low, box.high))
         self.space = spaces.Box(low, high, dtype=box.dtype)
@@ -92,15 +107,27 @@ class _Stack:
         return np.concatenate(self._last, axis=self._axis)
 
 
-def _boxes(space: Space[Any], channels_order: Order | Mapping[str, Order | None] | None) -> list[tuple[str, spaces.Box, Order | None]]:
+def _boxes(
+    space: Space[Any], channels_order: Order | Mapping[str, Order | None] | None
+) -> list[tuple[str, spaces.Box, Order | None]]:
     """The Boxes of a space by their keys, ``""`` for the one that stands alone, and the order of their channels."""
     subspaces = space.spaces if isinstance(space, spaces.Dict) else {"": space}
     if isinstance(channels_order, Mapping) and set(channels_order) != set(subspaces):
-        raise ValueError(f"channels_order={dict(channels_order)}: give one for all observations, or one for every key of {space}.")
-    boxes = [(key, box) for key, box in subspaces.items() if isinstance(box, spaces.Box) and box.shape]
+        raise ValueError(
+            f"channels_order={dict(channels_order)}: give one for all observations, or one for every key of {space}."
+        )
+    boxes = [
+        (key, box) for key, box in subspaces.items() if isinstance(box, spaces.Box) and box.shape
+    ]
     if len(boxes) < len(subspaces):
-        raise TypeError(f"observations of {space} cannot be stacked; that takes a Box, or a Dict of Boxes.")
-    orders = channels_order if isinstance(channels_order, Mapping) else dict.fromkeys(subspaces, channels_order)
+        raise TypeError(
+            f"observations of {space} cannot be stacked; that takes a Box, or a Dict of Boxes."
+        )
+    orders = (
+        channels_order
+        if isinstance(channels_order, Mapping)
+        else dict.fromkeys(subspaces, channels_order)
+    )
     return [(key, box, orders[key]) for key, box in boxes]
 
 
@@ -145,7 +172,9 @@ class ZeroStart(gymnasium.Wrapper[Any, Any, Any, Any]):
         """That of the environment inside: this wrapper is for training, and no part of what is recorded."""
         return self.env.spec
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
         """Begin an episode."""
         observation, info = self.env.reset(seed=seed, options=options)
         return shift(observation, self.env.observation_space, operator.sub), info
@@ -187,4 +216,8 @@ def shift(value: Any, space: Space[Any], by: Callable[[Any, Any], Any]) -> Any:
     """Add the start of a space to a value of it, or to a batch of them, or subtract it."""
     if isinstance(space, spaces.Dict):
         return {key: shift(value[key], subspace, by) for key, subspace in space.spaces.items()}
-    return by(value, space.start) if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)) else value
+    return (
+        by(value, space.start)
+        if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete))
+        else value
+    )

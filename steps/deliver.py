@@ -22,14 +22,22 @@ def deliver(folder: Path) -> None:
     try:
         run_id, finished = run_logger.deliver_journal(folder)
     except FileNotFoundError as error:
-        raise click.ClickException(f"{folder} holds no journal; give the folder that the training named.") from error
+        raise click.ClickException(
+            f"{folder} holds no journal; give the folder that the training named."
+        ) from error
     except run_logger.RefusedError as error:
         raise click.ClickException(" ".join(str(error).split())) from error
     except retry.CONNECTION_ERRORS as error:
-        raise click.ClickException(f"not everything could be delivered: {' '.join(str(error).split())} Call again.") from error
+        raise click.ClickException(
+            f"not everything could be delivered: {' '.join(str(error).split())} Call again."
+        ) from error
     click.echo(
         f"Run {run_id} has everything"
-        + ("." if finished else f"; to go on with it: {resume.resume_command(run_id, folder.absolute().parent)}")
+        + (
+            "."
+            if finished
+            else f"; to go on with it: {resume.resume_command(run_id, folder.absolute().parent)}"
+        )
     )
 
 

@@ -17,14 +17,44 @@ from steps.step import Step, VersionNumber, public_key_option
 
 
 @click.command(cls=Step)
-@click.option("--model-name", default="cartpole-v1-dqn", show_default=True, help="Registered model.")
+@click.option(
+    "--model-name", default="cartpole-v1-dqn", show_default=True, help="Registered model."
+)
 @click.option("--alias", default="champion", show_default=True, help="Alias to load.")
-@click.option("--version", "number", default="", type=VersionNumber(), help="Version to load instead of the alias.")
-@click.option("--episodes", default=100, show_default=True, type=click.IntRange(min=1), help="Episodes to play.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of the stream that gives every episode its seed.")
+@click.option(
+    "--version",
+    "number",
+    default="",
+    type=VersionNumber(),
+    help="Version to load instead of the alias.",
+)
+@click.option(
+    "--episodes",
+    default=100,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Episodes to play.",
+)
+@click.option(
+    "--seed",
+    default=0,
+    show_default=True,
+    type=click.IntRange(min=0),
+    help="Of the stream that gives every episode its seed.",
+)
 @public_key_option
-@click.option("--video", default=False, show_default=True, type=bool, help="Film the first episode.")
-def evaluate(model_name: str, alias: str, number: int | None, episodes: int, seed: int, public_key: str, video: bool) -> None:
+@click.option(
+    "--video", default=False, show_default=True, type=bool, help="Film the first episode."
+)
+def evaluate(
+    model_name: str,
+    alias: str,
+    number: int | None,
+    episodes: int,
+    seed: int,
+    public_key: str,
+    video: bool,
+) -> None:
     """Play EPISODES fresh episodes with an agent and log their returns."""
     from mlflow_sb3.client import permissions
     from mlflow_sb3.envs import rollout
@@ -43,7 +73,9 @@ def evaluate(model_name: str, alias: str, number: int | None, episodes: int, see
     mlflow.set_tag("mlflow_sb3.version", str(version))
     permissions.log_metrics(summary.metrics("evaluation/"), version.model_id)
     mlflow.log_table(played.table(), "evaluation/episodes.json")
-    mlflow.log_figure(plots.plot_returns(played, f"{version}: {episodes} episodes"), "evaluation/returns.png")
+    mlflow.log_figure(
+        plots.plot_returns(played, f"{version}: {episodes} episodes"), "evaluation/returns.png"
+    )
     if video:
         with TemporaryDirectory() as folder:
             film = record_episode(agent.policy, agent.environment, seeds[0], Path(folder))

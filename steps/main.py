@@ -44,19 +44,60 @@ PROJECT = Path(__file__).parent.parent
 @click.command(cls=Step)
 @recipe_options
 @inference_option
-@click.option("--model-name", default="", help="Registered model.  [default: made from env and algo, as cartpole-v1-dqn]")
-@click.option("--episodes", default=100, show_default=True, type=click.IntRange(min=1), help="Episodes that the champion plays.")
-@click.option("--gate-episodes", default=400, show_default=True, type=click.IntRange(min=2), help="Pairs that promote plays at the most.")
-@click.option("--min-return", default="", type=Maybe(click.FLOAT), help="Mean return that a champion has to reach.")
+@click.option(
+    "--model-name",
+    default="",
+    help="Registered model.  [default: made from env and algo, as cartpole-v1-dqn]",
+)
+@click.option(
+    "--episodes",
+    default=100,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Episodes that the champion plays.",
+)
+@click.option(
+    "--gate-episodes",
+    default=400,
+    show_default=True,
+    type=click.IntRange(min=2),
+    help="Pairs that promote plays at the most.",
+)
+@click.option(
+    "--min-return",
+    default="",
+    type=Maybe(click.FLOAT),
+    help="Mean return that a champion has to reach.",
+)
 @approval_option
 @fail_on_reject_option
 @signing_key_option
 @public_key_option
 @state_option
-@click.option("--fresh", default=False, show_default=True, type=bool, help="Go on with no earlier call that was interrupted.")
-@click.option("--exclusive", default=False, show_default=True, type=bool, help="Leave when another exclusive main works on the model.")
+@click.option(
+    "--fresh",
+    default=False,
+    show_default=True,
+    type=bool,
+    help="Go on with no earlier call that was interrupted.",
+)
+@click.option(
+    "--exclusive",
+    default=False,
+    show_default=True,
+    type=bool,
+    help="Leave when another exclusive main works on the model.",
+)
 @click.pass_obj
-def main(run_id: str, /, model_name: str, signing_key: str, public_key: str, exclusive: bool, **given: Any) -> None:
+def main(
+    run_id: str,
+    /,
+    model_name: str,
+    signing_key: str,
+    public_key: str,
+    exclusive: bool,
+    **given: Any,
+) -> None:
     """Train an agent, log and register it, make it the champion if it is surely better, and play with the champion.
 
     Where there is no champion yet, the agent plays that did not become it.
@@ -73,7 +114,9 @@ def main(run_id: str, /, model_name: str, signing_key: str, public_key: str, exc
     except TakenError as taken:
         since = datetime.fromtimestamp(taken.owner.info.start_time / 1000, UTC)
         mlflow.set_tag(lease.LEFT, taken.owner.info.run_id)
-        click.echo(f"Left: run {taken.owner.info.run_id} of main is at work on {name} since {since:%Y-%m-%d %H:%M:%S} UTC; exclusive=true.")
+        click.echo(
+            f"Left: run {taken.owner.info.run_id} of main is at work on {name} since {since:%Y-%m-%d %H:%M:%S} UTC; exclusive=true."
+        )
 
 
 def _work(
@@ -94,29 +137,55 @@ def _work(
     **recipe: Any,
 ) -> None:
     """Call the steps one after the other."""
-    steps = _Steps(previous_attempt.find_previous_attempt(run_id, fresh=fresh, exclusive=held is not None), run_id, state_folder, held)
+    steps = _Steps(
+        previous_attempt.find_previous_attempt(run_id, fresh=fresh, exclusive=held is not None),
+        run_id,
+        state_folder,
+        held,
+    )
     trained = steps.train({key: _text(value) for key, value in recipe.items()})
-    logged = steps.run("log_model", {"run_id": trained.info.run_id, "model_name": name, "inference": inference, "signing_key": signing_key})
+    logged = steps.run(
+        "log_model",
+        {
+            "run_id": trained.info.run_id,
+            "model_name": name,
+            "inference": inference,
+            "signing_key": signing_key,
+        },
+    )
     version = logged.data.tags["mlflow_sb3.version"]
     number = version.rpartition("/")[2]
     mlflow.set_tag("mlflow_sb3.version", version)
-    gate = {"episodes": gate_episodes, "min_return": _text(min_return), "approval": approval, "fail_on_reject": _text(fail_on_reject)}
-    promoted = steps.run("promote", {"model_name": name, "version": number, "public_key": public_key} | gate)
+    gate = {
+        "episodes": gate_episodes,
+        "min_return": _text(min_return),
+        "approval": approval,
+        "fail_on_reject": _text(fail_on_reject),
+    }
+    promoted = steps.run(
+        "promote", {"model_name": name, "version": number, "public_key": public_key} | gate
+    )
     mlflow.set_tag("mlflow_sb3.verdict", promoted.data.tags["mlflow_sb3.verdict"])
     played = {} if versions.find_champion(name, "champion") else {"version": number}
-    steps.run("evaluate", {"model_name": name, "episodes": episodes, "public_key": public_key} | played)
+    steps.run(
+        "evaluate", {"model_name": name, "episodes": episodes, "public_key": public_key} | played
+    )
 
 
 class _Steps:
     """Entry points of this project as children of the active run, in this environment; what an earlier call finished is not done again."""
 
-    def __init__(self, earlier: PreviousAttempt, run_id: str, state_folder: str, held: Lease | None) -> None:
+    def __init__(
+        self, earlier: PreviousAttempt, run_id: str, state_folder: str, held: Lease | None
+    ) -> None:
         self._earlier = earlier
         self._run_id = run_id
         self._state_folder = state_folder
         self._held = held
         if earlier.steps:
-            click.echo(f"Going on with run {earlier.run_id}: the same parameters and code, and it did not finish. fresh=true starts anew.")
+            click.echo(
+                f"Going on with run {earlier.run_id}: the same parameters and code, and it did not finish. fresh=true starts anew."
+            )
 
     def train(self, recipe: dict[str, Any]) -> Run:
         """Train, or go on with a training that was interrupted."""
@@ -144,20 +213,30 @@ class _Steps:
         try:
             with signals.prefer_interrupt():
                 submitted = mlflow.run(  # type: ignore[no-untyped-call]
-                    str(PROJECT), entry_point, parameters=parameters, env_manager="local", run_name=entry_point
+                    str(PROJECT),
+                    entry_point,
+                    parameters=parameters,
+                    env_manager="local",
+                    run_name=entry_point,
                 )
         except Interrupted:  # MLflow has handed it on to the step, and waited for it
-            click.echo("Run main again with the same parameters to go on where it stopped.", err=True)
+            click.echo(
+                "Run main again with the same parameters to go on where it stopped.", err=True
+            )
             with suppress(*retry.CONNECTION_ERRORS):
                 previous_attempt.mark_killed(self._run_id)
             raise
         except ExecutionException as error:
-            raise click.ClickException(f"{entry_point} failed: {error.message}; its line above says why.") from error
+            raise click.ClickException(
+                f"{entry_point} failed: {error.message}; its line above says why."
+            ) from error
         return mlflow.get_run(submitted.run_id)
 
 
 def _reused(entry_point: str, done: Run) -> Run:
-    click.echo(f"== {entry_point}: run {done.info.run_id} finished with the same parameters on the same code, and is reused")
+    click.echo(
+        f"== {entry_point}: run {done.info.run_id} finished with the same parameters on the same code, and is reused"
+    )
     return done
 
 
@@ -165,7 +244,13 @@ def _text(value: Any) -> str:
     """A value as the text of a parameter."""
     if isinstance(value, bool):
         return str(value).lower()
-    return "" if value is None else json.dumps(value) if isinstance(value, (dict, list)) else str(value)
+    return (
+        ""
+        if value is None
+        else json.dumps(value)
+        if isinstance(value, (dict, list))
+        else str(value)
+    )
 
 
 if __name__ == "__main__":

@@ -25,7 +25,10 @@ def reproduce(run_id: str) -> None:
     same, differences = compare(run, record, again)
     verdict = "identical" if same else "different"
     mlflow.set_tags({"mlflow_sb3.reproduction": verdict, "mlflow_sb3.reproduced": run_id})
-    mlflow.log_dict({"run": run_id, "again": again, "verdict": verdict, "differences": differences}, "differences.json")
+    mlflow.log_dict(
+        {"run": run_id, "again": again, "verdict": verdict, "differences": differences},
+        "differences.json",
+    )
     for difference in differences:
         click.echo(difference)
     click.echo(f"{verdict}: the weights of run {run_id} and of run {again}")

@@ -12,7 +12,9 @@ from steps.step import Step, public_key_option
 
 
 @click.command(cls=Step)
-@click.option("--model-name", default="cartpole-v1-dqn", show_default=True, help="Registered model.")
+@click.option(
+    "--model-name", default="cartpole-v1-dqn", show_default=True, help="Registered model."
+)
 @click.option("--alias", default="champion", show_default=True, help="Alias that goes back.")
 @click.option("--reason", default="", help="Why, for the record.")
 @public_key_option

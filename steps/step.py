@@ -16,7 +16,10 @@ from typing import Any
 import click
 import mlflow
 from mlflow import MlflowClient
-from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES, MLFLOW_HTTP_REQUEST_TIMEOUT
+from mlflow.environment_variables import (
+    MLFLOW_HTTP_REQUEST_MAX_RETRIES,
+    MLFLOW_HTTP_REQUEST_TIMEOUT,
+)
 from mlflow.exceptions import MlflowException
 
 from mlflow_sb3.client import connection, env_vars, permissions, preflight, retry
@@ -24,7 +27,10 @@ from mlflow_sb3.runs import heartbeat, parent_process, signals
 from mlflow_sb3.runs.signals import Interrupted
 
 ALGORITHMS = "a2c, ars, crossq, ddpg, dqn, ppo, ppo_lstm, ppo_mask, qrdqn, sac, td3, tqc or trpo."
-_HASTY = {MLFLOW_HTTP_REQUEST_MAX_RETRIES.name: "0", MLFLOW_HTTP_REQUEST_TIMEOUT.name: str(connection.ANSWER_TIMEOUT)}
+_HASTY = {
+    MLFLOW_HTTP_REQUEST_MAX_RETRIES.name: "0",
+    MLFLOW_HTTP_REQUEST_TIMEOUT.name: str(connection.ANSWER_TIMEOUT),
+}
 """Settings for who says how a run ended, perhaps to a server that is the reason, and for who is to stop."""
 _PATIENCE = 5.0
 """Seconds that an artifact store has for where an error comes from."""
@@ -76,7 +82,9 @@ def _run() -> Iterator[str]:
         connection.check_connection()
         with (
             ExitStack() as hurry,
-            signals.raise_on_signal(before=lambda: hurry.enter_context(env_vars.temporary_env(_HASTY))),
+            signals.raise_on_signal(
+                before=lambda: hurry.enter_context(env_vars.temporary_env(_HASTY))
+            ),
             mlflow.start_run() as run,
             _recorded_end(run.info.run_id),
             heartbeat.heartbeat(run.info.run_id, parents=parents),
@@ -112,7 +120,9 @@ def _end_well(run_id: str) -> None:
     try:
         mlflow.end_run()
     except retry.CONNECTION_ERRORS as error:
-        if isinstance(error, MlflowException) and error.error_code != "INTERNAL_ERROR":  # the server has answered
+        if (
+            isinstance(error, MlflowException) and error.error_code != "INTERNAL_ERROR"
+        ):  # the server has answered
             raise
         deadline = time.monotonic() + _INSISTENCE
         with env_vars.temporary_env(retry.SHORT_RETRIES):
@@ -209,7 +219,9 @@ class VersionNumber(click.ParamType[int | None]):
 
     name = "integer"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | None:
         """Parse a positive number; empty text is None."""
         if value == "":
             return None
@@ -218,24 +230,67 @@ class VersionNumber(click.ParamType[int | None]):
         except ValueError:
             number = 0
         if number < 1:
-            self.fail(f"{value!r} is not the number of a model version; give 1, 2, ..., or an alias instead.", param, ctx)
+            self.fail(
+                f"{value!r} is not the number of a model version; give 1, 2, ..., or an alias instead.",
+                param,
+                ctx,
+            )
         return number
 
 
 def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that say how to train."""
     options = [
-        click.option("--env", default="CartPole-v1", show_default=True, help="Gymnasium id, or module:EnvId."),
-        click.option("--algo", default="dqn", show_default=True, help=ALGORITHMS),
-        click.option("--timesteps", default="", type=Maybe(click.IntRange(min=1)), help="Steps.  [default: the preset's, or 50000]"),
-        click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of learning and of choosing the agent."),
-        click.option("--hyperparams", default="{}", show_default=True, type=Json(_HYPERPARAMS), help="JSON; overrides the preset's keys."),
         click.option(
-            "--preset", default="zoo", show_default=True, type=click.Choice(["zoo", "none"]), help="rl_zoo3's, or SB3's defaults."
+            "--env", default="CartPole-v1", show_default=True, help="Gymnasium id, or module:EnvId."
         ),
-        click.option("--env-kwargs", default="{}", show_default=True, type=Json(_ENV_KWARGS), help="JSON; for the environment."),
-        click.option("--wrappers", default="[]", show_default=True, type=Json(_WRAPPERS), help="JSON; put around the preset's wrappers."),
-        click.option("--from-model", default="", help="Go on from this agent, such as models:/cartpole-v1-dqn@champion."),
+        click.option("--algo", default="dqn", show_default=True, help=ALGORITHMS),
+        click.option(
+            "--timesteps",
+            default="",
+            type=Maybe(click.IntRange(min=1)),
+            help="Steps.  [default: the preset's, or 50000]",
+        ),
+        click.option(
+            "--seed",
+            default=0,
+            show_default=True,
+            type=click.IntRange(min=0),
+            help="Of learning and of choosing the agent.",
+        ),
+        click.option(
+            "--hyperparams",
+            default="{}",
+            show_default=True,
+            type=Json(_HYPERPARAMS),
+            help="JSON; overrides the preset's keys.",
+        ),
+        click.option(
+            "--preset",
+            default="zoo",
+            show_default=True,
+            type=click.Choice(["zoo", "none"]),
+            help="rl_zoo3's, or SB3's defaults.",
+        ),
+        click.option(
+            "--env-kwargs",
+            default="{}",
+            show_default=True,
+            type=Json(_ENV_KWARGS),
+            help="JSON; for the environment.",
+        ),
+        click.option(
+            "--wrappers",
+            default="[]",
+            show_default=True,
+            type=Json(_WRAPPERS),
+            help="JSON; put around the preset's wrappers.",
+        ),
+        click.option(
+            "--from-model",
+            default="",
+            help="Go on from this agent, such as models:/cartpole-v1-dqn@champion.",
+        ),
     ]
     for option in reversed(options):
         command = option(command)
@@ -243,31 +298,53 @@ def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 inference_option = click.option(
-    "--inference", default="onnx", show_default=True, type=click.Choice(["onnx", "native"]), help="native: by SB3's own file."
+    "--inference",
+    default="onnx",
+    show_default=True,
+    type=click.Choice(["onnx", "native"]),
+    help="native: by SB3's own file.",
 )
 """By what the model acts."""
 
 approval_option = click.option(
-    "--approval", default="none", show_default=True, type=click.Choice(["none", "required"]), help="required: by the tag approval=approved."
+    "--approval",
+    default="none",
+    show_default=True,
+    type=click.Choice(["none", "required"]),
+    help="required: by the tag approval=approved.",
 )
 """Whether a person decides too."""
 state_option = click.option(
-    "--state-folder", default="", help="For snapshots and the journal, absolute.  [default: ~/.local/state/mlflow-sb3]"
+    "--state-folder",
+    default="",
+    help="For snapshots and the journal, absolute.  [default: ~/.local/state/mlflow-sb3]",
 )
 """Where training keeps what has to outlive its process."""
 delivery_option = click.option(
-    "--delivery-timeout", default=60.0, show_default=True, type=click.FloatRange(min=0), help="Seconds to wait in the end for a server."
+    "--delivery-timeout",
+    default=60.0,
+    show_default=True,
+    type=click.FloatRange(min=0),
+    help="Seconds to wait in the end for a server.",
 )
 """How long training waits for a tracking server that is away when it has ended."""
 fail_on_reject_option = click.option(
-    "--fail-on-reject", default=False, show_default=True, type=bool, help="Exit with 1 when nothing was promoted."
+    "--fail-on-reject",
+    default=False,
+    show_default=True,
+    type=bool,
+    help="Exit with 1 when nothing was promoted.",
 )
 """For pipelines that go on with a new champion alone."""
 signing_key_option = click.option(
-    "--signing-key", default="", help="PEM file of an Ed25519 private key to sign with; relative to the project."
+    "--signing-key",
+    default="",
+    help="PEM file of an Ed25519 private key to sign with; relative to the project.",
 )
 """Who answers for a version."""
 public_key_option = click.option(
-    "--public-key", default="", help="PEM file of an Ed25519 key that has to have signed the version; relative to the project."
+    "--public-key",
+    default="",
+    help="PEM file of an Ed25519 key that has to have signed the version; relative to the project.",
 )
 """Whose signature versions have to bear."""

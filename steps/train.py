@@ -22,19 +22,49 @@ from steps.step import Maybe, Step, delivery_option, recipe_options, state_optio
 if TYPE_CHECKING:
     from mlflow_sb3.training.config import TrainingConfig
 
-_RECIPE = ("env", "algo", "timesteps", "seed", "hyperparams", "preset", "env_kwargs", "wrappers", "from_model", "torch_threads")
+_RECIPE = (
+    "env",
+    "algo",
+    "timesteps",
+    "seed",
+    "hyperparams",
+    "preset",
+    "env_kwargs",
+    "wrappers",
+    "from_model",
+    "torch_threads",
+)
 
 
 @click.command(cls=Step)
 @recipe_options
-@click.option("--torch-threads", default=1, show_default=True, type=click.IntRange(min=1), help="Threads of PyTorch.")
-@click.option("--resume", default="", help="Run of train to go on with, which was killed or failed.")
-@click.option("--snapshot-every", default="", type=Maybe(click.IntRange(min=1)), help="Steps.  [default: as 2 % of the time allow]")
+@click.option(
+    "--torch-threads",
+    default=1,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Threads of PyTorch.",
+)
+@click.option(
+    "--resume", default="", help="Run of train to go on with, which was killed or failed."
+)
+@click.option(
+    "--snapshot-every",
+    default="",
+    type=Maybe(click.IntRange(min=1)),
+    help="Steps.  [default: as 2 % of the time allow]",
+)
 @state_option
 @delivery_option
 @click.pass_context
 def train(
-    context: click.Context, /, resume: str, snapshot_every: int | None, state_folder: str, delivery_timeout: float, **options: Any
+    context: click.Context,
+    /,
+    resume: str,
+    snapshot_every: int | None,
+    state_folder: str,
+    delivery_timeout: float,
+    **options: Any,
 ) -> None:
     """Train an agent with Stable-Baselines3 and keep the best that training passed."""
     from mlflow_sb3.runs import signals, state_dir
@@ -48,14 +78,22 @@ def train(
     run_id, origin, before = context.obj, None, None
     with ExitStack() as stack:
         if resume:
-            MlflowClient().set_tag(run_id, RESUMED_FROM_TAG, resume)  # first of all: whoever resumes this run finds the origin by it
+            MlflowClient().set_tag(
+                run_id, RESUMED_FROM_TAG, resume
+            )  # first of all: whoever resumes this run finds the origin by it
             origin = stack.enter_context(find_snapshot(resume, state_folder))
-            asked, followed = origin.header.context["asked"], TrainingConfig(**origin.header.context["recipe"])
+            asked, followed = (
+                origin.header.context["asked"],
+                TrainingConfig(**origin.header.context["recipe"]),
+            )
             _check_same(context, asked, followed.options())
         else:
             asked, (followed, before) = _asked(context), config.resolve_config(**options)
         _check(run_id, followed)
-        folder, facts = state_dir.run_dir(run_id, state_folder), provenance.collect_facts(followed.torch_threads)
+        folder, facts = (
+            state_dir.run_dir(run_id, state_folder),
+            provenance.collect_facts(followed.torch_threads),
+        )
         stack.enter_context(_telling_how_to_go_on(run_id, folder))
         stop = stack.enter_context(signals.defer_signals())
         if followed.from_model_id:
@@ -84,7 +122,9 @@ def train(
             )
             training_run.log(trained, followed, facts, told)
         if resume:
-            delete_snapshots(resume, state_folder)  # before a signal is obeyed again: the run has finished
+            delete_snapshots(
+                resume, state_folder
+            )  # before a signal is obeyed again: the run has finished
     click.echo(
         f"Kept the agent of step {trained.kept.step} of {len(trained.candidates)} candidates: mean return "
         f"{trained.kept.score:.2f} over {len(trained.kept.returns)} fresh episodes"
@@ -105,7 +145,9 @@ def _check(run_id: str, followed: TrainingConfig) -> None:
     if previous_attempt.PARENT in MlflowClient().get_run(run_id).data.tags:
         return
     try:
-        preflight.check_registry(names.default_model_name(followed.env, followed.algo), "EDIT", make=False)
+        preflight.check_registry(
+            names.default_model_name(followed.env, followed.algo), "EDIT", make=False
+        )
     except MlflowException as error:
         if error.error_code != permissions.PERMISSION_DENIED_CODE:
             raise
@@ -127,16 +169,25 @@ def _telling_how_to_go_on(run_id: str, folder: Path) -> Iterator[None]:
 
 def _asked(context: click.Context) -> dict[str, Any]:
     """The options that make the recipe, as JSON values, by the names of the entry point's parameters."""
-    return {name: context.params[name] for name in (option.name for option in context.command.params) if name in _RECIPE}
+    return {
+        name: context.params[name]
+        for name in (option.name for option in context.command.params)
+        if name in _RECIPE
+    }
 
 
 def _check_same(context: click.Context, asked: dict[str, Any], resolved: dict[str, str]) -> None:
     """Refuse options that differ from what the resumed training was asked for and goes by; those that were left alone do not count."""
     for option in context.command.params:
         given = context.params[str(option.name)]
-        if option.name not in asked or given in (asked[option.name], option.type_cast_value(context, option.get_default(context))):
+        if option.name not in asked or given in (
+            asked[option.name],
+            option.type_cast_value(context, option.get_default(context)),
+        ):
             continue
-        if option.name == "preset" or given != option.type_cast_value(context, resolved[option.name]):
+        if option.name == "preset" or given != option.type_cast_value(
+            context, resolved[option.name]
+        ):
             raise click.UsageError(
                 f"{option.opts[0]} is {given!r}, and run {context.params['resume']} was trained with {asked[option.name]!r}; leave it out, "
                 "since what is resumed goes on as it began, or train anew."

@@ -22,7 +22,9 @@ class OneStep(gymnasium.Env[Observation, np.int64]):
     action_space = spaces.Discrete(2)
     seeds: ClassVar[list[int]] = []
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
         super().reset(seed=seed, options=options)
         if seed is not None:
             OneStep.seeds.append(seed)
@@ -43,7 +45,9 @@ class Levels(gymnasium.Env[Observation, np.int64]):
         self.spread = spread
         self.fault = fault
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
         super().reset(seed=seed, options=options)
         return self.np_random.uniform(-1, 1, 1).astype(np.float32), {}
 
@@ -51,18 +55,28 @@ class Levels(gymnasium.Env[Observation, np.int64]):
         if self.fault == "crash":
             raise LookupError("the simulator is gone")
         reward = self.means[action] + self.spread * self.np_random.normal(size=8)[action]
-        return np.zeros(1, np.float32), float("nan") if self.fault == "nan" else float(reward), True, False, {}
+        return (
+            np.zeros(1, np.float32),
+            float("nan") if self.fault == "nan" else float(reward),
+            True,
+            False,
+            {},
+        )
 
 
 class Spaces(gymnasium.Env[Any, Any]):
     """Three steps of any spaces; observations are sampled from theirs, and actions have to lie in theirs."""
 
-    def __init__(self, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]) -> None:
+    def __init__(
+        self, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]
+    ) -> None:
         self.observation_space = observation_space
         self.action_space = action_space
         self.steps = 0
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed, options=options)
         self.observation_space.seed(seed)
         self.steps = 0
@@ -90,7 +104,11 @@ OBSERVATIONS: dict[str, spaces.Space[Any]] = {
         flags=spaces.MultiBinary(2),
     ),
 }
-RESERVED = spaces.Dict(hidden=spaces.Box(-1, 1, (2,)), cell=spaces.Box(-1, 1, (3,)), action_masks=spaces.Box(-1, 1, (1,)))
+RESERVED = spaces.Dict(
+    hidden=spaces.Box(-1, 1, (2,)),
+    cell=spaces.Box(-1, 1, (3,)),
+    action_masks=spaces.Box(-1, 1, (1,)),
+)
 """Keys that mean something in the requests of other agents."""
 ACTIONS: dict[str, spaces.Space[Any]] = {
     "Discrete": spaces.Discrete(3, start=-1),
@@ -104,10 +122,15 @@ class Named(Spaces):
     """Spaces by their names above; every second choice is valid, and every last one."""
 
     def __init__(self, observations: str, actions: str) -> None:
-        super().__init__(deepcopy((OBSERVATIONS | {"Reserved": RESERVED})[observations]), deepcopy(ACTIONS[actions]))
+        super().__init__(
+            deepcopy((OBSERVATIONS | {"Reserved": RESERVED})[observations]),
+            deepcopy(ACTIONS[actions]),
+        )
 
     def action_masks(self) -> NDArray[np.bool_]:
-        sizes = {"Discrete": [3], "MultiDiscrete": [2, 3], "MultiBinary": [2, 2, 2]}[type(self.action_space).__name__]
+        sizes = {"Discrete": [3], "MultiDiscrete": [2, 3], "MultiBinary": [2, 2, 2]}[
+            type(self.action_space).__name__
+        ]
         return np.concatenate([np.arange(size) % 2 == (size - 1) % 2 for size in sizes])
 
 
@@ -199,7 +222,11 @@ def no_environment(env: gymnasium.Env[Any, Any]) -> None:
     env.reset()
 
 
-gymnasium.register("BitFlipping-v0", entry_point="stable_baselines3.common.envs:BitFlippingEnv", kwargs={"n_bits": 4})
+gymnasium.register(
+    "BitFlipping-v0",
+    entry_point="stable_baselines3.common.envs:BitFlippingEnv",
+    kwargs={"n_bits": 4},
+)
 gymnasium.register("Levels-v0", entry_point="tests.environments:Levels")
 gymnasium.register("Masked-v0", entry_point="tests.environments:Masked")
 gymnasium.register("MaskedCartPole-v0", entry_point="tests.environments:MaskedCartPole")
@@ -208,4 +235,6 @@ gymnasium.register("Picture-v0", entry_point="tests.environments:Picture")
 gymnasium.register("Remembering-v0", entry_point="tests.environments:Remembering")
 gymnasium.register("Shifted-v0", entry_point="tests.environments:Shifted")
 gymnasium.register("Valid-v0", entry_point="tests.environments:Valid")
-gymnasium.register("WrappedCartPole-v0", entry_point="tests.environments:wrapped_cartpole", max_episode_steps=500)
+gymnasium.register(
+    "WrappedCartPole-v0", entry_point="tests.environments:wrapped_cartpole", max_episode_steps=500
+)

@@ -58,4 +58,8 @@ def snapshots(folder: Path) -> set[Path]:
 
 def companions() -> list[int]:
     """The companions of this process."""
-    return [int(str(process.pid)) for process in multiprocessing.active_children() if process.name == "companion"]
+    return [
+        int(str(process.pid))
+        for process in multiprocessing.active_children()
+        if process.name == "companion"
+    ]

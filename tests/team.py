@@ -36,9 +36,20 @@ def shared(parent: Path) -> Iterator[Trial]:
 
 @contextmanager
 def _started(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
-    command = [sys.executable, "-m", "deploy.server.trial", "--folder", str(folder), "--port", str(free_port())]
+    command = [
+        sys.executable,
+        "-m",
+        "deploy.server.trial",
+        "--folder",
+        str(folder),
+        "--port",
+        str(free_port()),
+    ]
     log = folder.parent / "trial.log"
-    with log.open("w") as output, subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output) as process:
+    with (
+        log.open("w") as output,
+        subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output) as process,
+    ):
         try:
             while not (folder / "server.json").exists() and process.poll() is None:
                 time.sleep(0.1)

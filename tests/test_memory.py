@@ -19,7 +19,11 @@ from mlflow_sb3.envs.seeds import episode_seeds
 from mlflow_sb3.inference.onnx_policy import OnnxPolicy
 
 HIDDEN_VELOCITY = ["rl_zoo3.wrappers:MaskVelocityWrapper"]
-SMALL = {"n_steps": 64, "batch_size": 64, "policy_kwargs": {"lstm_hidden_size": 8, "n_lstm_layers": 2}}
+SMALL = {
+    "n_steps": 64,
+    "batch_size": 64,
+    "policy_kwargs": {"lstm_hidden_size": 8, "n_lstm_layers": 2},
+}
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +38,9 @@ def recurrent(tmp_path_factory: pytest.TempPathFactory) -> tuple[BaseAlgorithm, 
 @pytest.fixture(scope="module")
 def masked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     description = env_spec.compose_spec("tests.environments:Masked-v0")
-    model = algorithms.build("ppo_mask", description, {"n_steps": 32, "batch_size": 32}, seed=0).learn(32)
+    model = algorithms.build(
+        "ppo_mask", description, {"n_steps": 32, "batch_size": 32}, seed=0
+    ).learn(32)
     folder = tmp_path_factory.mktemp("masked") / "model"
     mlflow_sb3.save_model(model, folder, environment=description)
     return folder, description
@@ -55,7 +61,9 @@ def test_a_state_is_carried_as_sb3_carries_it(recurrent: tuple[BaseAlgorithm, Pa
     assert mine is not None
     assert theirs is not None
     assert [part.shape for part in mine] == [(2, 3, 8)] * 2
-    assert all(part == pytest.approx(other, abs=1e-5) for part, other in zip(mine, theirs, strict=True))
+    assert all(
+        part == pytest.approx(other, abs=1e-5) for part, other in zip(mine, theirs, strict=True)
+    )
 
 
 def test_one_observation_has_a_state_too(recurrent: tuple[BaseAlgorithm, Path, str]) -> None:
@@ -74,7 +82,12 @@ def test_episodes_with_a_memory_are_the_same_for_any_number_of_environments(
     model, folder, description = recurrent
     seeds = episode_seeds(0, "evaluation", 13)
 
-    played = rollout.play_episodes(OnnxPolicy.load(folder / "agent"), partial(env_spec.make_from_spec, description), seeds, n_envs=n_envs)
+    played = rollout.play_episodes(
+        OnnxPolicy.load(folder / "agent"),
+        partial(env_spec.make_from_spec, description),
+        seeds,
+        n_envs=n_envs,
+    )
 
     assert played.returns.tolist() == [alone(model, description, seed) for seed in seeds]
 
@@ -91,7 +104,9 @@ def alone(model: BaseAlgorithm, description: str, seed: int) -> float:
     return total
 
 
-def test_a_request_carries_the_state_and_the_answer_gives_it_back(recurrent: tuple[BaseAlgorithm, Path, str]) -> None:
+def test_a_request_carries_the_state_and_the_answer_gives_it_back(
+    recurrent: tuple[BaseAlgorithm, Path, str],
+) -> None:
     model, folder, _ = recurrent
     served = mlflow.pyfunc.load_model(str(folder))
     observations = np.random.default_rng(1).normal(size=(5, 3, 4))
@@ -120,12 +135,16 @@ def test_a_request_carries_the_state_and_the_answer_gives_it_back(recurrent: tup
         (5, "state is no arrays"),
     ],
 )
-def test_a_state_that_does_not_fit_is_refused(state: Any, says: str, recurrent: tuple[BaseAlgorithm, Path, str]) -> None:
+def test_a_state_that_does_not_fit_is_refused(
+    state: Any, says: str, recurrent: tuple[BaseAlgorithm, Path, str]
+) -> None:
     with pytest.raises(ValueError, match=says):
         OnnxPolicy.load(recurrent[1] / "agent").predict(np.zeros((3, 4)), state)
 
 
-def test_episode_starts_that_do_not_fit_are_refused(recurrent: tuple[BaseAlgorithm, Path, str]) -> None:
+def test_episode_starts_that_do_not_fit_are_refused(
+    recurrent: tuple[BaseAlgorithm, Path, str],
+) -> None:
     state = (np.zeros((2, 3, 8)), np.zeros((2, 3, 8)))
 
     with pytest.raises(ValueError, match=r"episode_start has the shape \(2,\); expected \(3,\)"):
@@ -143,10 +162,14 @@ def test_only_what_is_allowed_is_done(masked: tuple[Path, str]) -> None:
         assert masks[np.arange(500), actions].all()
 
 
-def test_masked_episodes_are_played_with_the_masks_of_the_environment(masked: tuple[Path, str]) -> None:
+def test_masked_episodes_are_played_with_the_masks_of_the_environment(
+    masked: tuple[Path, str],
+) -> None:
     folder, description = masked
 
-    played = rollout.play_episodes(OnnxPolicy.load(folder / "agent"), partial(env_spec.make_from_spec, description), [1, 2, 3])
+    played = rollout.play_episodes(
+        OnnxPolicy.load(folder / "agent"), partial(env_spec.make_from_spec, description), [1, 2, 3]
+    )
 
     assert played.lengths.tolist() == [3, 3, 3]
 
@@ -154,8 +177,14 @@ def test_masked_episodes_are_played_with_the_masks_of_the_environment(masked: tu
 @pytest.mark.parametrize(
     ("masks", "says"),
     [
-        (None, r"action_masks are missing: the agent was trained with masks; expected booleans of shape \(2, 3\)"),
-        (np.ones((2, 2), bool), r"action_masks have the shape \(2, 2\); expected booleans of shape \(2, 3\)"),
+        (
+            None,
+            r"action_masks are missing: the agent was trained with masks; expected booleans of shape \(2, 3\)",
+        ),
+        (
+            np.ones((2, 2), bool),
+            r"action_masks have the shape \(2, 2\); expected booleans of shape \(2, 3\)",
+        ),
         ([[True, True, True], [False, False, False]], "action_masks allow nothing in row 1"),
     ],
 )
@@ -173,13 +202,20 @@ def test_a_request_carries_masks(masked: tuple[Path, str]) -> None:
     served = mlflow.pyfunc.load_model(str(masked[0]))
     masks = np.array([[False, True, False], [True, False, False]])
 
-    assert served.predict({"observation": np.zeros((2, 2)), "action_masks": masks}).tolist() == [1, 0]
+    assert served.predict({"observation": np.zeros((2, 2)), "action_masks": masks}).tolist() == [
+        1,
+        0,
+    ]
     with pytest.raises(MlflowException, match="action_masks"):
         served.predict({"observation": np.zeros((2, 2))})
 
 
-def test_no_observation_for_an_agent_with_a_memory_is_refused(recurrent: tuple[BaseAlgorithm, Path, str]) -> None:
-    with pytest.raises(ValueError, match="there are no observations; a policy with a state takes at least one"):
+def test_no_observation_for_an_agent_with_a_memory_is_refused(
+    recurrent: tuple[BaseAlgorithm, Path, str],
+) -> None:
+    with pytest.raises(
+        ValueError, match="there are no observations; a policy with a state takes at least one"
+    ):
         OnnxPolicy.load(recurrent[1] / "agent").predict(np.zeros((0, 4)))
 
 
@@ -191,9 +227,19 @@ def test_no_observation_for_an_agent_with_a_memory_is_refused(recurrent: tuple[B
         ([[np.nan] * 5], "action_masks have the dtype float64"),
     ],
 )
-def test_every_choice_needs_something_that_is_allowed(masks: Any, says: str, tmp_path: Path) -> None:
-    description = env_spec.compose_spec("tests.environments:Named-v0", kwargs={"observations": "vector", "actions": "MultiDiscrete"})
-    mlflow_sb3.save_model(algorithms.build("ppo_mask", description, {}, seed=0), tmp_path / "model", environment=description)
+def test_every_choice_needs_something_that_is_allowed(
+    masks: Any, says: str, tmp_path: Path
+) -> None:
+    description = env_spec.compose_spec(
+        "tests.environments:Named-v0", kwargs={"observations": "vector", "actions": "MultiDiscrete"}
+    )
+    mlflow_sb3.save_model(
+        algorithms.build("ppo_mask", description, {}, seed=0),
+        tmp_path / "model",
+        environment=description,
+    )
 
     with pytest.raises(ValueError, match=says):
-        mlflow_sb3.load_policy(str(tmp_path / "model")).predict(np.zeros((1, 3)), action_masks=masks)
+        mlflow_sb3.load_policy(str(tmp_path / "model")).predict(
+            np.zeros((1, 3)), action_masks=masks
+        )

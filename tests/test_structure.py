@@ -25,7 +25,9 @@ from steps.rollback import rollback
 from steps.train import train
 from tests import ROOT
 
-SOURCES = sorted(path for folder in ("mlflow_sb3", "steps", "deploy") for path in (ROOT / folder).rglob("*.py"))
+SOURCES = sorted(
+    path for folder in ("mlflow_sb3", "steps", "deploy") for path in (ROOT / folder).rglob("*.py")
+)
 ENTRY_POINTS: dict[str, Any] = yaml.safe_load((ROOT / "MLproject").read_text())["entry_points"]
 COMMANDS: dict[str, click.Command] = {
     "main": main,
@@ -59,7 +61,10 @@ def test_neither_torch_nor_sb3_is_loaded_by_what_acts_judges_and_registers() -> 
         "mlflow_sb3.training.provenance",
         "mlflow_sb3.training.reproduce",
         "deploy.server.rollover",
-        *(".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in modules),
+        *(
+            ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+            for path in modules
+        ),
     ]
 
     loaded = python(
@@ -91,7 +96,9 @@ def test_nothing_is_unpickled_on_the_way_to_an_action(saved: Path) -> None:
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_the_library_does_not_import_the_steps_and_nobody_imports_private_mlflow(source: Path) -> None:
+def test_the_library_does_not_import_the_steps_and_nobody_imports_private_mlflow(
+    source: Path,
+) -> None:
     imported = [
         f"{node.module}.{alias.name}" if isinstance(node, ast.ImportFrom) else alias.name
         for node in ast.walk(ast.parse(source.read_text()))
@@ -99,20 +106,42 @@ def test_the_library_does_not_import_the_steps_and_nobody_imports_private_mlflow
         for alias in node.names
     ]
 
-    private = [name for name in imported if name.startswith("mlflow.") and any(part.startswith("_") for part in name.split("."))]
-    attributes = [ast.unparse(node) for node in ast.walk(ast.parse(source.read_text())) if isinstance(node, ast.Attribute)]
+    private = [
+        name
+        for name in imported
+        if name.startswith("mlflow.") and any(part.startswith("_") for part in name.split("."))
+    ]
+    attributes = [
+        ast.unparse(node)
+        for node in ast.walk(ast.parse(source.read_text()))
+        if isinstance(node, ast.Attribute)
+    ]
     private += [name for name in attributes if name.startswith("mlflow.") and "._" in name]
     assert private == []
-    assert source.parent.name == "steps" or not [name for name in imported if name.startswith("steps")]
+    assert source.parent.name == "steps" or not [
+        name for name in imported if name.startswith("steps")
+    ]
 
 
 @pytest.mark.parametrize("entry_point", COMMANDS)
 def test_mlproject_has_the_options_and_the_defaults_of_the_command(entry_point: str) -> None:
-    declared = {name: str(spec["default"]) if "default" in spec else None for name, spec in ENTRY_POINTS[entry_point]["parameters"].items()}
-    options = [option for option in COMMANDS[entry_point].params if isinstance(option, click.Option)]
-    offered = {option.opts[0].removeprefix("--").replace("-", "_"): None if option.required else str(option.default) for option in options}
+    declared = {
+        name: str(spec["default"]) if "default" in spec else None
+        for name, spec in ENTRY_POINTS[entry_point]["parameters"].items()
+    }
+    options = [
+        option for option in COMMANDS[entry_point].params if isinstance(option, click.Option)
+    ]
+    offered = {
+        option.opts[0].removeprefix("--").replace("-", "_"): None
+        if option.required
+        else str(option.default)
+        for option in options
+    }
 
-    assert declared == {name: default if default != "False" else "false" for name, default in offered.items()}
+    assert declared == {
+        name: default if default != "False" else "false" for name, default in offered.items()
+    }
 
 
 @pytest.mark.parametrize("entry_point", COMMANDS)
@@ -127,9 +156,13 @@ def test_mlproject_hands_every_parameter_on(entry_point: str) -> None:
 def test_the_readme_documents_every_parameter(entry_point: str) -> None:
     table = (ROOT / "README.md").read_text().partition("| entry point |")[2].partition("\n\n")[0]
     rows = table.partition(f"| `{entry_point}` ")[2]
-    own = rows.splitlines()[0] + "".join(line for line in _until_next_entry_point(rows.splitlines()[1:]))
+    own = rows.splitlines()[0] + "".join(
+        line for line in _until_next_entry_point(rows.splitlines()[1:])
+    )
 
-    assert [name for name in ENTRY_POINTS[entry_point]["parameters"] if f"`{name}`" not in own] == []
+    assert [
+        name for name in ENTRY_POINTS[entry_point]["parameters"] if f"`{name}`" not in own
+    ] == []
 
 
 def _until_next_entry_point(lines: list[str]) -> list[str]:
@@ -138,18 +171,30 @@ def _until_next_entry_point(lines: list[str]) -> list[str]:
 
 
 def test_one_list_of_pins_serves_pip_virtualenv_and_conda_and_fits_the_package() -> None:
-    pins = {canonicalize_name(pin.name): pin for pin in _requirements((ROOT / "requirements.txt").read_text())}
+    pins = {
+        canonicalize_name(pin.name): pin
+        for pin in _requirements((ROOT / "requirements.txt").read_text())
+    }
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
-    ranges = {canonicalize_name(wanted.name): wanted for wanted in _requirements(setup["options"]["install_requires"])}
+    ranges = {
+        canonicalize_name(wanted.name): wanted
+        for wanted in _requirements(setup["options"]["install_requires"])
+    }
 
-    assert yaml.safe_load((ROOT / "python_env.yaml").read_text())["dependencies"] == ["-r requirements.txt"]
-    assert yaml.safe_load((ROOT / "conda.yaml").read_text())["dependencies"][-1] == {"pip": ["-r requirements.txt"]}
+    assert yaml.safe_load((ROOT / "python_env.yaml").read_text())["dependencies"] == [
+        "-r requirements.txt"
+    ]
+    assert yaml.safe_load((ROOT / "conda.yaml").read_text())["dependencies"][-1] == {
+        "pip": ["-r requirements.txt"]
+    }
     assert set(pins) == set(ranges)
     for name, pin in pins.items():
         (specifier,) = pin.specifier
         assert specifier.operator == "=="
-        assert ranges[name].specifier.contains(specifier.version), f"{pin} is outside of {ranges[name]}"
+        assert ranges[name].specifier.contains(specifier.version), (
+            f"{pin} is outside of {ranges[name]}"
+        )
 
 
 def _requirements(text: str) -> list[Requirement]:

@@ -25,20 +25,34 @@ OFF_POLICY = {"learning_starts": 16, "buffer_size": 500, "batch_size": 16}
 ON_POLICY = {"n_steps": 32, "batch_size": 32, "n_epochs": 2}
 WORKFLOWS: dict[str, tuple[str, str, dict[str, Any], list[Any]]] = {
     "normalized": ("ppo", "CartPole-v1", {**ON_POLICY, "n_envs": 2, "normalize": True}, []),
-    "normalized rewards": ("a2c", "CartPole-v1", {"normalize": {"norm_obs": False, "norm_reward": True}}, []),
+    "normalized rewards": (
+        "a2c",
+        "CartPole-v1",
+        {"normalize": {"norm_obs": False, "norm_reward": True}},
+        [],
+    ),
     "recurrent": (
         "ppo_lstm",
         "CartPole-v1",
         {**ON_POLICY, "normalize": True, "policy_kwargs": {"lstm_hidden_size": 8}},
         ["rl_zoo3.wrappers:MaskVelocityWrapper"],
     ),
-    "masked": ("ppo_mask", "tests.environments:Valid-v0", ON_POLICY, [{"mlflow_sb3.wrappers:ActionMasks": {"method": "valid_actions"}}]),
+    "masked": (
+        "ppo_mask",
+        "tests.environments:Valid-v0",
+        ON_POLICY,
+        [{"mlflow_sb3.wrappers:ActionMasks": {"method": "valid_actions"}}],
+    ),
     "images": ("dqn", "tests.environments:Picture-v0", {**OFF_POLICY, "frame_stack": 2}, []),
     "dicts": ("qrdqn", "tests.environments:Shifted-v0", OFF_POLICY, []),
     "goals": (
         "dqn",
         "tests.environments:BitFlipping-v0",
-        {**OFF_POLICY, "replay_buffer_class": "HerReplayBuffer", "replay_buffer_kwargs": {"n_sampled_goal": 2}},
+        {
+            **OFF_POLICY,
+            "replay_buffer_class": "HerReplayBuffer",
+            "replay_buffer_kwargs": {"n_sampled_goal": 2},
+        },
         [],
     ),
     "frames": ("dqn", "CartPole-v1", {**OFF_POLICY, "frame_stack": 3}, []),
@@ -48,7 +62,9 @@ WORKFLOWS: dict[str, tuple[str, str, dict[str, Any], list[Any]]] = {
 
 
 def invoke(command: Any, **options: str) -> str:
-    arguments = [text for name, value in options.items() for text in (f"--{name.replace('_', '-')}", value)]
+    arguments = [
+        text for name, value in options.items() for text in (f"--{name.replace('_', '-')}", value)
+    ]
     result = CliRunner().invoke(command, arguments)
     assert result.exit_code == 0, result.output
     run = mlflow.last_active_run()
@@ -57,10 +73,19 @@ def invoke(command: Any, **options: str) -> str:
 
 
 @pytest.mark.usefixtures("store")
-@pytest.mark.parametrize(("algo", "env_id", "hyperparams", "wrappers"), WORKFLOWS.values(), ids=list(WORKFLOWS))
-def test_what_was_chosen_is_what_acts(algo: str, env_id: str, hyperparams: dict[str, Any], wrappers: list[Any]) -> None:
+@pytest.mark.parametrize(
+    ("algo", "env_id", "hyperparams", "wrappers"), WORKFLOWS.values(), ids=list(WORKFLOWS)
+)
+def test_what_was_chosen_is_what_acts(
+    algo: str, env_id: str, hyperparams: dict[str, Any], wrappers: list[Any]
+) -> None:
     """The registered graph plays the fresh episodes of the choice as the kept agent did: it has its weights and its statistics."""
-    recipe = {"algo": algo, "env": env_id, "hyperparams": json.dumps(hyperparams), "wrappers": json.dumps(wrappers)}
+    recipe = {
+        "algo": algo,
+        "env": env_id,
+        "hyperparams": json.dumps(hyperparams),
+        "wrappers": json.dumps(wrappers),
+    }
     run_id = invoke(train, timesteps="96", preset="none", seed="4", **recipe)
     invoke(log_model, run_id=run_id, model_name="agent")
     invoke(promote, model_name="agent", episodes="30")
@@ -71,7 +96,11 @@ def test_what_was_chosen_is_what_acts(algo: str, env_id: str, hyperparams: dict[
     agent = registered_agent.load_agent(find_version("agent", number=1))
     played = agent.play(seeds)
     score = mlflow.get_run(run_id).data.metrics["eval/kept_mean_reward"]
-    fresh = mlflow.load_table("candidates.json", run_ids=[run_id]).query("kept")["fresh_episodes"].item()
+    fresh = (
+        mlflow.load_table("candidates.json", run_ids=[run_id])
+        .query("kept")["fresh_episodes"]
+        .item()
+    )
     assert np.mean(played.returns[:fresh]) == pytest.approx(score)
     serving_check.check_servable(find_version("agent", number=1))
 
@@ -83,7 +112,13 @@ def test_an_agent_goes_on_from_a_champion() -> None:
     invoke(log_model, run_id=first, model_name="agent")
     invoke(promote, model_name="agent", rule="force", reason="to have one")
 
-    second = invoke(train, algo="ppo", timesteps="64", from_model="models:/agent@champion", hyperparams='{"learning_rate": 0.01}')
+    second = invoke(
+        train,
+        algo="ppo",
+        timesteps="64",
+        from_model="models:/agent@champion",
+        hyperparams='{"learning_rate": 0.01}',
+    )
 
     run = mlflow.get_run(second)
     assert run.data.params["sb3/preset"] == "models:/agent@champion"
@@ -91,7 +126,9 @@ def test_an_agent_goes_on_from_a_champion() -> None:
     assert run.data.params["sb3/learning_rate"] == "0.01"
     assert run.data.metrics["eval/kept_step"] > 64
     assert run.inputs is not None
-    assert [model.model_id for model in run.inputs.model_inputs] == [find_version("agent", alias="champion").model_id]
+    assert [model.model_id for model in run.inputs.model_inputs] == [
+        find_version("agent", alias="champion").model_id
+    ]
     loaded = training_run.load(second).model
     assert loaded.get_vec_normalize_env() is not None
     invoke(log_model, run_id=second, model_name="agent")
@@ -100,7 +137,13 @@ def test_an_agent_goes_on_from_a_champion() -> None:
 
 @pytest.mark.usefixtures("store")
 def test_native_inference_goes_through_all_steps() -> None:
-    run_id = invoke(train, algo="ppo", timesteps="64", preset="none", hyperparams=json.dumps({**ON_POLICY, "normalize": True}))
+    run_id = invoke(
+        train,
+        algo="ppo",
+        timesteps="64",
+        preset="none",
+        hyperparams=json.dumps({**ON_POLICY, "normalize": True}),
+    )
     invoke(log_model, run_id=run_id, model_name="agent", inference="native")
     invoke(log_model, run_id=run_id, model_name="agent")
     invoke(promote, model_name="agent", version="1", rule="force", reason="to have one")
@@ -108,7 +151,12 @@ def test_native_inference_goes_through_all_steps() -> None:
     invoke(evaluate, model_name="agent", episodes="5")
 
     versions = mlflow.MlflowClient().search_model_versions("name='agent'")
-    assert {int(version.version): version.tags["mlflow_sb3.inference"] for version in versions} == {1: "native", 2: "onnx"}
-    native, exported = (registered_agent.load_agent(find_version("agent", number=number)) for number in (1, 2))
+    assert {int(version.version): version.tags["mlflow_sb3.inference"] for version in versions} == {
+        1: "native",
+        2: "onnx",
+    }
+    native, exported = (
+        registered_agent.load_agent(find_version("agent", number=number)) for number in (1, 2)
+    )
     seeds = episode_seeds(0, "evaluation", 10)
     assert native.play(seeds).returns.tolist() == exported.play(seeds).returns.tolist()

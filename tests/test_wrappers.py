@@ -26,7 +26,9 @@ class Repeatable(Spaces):
         super().__init__(deepcopy(observation_space), spaces.Discrete(2))
         self.observation_space.seed(5)
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
         del seed, options
         self.steps = 0
         return self.observation_space.sample(), {}
@@ -90,12 +92,37 @@ def test_a_stack_keeps_what_it_gave() -> None:
 @pytest.mark.parametrize(
     ("space", "arguments", "error", "says"),
     [
-        (VECTOR, {"n_stack": 0}, ValueError, "n_stack=0: give the number of observations to stack, at least 1"),
+        (
+            VECTOR,
+            {"n_stack": 0},
+            ValueError,
+            "n_stack=0: give the number of observations to stack, at least 1",
+        ),
         (VECTOR, {"n_stack": "four"}, ValueError, "n_stack='four'"),
-        (VECTOR, {"n_stack": 2, "channels_order": "middle"}, ValueError, "channels_order='middle': give 'first' or 'last'"),
-        (VECTOR, {"n_stack": 2, "channels_order": {"a": "last"}}, ValueError, "or one for every key of"),
-        (spaces.Dict(a=VECTOR), {"n_stack": 2, "channels_order": {"b": "last"}}, ValueError, "or one for every key of Dict"),
-        (spaces.Discrete(4), {"n_stack": 2}, TypeError, r"observations of Discrete\(4\) cannot be stacked"),
+        (
+            VECTOR,
+            {"n_stack": 2, "channels_order": "middle"},
+            ValueError,
+            "channels_order='middle': give 'first' or 'last'",
+        ),
+        (
+            VECTOR,
+            {"n_stack": 2, "channels_order": {"a": "last"}},
+            ValueError,
+            "or one for every key of",
+        ),
+        (
+            spaces.Dict(a=VECTOR),
+            {"n_stack": 2, "channels_order": {"b": "last"}},
+            ValueError,
+            "or one for every key of Dict",
+        ),
+        (
+            spaces.Discrete(4),
+            {"n_stack": 2},
+            TypeError,
+            r"observations of Discrete\(4\) cannot be stacked",
+        ),
         (
             spaces.Dict(a=VECTOR, b=spaces.MultiBinary(2)),
             {"n_stack": 2},
@@ -104,7 +131,9 @@ def test_a_stack_keeps_what_it_gave() -> None:
         ),
     ],
 )
-def test_what_cannot_be_stacked_is_refused(space: spaces.Space[Any], arguments: dict[str, Any], error: type[Exception], says: str) -> None:
+def test_what_cannot_be_stacked_is_refused(
+    space: spaces.Space[Any], arguments: dict[str, Any], error: type[Exception], says: str
+) -> None:
     with pytest.raises(error, match=says):
         FrameStack(Spaces(space, spaces.Discrete(2)), **arguments)
 
@@ -114,12 +143,16 @@ def test_spaces_count_from_zero_in_every_part() -> None:
 
     zeroed = zero_start(env.observation_space)
 
-    assert zeroed == spaces.Dict(die=spaces.Discrete(6), pair=spaces.MultiDiscrete([2, 3]), box=spaces.Box(-1, 1, (2,)))
+    assert zeroed == spaces.Dict(
+        die=spaces.Discrete(6), pair=spaces.MultiDiscrete([2, 3]), box=spaces.Box(-1, 1, (2,))
+    )
     assert zero_start(env.action_space) == spaces.Discrete(3)
     assert env.observation_space == Shifted().observation_space
 
 
-@pytest.mark.parametrize("space", [VECTOR, spaces.Discrete(3), spaces.Dict(a=spaces.MultiDiscrete([2, 2]))])
+@pytest.mark.parametrize(
+    "space", [VECTOR, spaces.Discrete(3), spaces.Dict(a=spaces.MultiDiscrete([2, 2]))]
+)
 def test_spaces_that_count_from_zero_stay_themselves(space: spaces.Space[Any]) -> None:
     assert zero_start(space) is space
 
@@ -138,10 +171,17 @@ def test_values_are_shifted_on_their_way_in_and_out() -> None:
 class Goals(gymnasium.Env[Any, Any]):
     """Goals that count from 3; the reward is their sum."""
 
-    observation_space = spaces.Dict({key: spaces.Discrete(4, start=3) for key in ("observation", "achieved_goal", "desired_goal")})
+    observation_space = spaces.Dict(
+        {
+            key: spaces.Discrete(4, start=3)
+            for key in ("observation", "achieved_goal", "desired_goal")
+        }
+    )
     action_space = spaces.Discrete(2)
 
-    def compute_reward(self, achieved: NDArray[np.int64], desired: NDArray[np.int64], _info: Any) -> NDArray[np.int64]:
+    def compute_reward(
+        self, achieved: NDArray[np.int64], desired: NDArray[np.int64], _info: Any
+    ) -> NDArray[np.int64]:
         return achieved + desired
 
 

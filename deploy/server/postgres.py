@@ -31,7 +31,16 @@ class Postgres:
 
     def create(self, database: str) -> None:
         """Make a new database."""
-        command = [program("createdb"), "-h", "127.0.0.1", "-p", str(self.port), "-U", "mlflow", database]
+        command = [
+            program("createdb"),
+            "-h",
+            "127.0.0.1",
+            "-p",
+            str(self.port),
+            "-U",
+            "mlflow",
+            database,
+        ]
         subprocess.run(command, env={"PGPASSWORD": self.password}, check=True)
 
 
@@ -41,9 +50,14 @@ def program(name: str) -> str:
     Raises:
         click.ClickException: It is not installed.
     """
-    found = [*sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}")), *filter(None, [shutil.which(name)])]
+    found = [
+        *sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}")),
+        *filter(None, [shutil.which(name)]),
+    ]
     if not found:
-        raise click.ClickException(f"{name} is missing; install PostgreSQL (Debian: apt-get install postgresql).")
+        raise click.ClickException(
+            f"{name} is missing; install PostgreSQL (Debian: apt-get install postgresql)."
+        )
     return str(found[0])
 
 
@@ -62,7 +76,15 @@ def running(log: Path) -> Iterator[Postgres]:
     with tempfile.TemporaryDirectory(prefix="postgres-") as name:
         folder = Path(name)
         _initialize(folder, found.password, user)
-        listen = ["-h", "127.0.0.1", "-p", str(found.port), "-k", "", "-F"]  # no socket file; no fsync for data that go anyway
+        listen = [
+            "-h",
+            "127.0.0.1",
+            "-p",
+            str(found.port),
+            "-k",
+            "",
+            "-F",
+        ]  # no socket file; no fsync for data that go anyway
         asked = [program("pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(found.port)]
         with process.serving(
             [program("postgres"), "-D", str(folder / "data"), *listen],
@@ -82,8 +104,27 @@ def _initialize(folder: Path, password: str, user: str | None) -> None:
     if user is not None:
         for path in (folder, secret):
             shutil.chown(path, user)
-    command = [program("initdb"), "-D", str(folder / "data"), "-U", "mlflow", "-A", "scram-sha-256", "--pwfile", str(secret), "--no-sync"]
-    done = subprocess.run(command, env={"LC_ALL": "C"}, cwd=folder, user=user, capture_output=True, text=True, check=False)
+    command = [
+        program("initdb"),
+        "-D",
+        str(folder / "data"),
+        "-U",
+        "mlflow",
+        "-A",
+        "scram-sha-256",
+        "--pwfile",
+        str(secret),
+        "--no-sync",
+    ]
+    done = subprocess.run(
+        command,
+        env={"LC_ALL": "C"},
+        cwd=folder,
+        user=user,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if done.returncode:
         raise click.ClickException(f"PostgreSQL makes no data folder: {done.stderr.strip()}")
     secret.unlink()

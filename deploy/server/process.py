@@ -49,9 +49,17 @@ def serving(
     """
     with log.open("w") as output, ExitStack() as stack:
         log.chmod(0o600)
-        with signals.defer_signals() as stop:  # who stops before the process is known here leaves it behind
+        with (
+            signals.defer_signals() as stop
+        ):  # who stops before the process is known here leaves it behind
             process = subprocess.Popen(
-                [*_MORTAL, *command], cwd=log.parent, env=dict(variables), stdout=output, stderr=output, start_new_session=True, user=user
+                [*_MORTAL, *command],
+                cwd=log.parent,
+                env=dict(variables),
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                user=user,
             )
             stack.callback(_end, process, end)
         if stop.requested is not None:
@@ -71,7 +79,9 @@ def _wait(process: subprocess.Popen[bytes], ready: Callable[[], bool], log: Path
     while not ready():
         if process.poll() is not None or time.monotonic() > deadline:
             said = log.read_text(errors="replace").strip().splitlines() or ["nothing"]
-            raise click.ClickException(f"{log.stem} did not start; its last words are {said[-1]!r}, and {log} has them all.")
+            raise click.ClickException(
+                f"{log.stem} did not start; its last words are {said[-1]!r}, and {log} has them all."
+            )
         time.sleep(0.1)
 
 

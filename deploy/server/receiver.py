@@ -44,7 +44,10 @@ def check(headers: Message, body: bytes, secret: bytes) -> None:
     Raises:
         Refused: It is not signed with the secret, or not of now.
     """
-    named, stamp = headers.get(WEBHOOK_DELIVERY_ID_HEADER, ""), headers.get(WEBHOOK_TIMESTAMP_HEADER, "")
+    named, stamp = (
+        headers.get(WEBHOOK_DELIVERY_ID_HEADER, ""),
+        headers.get(WEBHOOK_TIMESTAMP_HEADER, ""),
+    )
     code = b64encode(hmac.digest(secret, f"{named}.{stamp}.".encode() + body, "sha256")).decode()
     given = headers.get(WEBHOOK_SIGNATURE_HEADER, "")
     if not hmac.compare_digest(f"{WEBHOOK_SIGNATURE_VERSION},{code}".encode(), given.encode()):
@@ -56,7 +59,14 @@ def check(headers: Message, body: bytes, secret: bytes) -> None:
 class Receiver(ThreadingHTTPServer):
     """Sets an event when a webhook says that an alias of a model was set."""
 
-    def __init__(self, address: tuple[str, int], *, secret: bytes, concerns: tuple[str, str], moved: threading.Event) -> None:
+    def __init__(
+        self,
+        address: tuple[str, int],
+        *,
+        secret: bytes,
+        concerns: tuple[str, str],
+        moved: threading.Event,
+    ) -> None:
         super().__init__(address, _Handler)
         self.secret = secret
         self.concerns = concerns
@@ -92,7 +102,11 @@ class _Handler(BaseHTTPRequestHandler):
         except ValueError as error:
             raise Refused(HTTPStatus.BAD_REQUEST, "it is no JSON") from error
         match event:
-            case {"entity": "model_version_alias", "action": "created", "data": {"name": name, "alias": alias}}:
+            case {
+                "entity": "model_version_alias",
+                "action": "created",
+                "data": {"name": name, "alias": alias},
+            }:
                 if (name, alias) != self.server.concerns:
                     return HTTPStatus.NO_CONTENT
                 self.server.moved.set()

@@ -49,32 +49,63 @@ class Rollover:
                 with integrity.fetch_version(version, public_key=self.public_key) as folder:
                     self._roll_over(version, folder)
         except Exception as error:  # noqa: BLE001 every artifact store has errors of its own, and the next look tries again
-            _log.error("%s@%s stays what it was: %s", self.name, self.alias, " ".join(str(error).split()))
+            _log.error(
+                "%s@%s stays what it was: %s", self.name, self.alias, " ".join(str(error).split())
+            )
 
     def _roll_over(self, version: model_version.Version, folder: Path) -> None:
-        ours = {"MODEL_NAME": version.name, "MODEL_VERSION": str(version.number), "MODEL_ALIAS": self.alias, "MODEL_PATH": str(folder)}
+        ours = {
+            "MODEL_NAME": version.name,
+            "MODEL_VERSION": str(version.number),
+            "MODEL_ALIAS": self.alias,
+            "MODEL_PATH": str(folder),
+        }
         theirs = {name: value for name, value in os.environ.items() if name != SECRET}
         _log.info("%s is %s now: running %s", version, self.alias, self.command[0])
         start = time.monotonic()
         with signals.defer_signals() as stop:
-            status = subprocess.run(self.command, env=theirs | ours, stdin=subprocess.DEVNULL, check=False).returncode
+            status = subprocess.run(
+                self.command, env=theirs | ours, stdin=subprocess.DEVNULL, check=False
+            ).returncode
         seconds = time.monotonic() - start
         if status == 0:
             self.done = version.number
             _log.info("rolled over to %s in %.1f s", version, seconds)
         else:
-            _log.error("%s ended with %d after %.1f s, for %s", self.command[0], status, seconds, version)
+            _log.error(
+                "%s ended with %d after %.1f s, for %s", self.command[0], status, seconds, version
+            )
         stop.obey()
 
 
 @click.command()
-@click.option("--model-name", default="cartpole-v1-dqn", show_default=True, help="Registered model.")
+@click.option(
+    "--model-name", default="cartpole-v1-dqn", show_default=True, help="Registered model."
+)
 @click.option("--alias", default="champion", show_default=True, help="Alias that is served.")
-@click.option("--every", default=60.0, show_default=True, type=click.FloatRange(min=1), help="Seconds between two looks at the registry.")
-@click.option("--port", type=click.IntRange(1, 65535), help="To listen on for webhooks; without it, only the registry is asked.")
+@click.option(
+    "--every",
+    default=60.0,
+    show_default=True,
+    type=click.FloatRange(min=1),
+    help="Seconds between two looks at the registry.",
+)
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65535),
+    help="To listen on for webhooks; without it, only the registry is asked.",
+)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--secret-file", type=click.Path(path_type=Path, dir_okay=False, exists=True), help=f"Has the secret, in place of ${SECRET}.")
-@click.option("--public-key", type=click.Path(path_type=Path, dir_okay=False, exists=True), help="PEM file; refuses what it did not sign.")
+@click.option(
+    "--secret-file",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help=f"Has the secret, in place of ${SECRET}.",
+)
+@click.option(
+    "--public-key",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="PEM file; refuses what it did not sign.",
+)
 @click.argument("command", nargs=-1, required=True)
 def rollover(  # noqa: PLR0917 a command's arguments are its options
     model_name: str,
@@ -93,7 +124,9 @@ def rollover(  # noqa: PLR0917 a command's arguments are its options
         raise click.BadParameter(f"{command[0]!r} is no program on PATH.", param_hint="COMMAND")
     moved = threading.Event()
     if port is not None:
-        _listen((host, port), secret=_secret(secret_file), concerns=(model_name, alias), moved=moved)
+        _listen(
+            (host, port), secret=_secret(secret_file), concerns=(model_name, alias), moved=moved
+        )
     served = Rollover(model_name, alias, command, public_key)
     try:
         with signals.raise_on_signal():
@@ -117,15 +150,21 @@ def _check(name: str, alias: str, public_key: Path | None) -> None:
 def _secret(file: Path | None) -> bytes:
     secret = (os.environ.get(SECRET, "") if file is None else file.read_text()).strip()
     if not secret:
-        raise click.UsageError(f"there is no secret to know MLflow's webhooks by; put it into ${SECRET} or into a --secret-file.")
+        raise click.UsageError(
+            f"there is no secret to know MLflow's webhooks by; put it into ${SECRET} or into a --secret-file."
+        )
     return secret.encode()
 
 
-def _listen(address: tuple[str, int], *, secret: bytes, concerns: tuple[str, str], moved: threading.Event) -> None:
+def _listen(
+    address: tuple[str, int], *, secret: bytes, concerns: tuple[str, str], moved: threading.Event
+) -> None:
     try:
         receiver = Receiver(address, secret=secret, concerns=concerns, moved=moved)
     except OSError as error:
-        raise click.UsageError(f"cannot listen on {address[0]}:{address[1]}: {error.strerror}; give another --port or --host.") from error
+        raise click.UsageError(
+            f"cannot listen on {address[0]}:{address[1]}: {error.strerror}; give another --port or --host."
+        ) from error
     threading.Thread(target=receiver.serve_forever, daemon=True).start()
     _log.info("listening on %s:%d", *address)
 

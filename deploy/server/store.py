@@ -37,7 +37,13 @@ class Store:
 
     def client(self) -> Any:
         """A client of boto3."""
-        return boto3.client("s3", endpoint_url=self.url, aws_access_key_id=self.key, aws_secret_access_key=self.secret, region_name=_REGION)
+        return boto3.client(
+            "s3",
+            endpoint_url=self.url,
+            aws_access_key_id=self.key,
+            aws_secret_access_key=self.secret,
+            region_name=_REGION,
+        )
 
     def objects(self) -> dict[str, bytes]:
         """Everything in the bucket."""
@@ -58,6 +64,8 @@ def running(log: Path, variables: dict[str, str]) -> Iterator[Store]:
     port = process.free_port()
     found = Store(f"http://127.0.0.1:{port}", secrets.token_hex(10).upper(), secrets.token_hex(20))
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    with process.serving(command, ready=lambda: process.answers(found.url), log=log, variables=variables):
+    with process.serving(
+        command, ready=lambda: process.answers(found.url), log=log, variables=variables
+    ):
         found.client().create_bucket(Bucket=BUCKET)
         yield found

@@ -71,21 +71,34 @@ class Trial:
         Raises:
             click.ClickException: It is refused.
         """
-        answer = requests.post(f"{self.uri}/api/{path}", json=body, auth=(ADMIN, self.password()), timeout=60)
+        answer = requests.post(
+            f"{self.uri}/api/{path}", json=body, auth=(ADMIN, self.password()), timeout=60
+        )
         if not answer.ok:
             raise click.ClickException(f"{path} is refused: {answer.text.strip()}")
         answered: dict[str, Any] = answer.json()
         return answered
 
-    def grant(self, user: str, permission: str, *, model: str | None = None, experiment: str | None = None) -> None:
+    def grant(
+        self, user: str, permission: str, *, model: str | None = None, experiment: str | None = None
+    ) -> None:
         """Give a user a right to a registered model, by its name, or to an experiment, by its id."""
-        kind, resource = ("registered_model", model) if model is not None else ("experiment", experiment)
-        body = {"username": user, "resource_type": kind, "resource_id": resource, "permission": permission}
+        kind, resource = (
+            ("registered_model", model) if model is not None else ("experiment", experiment)
+        )
+        body = {
+            "username": user,
+            "resource_type": kind,
+            "resource_id": resource,
+            "permission": permission,
+        }
         self.post("3.0/mlflow/users/permissions/grant", body)
 
 
 @contextmanager
-def running(folder: Path, *, port: int, default_permission: str = "READ", users: Sequence[str] = ()) -> Iterator[Trial]:
+def running(
+    folder: Path, *, port: int, default_permission: str = "READ", users: Sequence[str] = ()
+) -> Iterator[Trial]:
     """Run the server; what it holds is gone when the context ends, but for passwords and logs.
 
     Args:
@@ -101,14 +114,20 @@ def running(folder: Path, *, port: int, default_permission: str = "READ", users:
     _check_free(folder, port)
     with ExitStack() as stack:
         stack.callback((folder / _FACTS).unlink, missing_ok=True)
-        own = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "AWS_"))}
+        own = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("MLFLOW_", "AWS_"))
+        }
         database = stack.enter_context(postgres.running(folder / "postgresql.log"))
         objects = stack.enter_context(store.running(folder / "store.log", own))
         trial = Trial(f"http://127.0.0.1:{port}", folder, objects)
         database.create("auth")
         variables = {
             "MLFLOW_BACKEND_STORE_URI": database.uri(),  # with its password, so not on the command line
-            "MLFLOW_AUTH_CONFIG_PATH": str(_write_config(folder, database.uri("auth"), default_permission)),
+            "MLFLOW_AUTH_CONFIG_PATH": str(
+                _write_config(folder, database.uri("auth"), default_permission)
+            ),
             _PASSWORD: _password(ADMIN, folder, os.environ.get(_PASSWORD)),
             "MLFLOW_FLASK_SERVER_SECRET_KEY": secrets.token_hex(16),
             "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY": Fernet.generate_key().decode(),
@@ -116,7 +135,18 @@ def running(folder: Path, *, port: int, default_permission: str = "READ", users:
             "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true",  # listens on this machine
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         }
-        command = [sys.executable, "-m", "mlflow", "server", "--app-name", "basic-auth", "--host", "127.0.0.1", "--port", str(port)]
+        command = [
+            sys.executable,
+            "-m",
+            "mlflow",
+            "server",
+            "--app-name",
+            "basic-auth",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(port),
+        ]
         command += ["--workers", "1", "--artifacts-destination", f"s3://{store.BUCKET}"]
         stack.enter_context(
             process.serving(
@@ -140,13 +170,17 @@ def add(trial: Trial, user: str) -> None:
 
 def _check_free(folder: Path, port: int) -> None:
     if (folder / _FACTS).exists() and Trial.load(folder).is_ready():
-        raise click.ClickException(f"a server runs in {folder} at {Trial.load(folder).uri} already; end it, or give another folder.")
+        raise click.ClickException(
+            f"a server runs in {folder} at {Trial.load(folder).uri} already; end it, or give another folder."
+        )
     with socket.socket() as tried:
         tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             tried.bind(("127.0.0.1", port))
         except OSError as error:
-            raise click.ClickException(f"port {port} is taken ({error.strerror}); give another one by --port.") from error
+            raise click.ClickException(
+                f"port {port} is taken ({error.strerror}); give another one by --port."
+            ) from error
 
 
 def _password_of(user: str, folder: Path) -> Path:
@@ -193,18 +227,40 @@ def _stop(_signal: int, _frame: FrameType | None) -> None:
 
 
 @click.command()
-@click.option("--folder", default="~/mlflow-trial", show_default=True, help="For passwords and logs.")
-@click.option("--port", default=5000, show_default=True, type=click.IntRange(1, 65535), help="Of this machine, 127.0.0.1.")
-@click.option("--user", "users", multiple=True, help="Add this user, besides the admin; may be given several times.")
 @click.option(
-    "--default-permission", default="READ", show_default=True, type=click.Choice(_PERMISSIONS), help="Of all users on everything."
+    "--folder", default="~/mlflow-trial", show_default=True, help="For passwords and logs."
+)
+@click.option(
+    "--port",
+    default=5000,
+    show_default=True,
+    type=click.IntRange(1, 65535),
+    help="Of this machine, 127.0.0.1.",
+)
+@click.option(
+    "--user",
+    "users",
+    multiple=True,
+    help="Add this user, besides the admin; may be given several times.",
+)
+@click.option(
+    "--default-permission",
+    default="READ",
+    show_default=True,
+    type=click.Choice(_PERMISSIONS),
+    help="Of all users on everything.",
 )
 def trial(folder: str, port: int, users: tuple[str, ...], default_permission: str) -> None:
     """Run MLflow with a login on PostgreSQL and an S3-compatible store, until Ctrl-C; nothing of it lasts longer."""
     for one in (signal.SIGTERM, signal.SIGINT):
         signal.signal(one, _stop)
     try:
-        with running(Path(folder).expanduser().absolute(), port=port, default_permission=default_permission, users=users) as found:
+        with running(
+            Path(folder).expanduser().absolute(),
+            port=port,
+            default_permission=default_permission,
+            users=users,
+        ) as found:
             click.echo(
                 f"MLflow answers at {found.uri}. Log in as {', '.join((ADMIN, *users))}: export MLFLOW_TRACKING_URI={found.uri} "
                 f"MLFLOW_TRACKING_USERNAME={ADMIN} MLFLOW_TRACKING_PASSWORD=$(cat {_password_of(ADMIN, found.folder)})"

@@ -46,7 +46,9 @@ ALGORITHMS = {
     "ddpg": Algorithm("stable_baselines3", "DDPG", _CONTINUOUS),
     "dqn": Algorithm("stable_baselines3", "DQN", _DISCRETE),
     "ppo": Algorithm("stable_baselines3", "PPO", _ALL),
-    "ppo_lstm": Algorithm("sb3_contrib", "RecurrentPPO", _ALL[:-1]),  # sb3-contrib 2.9 cannot learn MultiBinary actions with it
+    "ppo_lstm": Algorithm(
+        "sb3_contrib", "RecurrentPPO", _ALL[:-1]
+    ),  # sb3-contrib 2.9 cannot learn MultiBinary actions with it
     "ppo_mask": Algorithm("sb3_contrib", "MaskablePPO", _MASKABLE),
     "qrdqn": Algorithm("sb3_contrib", "QRDQN", _DISCRETE),
     "sac": Algorithm("stable_baselines3", "SAC", _CONTINUOUS),
@@ -55,7 +57,9 @@ ALGORITHMS = {
     "trpo": Algorithm("sb3_contrib", "TRPO", _ALL),
 }
 """The algorithms by rl_zoo3's names, or by that of the module for MaskablePPO, which rl_zoo3 does not have."""
-ACTION_SPACES: dict[str, Spaces] = {name: algorithm.actions for name, algorithm in ALGORITHMS.items()}
+ACTION_SPACES: dict[str, Spaces] = {
+    name: algorithm.actions for name, algorithm in ALGORITHMS.items()
+}
 
 TRAINING_ERRORS = (
     ArithmeticError,
@@ -70,7 +74,18 @@ TRAINING_ERRORS = (
     gymnasium.error.Error,
 )
 """What SB3, PyTorch and environments raise when hyperparameters do not fit, be it when they are built or while they learn."""
-_NOT_HYPERPARAMS = frozenset({"self", "env", "seed", "device", "verbose", "tensorboard_log", "action_noise", "_init_setup_model"})
+_NOT_HYPERPARAMS = frozenset(
+    {
+        "self",
+        "env",
+        "seed",
+        "device",
+        "verbose",
+        "tensorboard_log",
+        "action_noise",
+        "_init_setup_model",
+    }
+)
 _NOT_TAKEN = {
     "callback": "training has callbacks of its own; leave it out, or call mlflow_sb3.training.loop.train with callbacks",
     "vec_env_wrapper": "it wraps environments together, which an EnvSpec cannot record; wrap each of them by env_wrapper",
@@ -85,8 +100,12 @@ _MASK = 'wrappers=[{"mlflow_sb3.wrappers:ActionMasks": {"method": "valid_actions
 def find_algorithm(algo: str) -> type[BaseAlgorithm]:
     """The SB3 class of a name such as ``"dqn"``."""
     if algo not in ALGORITHMS:
-        raise MlflowException.invalid_parameter_value(f"algorithm {algo!r} is unknown; take one of {', '.join(ALGORITHMS)}.")
-    found: type[BaseAlgorithm] = getattr(importlib.import_module(ALGORITHMS[algo].module), ALGORITHMS[algo].name)
+        raise MlflowException.invalid_parameter_value(
+            f"algorithm {algo!r} is unknown; take one of {', '.join(ALGORITHMS)}."
+        )
+    found: type[BaseAlgorithm] = getattr(
+        importlib.import_module(ALGORITHMS[algo].module), ALGORITHMS[algo].name
+    )
     return found
 
 
@@ -97,7 +116,9 @@ def check_spaces(algo: str, observation_space: Space[Any], action_space: Space[A
         MlflowException: In one sentence, what does not fit and what would.
     """
     _check_observations(observation_space)
-    if (policy := _default_policy(algo, observation_space)) not in find_algorithm(algo).policy_aliases:
+    if (policy := _default_policy(algo, observation_space)) not in find_algorithm(
+        algo
+    ).policy_aliases:
         raise MlflowException.invalid_parameter_value(
             f"{algo} does not fit observations of {observation_space}: it has no {policy}; use another algorithm, or {_FLATTEN}."
         )
@@ -106,9 +127,16 @@ def check_spaces(algo: str, observation_space: Space[Any], action_space: Space[A
 
 def _check_observations(space: Space[Any]) -> None:
     parts = list(space.spaces.values()) if isinstance(space, spaces.Dict) else [space]
-    wrong = [part for part in parts if not isinstance(part, _OBSERVATIONS) or (isinstance(part, spaces.MultiDiscrete) and _is_grid(part))]
+    wrong = [
+        part
+        for part in parts
+        if not isinstance(part, _OBSERVATIONS)
+        or (isinstance(part, spaces.MultiDiscrete) and _is_grid(part))
+    ]
     if wrong:
-        kind = "MultiDiscrete of several dimensions" if _is_grid(wrong[0]) else type(wrong[0]).__name__
+        kind = (
+            "MultiDiscrete of several dimensions" if _is_grid(wrong[0]) else type(wrong[0]).__name__
+        )
         raise MlflowException.invalid_parameter_value(
             f"observations of {space} do not fit: SB3 takes {_names(_OBSERVATIONS)}, or a flat Dict of them, but no {kind} in it; "
             f"flatten them, with {_FLATTEN}."
@@ -120,7 +148,11 @@ def _check_actions(algo: str, space: Space[Any]) -> None:
         fitting = [name for name, actions in ACTION_SPACES.items() if isinstance(space, actions)]
         raise MlflowException.invalid_parameter_value(
             f"{algo} does not fit the action space {space}: it takes {_names(ACTION_SPACES[algo])}; "
-            + (f"use {', '.join(fitting)}." if fitting else "no algorithm takes these actions; wrap the environment.")
+            + (
+                f"use {', '.join(fitting)}."
+                if fitting
+                else "no algorithm takes these actions; wrap the environment."
+            )
         )
     if isinstance(space, spaces.Box) and (space.dtype.kind != "f" or not space.is_bounded()):
         raise MlflowException.invalid_parameter_value(
@@ -165,12 +197,18 @@ def _find_class(name: str) -> type:
     try:
         return find_class(name)
     except TRAINING_ERRORS as error:
-        raise MlflowException.invalid_parameter_value(f"class {name!r} cannot be found: {error}.") from error
+        raise MlflowException.invalid_parameter_value(
+            f"class {name!r} cannot be found: {error}."
+        ) from error
 
 
 def _has_goals(env: Env) -> bool:
     space = env.observation_space
-    return isinstance(space, spaces.Dict) and set(_GOAL) <= set(space.spaces) and env.has_wrapper_attr("compute_reward")
+    return (
+        isinstance(space, spaces.Dict)
+        and set(_GOAL) <= set(space.spaces)
+        and env.has_wrapper_attr("compute_reward")
+    )
 
 
 def trainable(env: Env) -> Env:
@@ -199,14 +237,20 @@ def build(algo: str, description: str, hyperparams: dict[str, Any], *, seed: int
         chosen = hyperparams | {"policy": _policy(algo, hyperparams, env.observation_space)}
     try:
         learning = vec_env(description, hyperparams)
-        return find_algorithm(algo)(env=learning, seed=seed, **of_algorithm(chosen, learning.action_space))
+        return find_algorithm(algo)(
+            env=learning, seed=seed, **of_algorithm(chosen, learning.action_space)
+        )
     except TRAINING_ERRORS as error:
-        raise MlflowException.invalid_parameter_value(f"{algo} refuses these hyperparameters: {error}") from error
+        raise MlflowException.invalid_parameter_value(
+            f"{algo} refuses these hyperparameters: {error}"
+        ) from error
 
 
 def vec_env(description: str, hyperparams: dict[str, Any]) -> VecEnv:
     """Environments as an algorithm learns in them: ``n_envs`` at once, and normalized, if the hyperparameters say so."""
-    envs = make_vec_env(lambda: trainable(env_spec.make_from_spec(description)), n_envs=hyperparams.get("n_envs", 1))
+    envs = make_vec_env(
+        lambda: trainable(env_spec.make_from_spec(description)), n_envs=hyperparams.get("n_envs", 1)
+    )
     normalization = of_normalization(hyperparams)
     return envs if normalization is None else VecNormalize(envs, **normalization)
 
@@ -215,28 +259,43 @@ def check_hyperparams(algo: str, hyperparams: dict[str, Any]) -> None:
     """Refuse a hyperparameter that the algorithm does not have, before anything is built."""
     known, policies = _known(algo), find_algorithm(algo).policy_aliases
     if refused := sorted(set(hyperparams) & set(_NOT_TAKEN)):
-        raise MlflowException.invalid_parameter_value(f"hyperparameter {refused[0]!r} is not taken: {_NOT_TAKEN[refused[0]]}.")
+        raise MlflowException.invalid_parameter_value(
+            f"hyperparameter {refused[0]!r} is not taken: {_NOT_TAKEN[refused[0]]}."
+        )
     if unknown := sorted(set(hyperparams) - set(known)):
         raise MlflowException.invalid_parameter_value(
             f"{algo} has no hyperparameter {', '.join(map(repr, unknown))}{_owners(unknown[0])}; it has {', '.join(sorted(known))}."
         )
     if (policy := hyperparams.get("policy")) is not None and policy not in list(policies):
-        raise MlflowException.invalid_parameter_value(f"{algo} has no policy {policy!r}; it has {', '.join(sorted(policies))}.")
+        raise MlflowException.invalid_parameter_value(
+            f"{algo} has no policy {policy!r}; it has {', '.join(sorted(policies))}."
+        )
 
 
-def resolve(algo: str, hyperparams: dict[str, Any], observation_space: Space[Any]) -> dict[str, str]:
+def resolve(
+    algo: str, hyperparams: dict[str, Any], observation_space: Space[Any]
+) -> dict[str, str]:
     """Every hyperparameter that training uses, given or SB3's default, as text for MLflow's parameters."""
-    used = {key: default for key, default in _known(algo).items() if default is not None} | hyperparams
+    used = {
+        key: default for key, default in _known(algo).items() if default is not None
+    } | hyperparams
     used["policy"] = _policy(algo, hyperparams, observation_space)
     if hyperparams.get("noise_type") is not None:
         used.setdefault("noise_std", NOISE_STD)
-    return {key: value if isinstance(value, str) else _text(value) for key, value in sorted(used.items())}
+    return {
+        key: value if isinstance(value, str) else _text(value)
+        for key, value in sorted(used.items())
+    }
 
 
 def plain_hyperparams(algo: str, model: BaseAlgorithm) -> dict[str, str]:
     """The hyperparameters of an algorithm that was loaded, as text, as far as they are plain values."""
     values = {key: getattr(model, key, None) for key in _known(algo)}
-    return {key: _text(value) for key, value in sorted(values.items()) if isinstance(value, (bool, int, float, str))}
+    return {
+        key: _text(value)
+        for key, value in sorted(values.items())
+        if isinstance(value, (bool, int, float, str))
+    }
 
 
 def _policy(algo: str, hyperparams: dict[str, Any], observation_space: Space[Any]) -> str:
@@ -245,7 +304,13 @@ def _policy(algo: str, hyperparams: dict[str, Any], observation_space: Space[Any
 
 
 def _default_policy(algo: str, observation_space: Space[Any]) -> str:
-    kind = "MultiInput" if isinstance(observation_space, spaces.Dict) else "Cnn" if is_image_space(observation_space) else "Mlp"
+    kind = (
+        "MultiInput"
+        if isinstance(observation_space, spaces.Dict)
+        else "Cnn"
+        if is_image_space(observation_space)
+        else "Mlp"
+    )
     recurrent = "MlpLstmPolicy" in find_algorithm(algo).policy_aliases
     return f"{kind}LstmPolicy" if recurrent else f"{kind}Policy"
 
@@ -253,7 +318,11 @@ def _default_policy(algo: str, observation_space: Space[Any]) -> str:
 def _known(algo: str) -> dict[str, Any]:
     """Hyperparameters and their defaults."""
     parameters = inspect.signature(find_algorithm(algo)).parameters
-    own = {name: parameter.default for name, parameter in parameters.items() if name not in _NOT_HYPERPARAMS}
+    own = {
+        name: parameter.default
+        for name, parameter in parameters.items()
+        if name not in _NOT_HYPERPARAMS
+    }
     noise = {"noise_type": None, "noise_std": None} if "action_noise" in parameters else {}
     return own | {"policy": None, "n_envs": 1, "normalize": None} | noise
 

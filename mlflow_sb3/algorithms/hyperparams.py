@@ -10,7 +10,11 @@ import stable_baselines3
 import torch
 from gymnasium import Space
 from stable_baselines3.common import buffers, torch_layers
-from stable_baselines3.common.noise import ActionNoise, NormalActionNoise, OrnsteinUhlenbeckActionNoise
+from stable_baselines3.common.noise import (
+    ActionNoise,
+    NormalActionNoise,
+    OrnsteinUhlenbeckActionNoise,
+)
 from stable_baselines3.common.sb2_compat import rmsprop_tf_like
 from stable_baselines3.common.utils import LinearSchedule
 
@@ -45,7 +49,9 @@ def of_normalization(hyperparams: dict[str, Any]) -> dict[str, Any] | None:
     """Arguments of ``VecNormalize``, which discounts as the algorithm does where that is given; None for no normalisation."""
     normalize = hyperparams.get("normalize")
     if not isinstance(normalize, (bool, dict, type(None))):
-        raise ValueError(f"normalize is {normalize!r}; give true, false, or arguments of VecNormalize as {{'norm_reward': false}}")
+        raise ValueError(
+            f"normalize is {normalize!r}; give true, false, or arguments of VecNormalize as {{'norm_reward': false}}"
+        )
     if normalize is None or normalize is False:
         return None
     discount = {"gamma": hyperparams["gamma"]} if "gamma" in hyperparams else {}
@@ -57,9 +63,18 @@ def find_class(name: str) -> type:
     module, colon, own = name.partition(":")
     places = (importlib.import_module(module),) if colon else _CLASSES
     short = own if colon else name.rpartition(".")[2]
-    found = next((getattr(place, short) for place in places if isinstance(getattr(place, short, None), type)), None)
+    found = next(
+        (
+            getattr(place, short)
+            for place in places
+            if isinstance(getattr(place, short, None), type)
+        ),
+        None,
+    )
     if found is None:
-        raise ValueError(f"{name!r} is no class of torch.nn, torch.optim or SB3; give 'module:Class' for one that is elsewhere")
+        raise ValueError(
+            f"{name!r} is no class of torch.nn, torch.optim or SB3; give 'module:Class' for one that is elsewhere"
+        )
     named: type = found
     return named
 
@@ -72,13 +87,17 @@ def _with_classes(values: dict[str, Any]) -> dict[str, Any]:
 def _with_class(key: str, value: Any) -> Any:
     if isinstance(value, dict):
         return _with_classes(value)
-    return find_class(value) if isinstance(value, str) and key.endswith(("_fn", "_class")) else value
+    return (
+        find_class(value) if isinstance(value, str) and key.endswith(("_fn", "_class")) else value
+    )
 
 
 def _argument(key: str, value: Any) -> Any:
     if key in _SCHEDULES and isinstance(value, str):
         if not value.startswith("lin_"):
-            raise ValueError(f"{key} is {value!r}; give a number, or 'lin_0.001' for one that falls linearly to 0")
+            raise ValueError(
+                f"{key} is {value!r}; give a number, or 'lin_0.001' for one that falls linearly to 0"
+            )
         return LinearSchedule(start=float(value.removeprefix("lin_")), end=0.0, end_fraction=1.0)
     if key == "train_freq" and isinstance(value, list):
         return tuple(value)

@@ -52,7 +52,11 @@ class Preset:
 
     def wrappers(self, more: list[WrapperConfig]) -> list[WrapperConfig]:
         """All wrappers of the environment, the innermost first: the preset's, the caller's, and the frames stacked in the end."""
-        stack: list[WrapperConfig] = [{"mlflow_sb3.wrappers:FrameStack": {"n_stack": self.frame_stack}}] if self.frame_stack else []
+        stack: list[WrapperConfig] = (
+            [{"mlflow_sb3.wrappers:FrameStack": {"n_stack": self.frame_stack}}]
+            if self.frame_stack
+            else []
+        )
         return [*self.env_wrappers, *more, *stack]
 
 
@@ -77,7 +81,11 @@ def find_preset(algo: str, env_id: str, *, source: PresetSource = "zoo") -> Pres
         return Preset("stable-baselines3 defaults")
     tuned = sections[section]
     if section == "default":
-        tuned = {key: value for key, value in tuned.items() if key != "n_timesteps" and value != "MlpPolicy"}
+        tuned = {
+            key: value
+            for key, value in tuned.items()
+            if key != "n_timesteps" and value != "MlpPolicy"
+        }
     return Preset(f"rl_zoo3/hyperparams/{algo}.yml#{section}").override(tuned)
 
 
@@ -117,7 +125,9 @@ def _steps(value: Any) -> int:
     except (TypeError, ValueError, OverflowError):
         steps = 0
     if steps < 1:
-        raise MlflowException.invalid_parameter_value(f"n_timesteps is {value!r}; give a number of environment steps, at least 1.")
+        raise MlflowException.invalid_parameter_value(
+            f"n_timesteps is {value!r}; give a number of environment steps, at least 1."
+        )
     return steps
 
 
@@ -128,7 +138,9 @@ def _parse(key: str, value: Any) -> Any:
     try:
         return _evaluate(ast.parse(value.strip(), mode="eval").body)
     except (SyntaxError, TypeError, ValueError) as error:
-        raise MlflowException.invalid_parameter_value(f"{key} is {value!r}, which cannot be read: {error}; write it as JSON.") from error
+        raise MlflowException.invalid_parameter_value(
+            f"{key} is {value!r}, which cannot be read: {error}; write it as JSON."
+        ) from error
 
 
 def _evaluate(node: ast.expr) -> Any:
@@ -136,7 +148,10 @@ def _evaluate(node: ast.expr) -> Any:
         case ast.Call(func=ast.Name(id="dict"), args=[], keywords=keywords):
             return {str(keyword.arg): _evaluate(keyword.value) for keyword in keywords}
         case ast.Dict(keys=keys, values=values):
-            return {ast.literal_eval(key or node): _evaluate(value) for key, value in zip(keys, values, strict=True)}
+            return {
+                ast.literal_eval(key or node): _evaluate(value)
+                for key, value in zip(keys, values, strict=True)
+            }
         case ast.List(elts=items) | ast.Tuple(elts=items):
             return [_evaluate(item) for item in items]
         case ast.Attribute() | ast.Name():

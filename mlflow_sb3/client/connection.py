@@ -10,7 +10,10 @@ from typing import TypeVar
 import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import ViewType
-from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES, MLFLOW_HTTP_REQUEST_TIMEOUT
+from mlflow.environment_variables import (
+    MLFLOW_HTTP_REQUEST_MAX_RETRIES,
+    MLFLOW_HTTP_REQUEST_TIMEOUT,
+)
 from mlflow.exceptions import MlflowException
 from sqlalchemy import create_engine, make_url
 from sqlalchemy.exc import SQLAlchemyError
@@ -60,7 +63,11 @@ def check_connection() -> None:
             f"tracking store {redact_uri(uri)} does not answer: {error.args[0]}. Set MLFLOW_TRACKING_URI to one that does."
         ) from error
     try:
-        with_short_timeout(lambda: MlflowClient().search_experiments(ViewType.ALL, max_results=1, filter_string=_ONE))
+        with_short_timeout(
+            lambda: MlflowClient().search_experiments(
+                ViewType.ALL, max_results=1, filter_string=_ONE
+            )
+        )
     except MlflowException as error:
         if error.error_code == "UNAUTHENTICATED":
             raise MlflowException(
@@ -84,14 +91,21 @@ def with_short_timeout(call: Callable[[], Answer], *, retries: int = 0) -> Answe
     """
     start, tries = time.monotonic(), 0
     with env_vars.temporary_env(
-        {MLFLOW_HTTP_REQUEST_MAX_RETRIES.name: str(retries), MLFLOW_HTTP_REQUEST_TIMEOUT.name: str(ANSWER_TIMEOUT)}
+        {
+            MLFLOW_HTTP_REQUEST_MAX_RETRIES.name: str(retries),
+            MLFLOW_HTTP_REQUEST_TIMEOUT.name: str(ANSWER_TIMEOUT),
+        }
     ):
         while True:
             tries += 1
             try:
                 return call()
             except MlflowException as error:
-                if error.error_code != "INTERNAL_ERROR" or tries == MAX_TRIES or time.monotonic() - start > _AT_ONCE:
+                if (
+                    error.error_code != "INTERNAL_ERROR"
+                    or tries == MAX_TRIES
+                    or time.monotonic() - start > _AT_ONCE
+                ):
                     raise
 
 
@@ -107,7 +121,9 @@ def hide_credentials(run_id: str) -> None:
 def redact_uri(uri: str) -> str:
     """A URI without its password, or the token in its place, and without its query, which may hold one too."""
     login = _LOGIN_OF_DATABASE if _is_database(uri) else _LOGIN
-    return login.sub(lambda found: f"{found[1]}:***@" if found[2] else "***@", uri).partition("?")[0]
+    return login.sub(lambda found: f"{found[1]}:***@" if found[2] else "***@", uri).partition("?")[
+        0
+    ]
 
 
 def _is_database(uri: str) -> bool:
@@ -116,4 +132,6 @@ def _is_database(uri: str) -> bool:
 
 def _without_login(address: str) -> str:
     """An address without login; SSH needs the name of the user, which is no secret there."""
-    return _LOGIN.sub(lambda found: f"{found[1]}@" if address[: found.start()].endswith("ssh://") else "", address)
+    return _LOGIN.sub(
+        lambda found: f"{found[1]}@" if address[: found.start()].endswith("ssh://") else "", address
+    )

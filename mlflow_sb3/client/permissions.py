@@ -28,7 +28,9 @@ _WRITES = ("create", "update", "set", "log", "transition", "rename", "finalize")
 _logger = logging.getLogger(__name__)
 
 
-def check_permission(right: Permission, *, model: str | None = None, experiment: str | None = None) -> None:
+def check_permission(
+    right: Permission, *, model: str | None = None, experiment: str | None = None
+) -> None:
     """Refuse who lacks a right, where the server knows rights and tells them.
 
     Args:
@@ -39,14 +41,18 @@ def check_permission(right: Permission, *, model: str | None = None, experiment:
     Raises:
         MlflowException: The user has less; the message says who lacks what.
     """
-    kind, resource = ("registered_model", model) if model is not None else ("experiment", experiment)
+    kind, resource = (
+        ("registered_model", model) if model is not None else ("experiment", experiment)
+    )
     user = _ask("2.0/mlflow/users/current", {}).get("user")
     if user is None or user["is_admin"]:
         return
     question = {"username": user["username"], "resource_type": kind, "resource_id": resource}
     has = _ask("3.0/mlflow/users/permissions/get", question).get("permission")
     if has is not None and (has not in _ORDER or _ORDER.index(has) < _ORDER.index(right)):
-        raise permission_error(right, f"{kind.replace('_', ' ')} {resource}", user=user["username"], has=has)
+        raise permission_error(
+            right, f"{kind.replace('_', ' ')} {resource}", user=user["username"], has=has
+        )
 
 
 def check_registration(name: str, right: Permission = "EDIT", *, make: bool = True) -> None:
@@ -75,7 +81,9 @@ def check_registration(name: str, right: Permission = "EDIT", *, make: bool = Tr
             if denial.error_code == PERMISSION_DENIED_CODE:
                 raise permission_error(right, f"registered model {name}") from denial
             if denial.error_code == "RESOURCE_ALREADY_EXISTS":
-                check_permission(right, model=name)  # it may be this user's, made by another process, or by a call whose answer was lost
+                check_permission(
+                    right, model=name
+                )  # it may be this user's, made by another process, or by a call whose answer was lost
             elif denial.error_code != "INVALID_PARAMETER_VALUE":
                 raise
     else:
@@ -83,23 +91,35 @@ def check_registration(name: str, right: Permission = "EDIT", *, make: bool = Tr
 
 
 def permission_error(
-    right: str, what: str, *, user: str | None = None, has: str | None = None, remedy: str = "ask its owner or an admin for it"
+    right: str,
+    what: str,
+    *,
+    user: str | None = None,
+    has: str | None = None,
+    remedy: str = "ask its owner or an admin for it",
 ) -> MlflowException:
     """The error that says who lacks what, and who can give it."""
     who = f"user {user or _user()!r}"
     held = f", and has {has}" if has in _ORDER else ""
-    return MlflowException(f"{who} lacks {right} on {what}{held}; {remedy}.", error_code=PERMISSION_DENIED)
+    return MlflowException(
+        f"{who} lacks {right} on {what}{held}; {remedy}.", error_code=PERMISSION_DENIED
+    )
 
 
 def explain_denial(error: Exception) -> str | None:
     """What is missing, in one line, where the server refused a call; None for every other error."""
     response = getattr(error, "response", None)  # of requests, as the artifacts have it
-    denied = getattr(error, "error_code", None) == PERMISSION_DENIED_CODE or getattr(response, "status_code", None) == 403  # noqa: PLR2004 of HTTP
+    denied = (
+        getattr(error, "error_code", None) == PERMISSION_DENIED_CODE
+        or getattr(response, "status_code", None) == 403
+    )  # noqa: PLR2004 of HTTP
     found = _ENDPOINT.search(str(error))
     if not denied or found is None:
         return None
     call, method = found[1], getattr(getattr(response, "request", None), "method", None)
-    what = "registered model" if re.search("registered-models|model-versions", call) else "experiment"
+    what = (
+        "registered model" if re.search("registered-models|model-versions", call) else "experiment"
+    )
     return f"{permission_error(_needed(call, method), f'the {what} that {call} is about').message}"
 
 
@@ -110,7 +130,11 @@ def log_metrics(metrics: dict[str, float], model_id: str) -> None:
     except MlflowException as error:
         if error.error_code != PERMISSION_DENIED_CODE:
             raise
-        _logger.warning("metrics are on this run alone: user %r lacks EDIT on the experiment of model %s", _user(), model_id)
+        _logger.warning(
+            "metrics are on this run alone: user %r lacks EDIT on the experiment of model %s",
+            _user(),
+            model_id,
+        )
         mlflow.log_metrics(metrics)
 
 
@@ -127,7 +151,9 @@ def _needed(call: str, method: str | None) -> str:
 
 
 def _user() -> str:
-    return str(_ask("2.0/mlflow/users/current", {}).get("user", {}).get("username", "(not logged in)"))
+    return str(
+        _ask("2.0/mlflow/users/current", {}).get("user", {}).get("username", "(not logged in)")
+    )
 
 
 def _ask(path: str, question: dict[str, Any]) -> dict[str, Any]:
@@ -135,6 +161,8 @@ def _ask(path: str, question: dict[str, Any]) -> dict[str, Any]:
     uri = mlflow.get_registry_uri()
     if not uri.startswith("http"):
         return {}
-    answer = http_request(get_default_host_creds(uri), f"/api/{path}", "GET", params=question, raise_on_status=False)  # type: ignore[no-untyped-call]
+    answer = http_request(
+        get_default_host_creds(uri), f"/api/{path}", "GET", params=question, raise_on_status=False
+    )  # type: ignore[no-untyped-call]
     answered: dict[str, Any] = answer.json() if answer.status_code == 200 else {}  # noqa: PLR2004 of HTTP
     return answered

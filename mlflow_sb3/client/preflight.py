@@ -36,8 +36,13 @@ def check_artifacts(run_id: str) -> None:
     try:
         connection.with_short_timeout(lambda: _write(uri))
     except Exception as error:
-        why = permissions.explain_denial(error) or f"{error}. Ask who runs the tracking server for a working artifact store."
-        raise ArtifactStoreError(f"artifacts cannot be written to {connection.redact_uri(uri)}: {why}") from error
+        why = (
+            permissions.explain_denial(error)
+            or f"{error}. Ask who runs the tracking server for a working artifact store."
+        )
+        raise ArtifactStoreError(
+            f"artifacts cannot be written to {connection.redact_uri(uri)}: {why}"
+        ) from error
 
 
 def check_registry(name: str, right: Permission, *, make: bool = True) -> None:
@@ -51,7 +56,9 @@ def check_registry(name: str, right: Permission, *, make: bool = True) -> None:
     Raises:
         MlflowException: The user may not; the message names the right.
     """
-    connection.with_short_timeout(lambda: permissions.check_registration(name, right, make=make), retries=1)
+    connection.with_short_timeout(
+        lambda: permissions.check_registration(name, right, make=make), retries=1
+    )
 
 
 def _write(uri: str) -> None:

@@ -14,7 +14,9 @@ class RegistryClient(MlflowClient):
 
     def get_registered_model(self, name: str) -> RegisteredModel:
         """See MLflow's; what cannot be found by a search is asked for in MLflow's way, which says why."""
-        found: list[RegisteredModel] = self.search_registered_models(name_filter(name), max_results=1)
+        found: list[RegisteredModel] = self.search_registered_models(
+            name_filter(name), max_results=1
+        )
         return found[0] if found and found[0].name == name else super().get_registered_model(name)
 
 

@@ -39,7 +39,9 @@ def make_env(env_id: str, kwargs: dict[str, Any] | None = None) -> Env:
         ) from error
 
 
-def compose_spec(env_id: str, *, kwargs: dict[str, Any] | None = None, wrappers: Sequence[WrapperConfig] = ()) -> str:
+def compose_spec(
+    env_id: str, *, kwargs: dict[str, Any] | None = None, wrappers: Sequence[WrapperConfig] = ()
+) -> str:
     """Write down, as ``EnvSpec`` JSON, an environment with arguments and wrappers, after making it once.
 
     A wrapper need not record its own arguments, since they are given here.
@@ -57,7 +59,9 @@ def compose_spec(env_id: str, *, kwargs: dict[str, Any] | None = None, wrappers:
         for wrapper in wrappers:
             found = find_wrapper(wrapper)
             env = found.wrap(env)
-            added.append(WrapperSpec(found.entry_point.partition(":")[2], found.entry_point, found.kwargs))
+            added.append(
+                WrapperSpec(found.entry_point.partition(":")[2], found.entry_point, found.kwargs)
+            )
         spec = bare.spec
         if spec is not None:
             spec = replace(spec, additional_wrappers=(*_registered_wrappers(spec), *added))
@@ -91,7 +95,11 @@ def spec_to_json(spec: EnvSpec | None) -> str:
         raise MlflowException.invalid_parameter_value(
             "the environment has no EnvSpec, so it cannot be made again elsewhere; register it and use gymnasium.make."
         )
-    wrappers = tuple(wrapper for wrapper in spec.additional_wrappers if not wrapper.entry_point.startswith(_MONITOR))
+    wrappers = tuple(
+        wrapper
+        for wrapper in spec.additional_wrappers
+        if not wrapper.entry_point.startswith(_MONITOR)
+    )
     if unrecorded := [wrapper.entry_point for wrapper in wrappers if wrapper.kwargs is None]:
         raise MlflowException.invalid_parameter_value(
             f"wrapper {unrecorded[0]} does not record its arguments, so the environment cannot be made again elsewhere; "
@@ -104,12 +112,18 @@ def is_same_env(first: str, second: str) -> bool:
     """Whether two descriptions are of one environment; a field that only one version of Gymnasium knows has to be empty."""
     specs = json.loads(first), json.loads(second)
     keys = {*specs[0], *specs[1]} - _NOT_PLAYED
-    return all(specs[0].get(key) == specs[1].get(key) or not (specs[0].get(key) or specs[1].get(key)) for key in keys)
+    return all(
+        specs[0].get(key) == specs[1].get(key) or not (specs[0].get(key) or specs[1].get(key))
+        for key in keys
+    )
 
 
 def list_wrappers(description: str) -> list[dict[str, Any]]:
     """The wrappers of a described environment, in the notation of ``compose``."""
-    return [{wrapper["entry_point"]: wrapper["kwargs"]} for wrapper in json.loads(description)["additional_wrappers"]]
+    return [
+        {wrapper["entry_point"]: wrapper["kwargs"]}
+        for wrapper in json.loads(description)["additional_wrappers"]
+    ]
 
 
 def _write(spec: EnvSpec | None) -> str:

@@ -36,11 +36,15 @@ class RandomPolicy:
         """An action for each observation of a batch, and the state as it came."""
         if action_masks is not None:
             return self._allowed(action_masks), state
-        return np.array([self._space.sample() for _ in range(batching.batch_size(observation))]), state
+        return np.array(
+            [self._space.sample() for _ in range(batching.batch_size(observation))]
+        ), state
 
     def _allowed(self, masks: NDArray[np.bool_]) -> NDArray[Any]:
         edges = np.cumsum(spaces.action_sizes(self._space))[:-1]
         drawn = np.split(np.where(masks, self._rng.random(masks.shape), -1.0), edges, axis=1)
-        chosen = np.stack([part.argmax(axis=1) for part in drawn], axis=1).reshape(len(masks), *(self._space.shape or ()))
+        chosen = np.stack([part.argmax(axis=1) for part in drawn], axis=1).reshape(
+            len(masks), *(self._space.shape or ())
+        )
         first = spaces.space_start(self._space)
         return chosen if first is None else chosen + first

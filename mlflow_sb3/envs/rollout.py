@@ -118,8 +118,17 @@ def play_episodes(
         while games:
             batch = batching.stack_observations([game.observation for game in games])
             starts = np.array([game.length == 0 for game in games])
-            actions, state = policy.predict(batch, state, starts, action_masks=get_action_masks(policy, [game.env for game in games]))
-            over = [index for index, (game, action) in enumerate(zip(games, actions, strict=True)) if game.step(action)]
+            actions, state = policy.predict(
+                batch,
+                state,
+                starts,
+                action_masks=get_action_masks(policy, [game.env for game in games]),
+            )
+            over = [
+                index
+                for index, (game, action) in enumerate(zip(games, actions, strict=True))
+                if game.step(action)
+            ]
             for index in reversed(over):
                 game = games[index]
                 returns[game.episode], lengths[game.episode] = game.total, game.length

@@ -17,7 +17,9 @@ _IMAGE_DIMENSIONS = 3
 def describe_space(space: GymSpace[Any]) -> SpaceInfo:
     """A space in plain values."""
     if isinstance(space, spaces.Dict):
-        return SpaceInfo(str(space), spaces={key: describe_space(inner) for key, inner in space.spaces.items()})
+        return SpaceInfo(
+            str(space), spaces={key: describe_space(inner) for key, inner in space.spaces.items()}
+        )
     low, high = _limits(space)
     return SpaceInfo(str(space), tuple(space.shape or ()), str(space.dtype), low, high)
 
@@ -76,8 +78,14 @@ def input_spaces(observation_space: GymSpace[Any]) -> dict[str, GymSpace[Any]]:
 def is_compatible(raw: GymSpace[Any], seen: GymSpace[Any]) -> bool:
     """Whether SB3 shows its policy ``seen`` for the environment's ``raw``: images transposed or normalized, integers counted from 0."""
     if isinstance(raw, spaces.Dict) and isinstance(seen, spaces.Dict):
-        return raw.spaces.keys() == seen.spaces.keys() and all(is_compatible(raw[key], seen[key]) for key in raw.spaces)
-    if isinstance(raw, spaces.Box) and isinstance(seen, spaces.Box) and len(raw.shape) == _IMAGE_DIMENSIONS:
+        return raw.spaces.keys() == seen.spaces.keys() and all(
+            is_compatible(raw[key], seen[key]) for key in raw.spaces
+        )
+    if (
+        isinstance(raw, spaces.Box)
+        and isinstance(seen, spaces.Box)
+        and len(raw.shape) == _IMAGE_DIMENSIONS
+    ):
         return seen.shape in (raw.shape, (raw.shape[2], *raw.shape[:2]))
     if isinstance(raw, spaces.Discrete) and isinstance(seen, spaces.Discrete):
         return bool(raw.n == seen.n)

@@ -45,25 +45,40 @@ class EnvWrapper:
         try:
             wrapped = self.create(env=env, **self.kwargs)
         except ENV_ERRORS as error:
-            raise self._refusal(f"cannot wrap {env}: {str(error).rstrip('.')}; give it an environment and arguments that fit.") from error
+            raise self._refusal(
+                f"cannot wrap {env}: {str(error).rstrip('.')}; give it an environment and arguments that fit."
+            ) from error
         if not isinstance(wrapped, gymnasium.Env):
-            raise self._refusal(f"makes {type(wrapped).__name__}, which is no gymnasium.Env; give a gymnasium.Wrapper.")
+            raise self._refusal(
+                f"makes {type(wrapped).__name__}, which is no gymnasium.Env; give a gymnasium.Wrapper."
+            )
         return wrapped
 
     def _check_arguments(self, env: Env) -> None:
         signature = inspect.signature(self.create)
         parameters = list(signature.parameters.values())
-        if "env" not in signature.parameters and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        if "env" not in signature.parameters and not any(
+            parameter.kind is parameter.VAR_KEYWORD for parameter in parameters
+        ):
             first = repr(parameters[0].name) if parameters else "nothing"
-            raise self._refusal(f"takes {first} first, but Gymnasium hands the environment over as 'env'; call its first parameter env.")
+            raise self._refusal(
+                f"takes {first} first, but Gymnasium hands the environment over as 'env'; call its first parameter env."
+            )
         try:
             signature.bind(env=env, **self.kwargs)
         except TypeError as error:
-            taken = ", ".join(parameter.name for parameter in parameters if parameter.name != "env") or "no arguments"
-            raise self._refusal(f"does not take {json.dumps(self.kwargs, default=str)}: {error}; it takes {taken}.") from error
+            taken = (
+                ", ".join(parameter.name for parameter in parameters if parameter.name != "env")
+                or "no arguments"
+            )
+            raise self._refusal(
+                f"does not take {json.dumps(self.kwargs, default=str)}: {error}; it takes {taken}."
+            ) from error
 
     def _refusal(self, reason: str) -> MlflowException:
-        refusal: MlflowException = MlflowException.invalid_parameter_value(f"wrapper {self.entry_point} {reason}")
+        refusal: MlflowException = MlflowException.invalid_parameter_value(
+            f"wrapper {self.entry_point} {reason}"
+        )
         return refusal
 
 
@@ -76,7 +91,9 @@ def find_wrapper(wrapper: WrapperConfig) -> EnvWrapper:
         raise MlflowException.invalid_parameter_value(
             f"wrapper {name} cannot be imported: {error}; give 'module:Class' of a class that is installed or in the working folder."
         ) from error
-    if not callable(created) or (isinstance(created, type) and not issubclass(created, gymnasium.Wrapper)):
+    if not callable(created) or (
+        isinstance(created, type) and not issubclass(created, gymnasium.Wrapper)
+    ):
         raise MlflowException.invalid_parameter_value(
             f"wrapper {name} is no gymnasium.Wrapper, nor a function that makes one; let it inherit from gymnasium.Wrapper."
         )
@@ -86,9 +103,17 @@ def find_wrapper(wrapper: WrapperConfig) -> EnvWrapper:
 def _read_wrapper(wrapper: WrapperConfig) -> tuple[str, dict[str, Any]]:
     """Name, as ``module:Class``, and arguments."""
     notation = {wrapper: {}} if isinstance(wrapper, str) else wrapper
-    name, kwargs = next(iter(notation.items())) if isinstance(notation, dict) and len(notation) == 1 else ("", {})
+    name, kwargs = (
+        next(iter(notation.items()))
+        if isinstance(notation, dict) and len(notation) == 1
+        else ("", {})
+    )
     module, _, created = name.rpartition(":" if ":" in name else ".")
-    if not (module.replace(".", "_").isidentifier() and created.isidentifier() and isinstance(kwargs, dict)):
+    if not (
+        module.replace(".", "_").isidentifier()
+        and created.isidentifier()
+        and isinstance(kwargs, dict)
+    ):
         raise MlflowException.invalid_parameter_value(
             f"{json.dumps(wrapper, default=str)} names no wrapper; write 'module:Class' or {{'module:Class': {{'argument': 1}}}}, as JSON."
         )

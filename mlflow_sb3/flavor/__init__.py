@@ -7,7 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mlflow_sb3.flavor.api import get_default_pip_requirements, load_model, load_policy, log_model, save_model
+    from mlflow_sb3.flavor.api import (
+        get_default_pip_requirements,
+        load_model,
+        load_policy,
+        log_model,
+        save_model,
+    )
     from mlflow_sb3.inference.pyfunc import PolicyModel
 
 __all__ = ["get_default_pip_requirements", "load_model", "load_policy", "log_model", "save_model"]

@@ -72,7 +72,9 @@ def save_model(
     Raises:
         MlflowException: It is no SB3 algorithm, it cannot be exported, or its export does not agree with SB3.
     """
-    model_writer.prepare_model(sb3_model, environment, inference=inference, image_input=image_input).save_model(
+    model_writer.prepare_model(
+        sb3_model, environment, inference=inference, image_input=image_input
+    ).save_model(
         path=path,
         conda_env=conda_env,
         code_paths=code_paths,
@@ -148,7 +150,9 @@ def log_model(
         permissions.check_registration(registered_model_name)
     info: ModelInfo = Model.log(
         artifact_path=artifact_path,
-        flavor=model_writer.prepare_model(sb3_model, environment, inference=inference, image_input=image_input),
+        flavor=model_writer.prepare_model(
+            sb3_model, environment, inference=inference, image_input=image_input
+        ),
         flavor_name=FLAVOR_NAME,
         name=name,
         params=params,
@@ -177,7 +181,9 @@ def log_model(
     return info
 
 
-def load_policy(model_uri: str, *, public_key: KeyPath | None = None) -> OnnxPolicy | SB3AgentPolicy:
+def load_policy(
+    model_uri: str, *, public_key: KeyPath | None = None
+) -> OnnxPolicy | SB3AgentPolicy:
     """Load an agent to act: opens the ONNX graph alone, unpickles nothing and imports no code of the model's.
 
     An agent that was logged with ``inference="native"`` has no graph, and is unpickled.
@@ -195,7 +201,12 @@ def load_policy(model_uri: str, *, public_key: KeyPath | None = None) -> OnnxPol
 
 
 def load_model(
-    model_uri: str, dst_path: str | None = None, *, env: Any = None, public_key: KeyPath | None = None, **kwargs: Any
+    model_uri: str,
+    dst_path: str | None = None,
+    *,
+    env: Any = None,
+    public_key: KeyPath | None = None,
+    **kwargs: Any,
 ) -> BaseAlgorithm:
     """Load an agent as the SB3 algorithm, to go on training. This unpickles: load only what you trust.
 
@@ -221,11 +232,18 @@ def load_model(
             card = read_card(folder)
             learned = sb3_policy.load_statistics(folder / AGENT_DIR, card)
             if learned is not None and env is None:
-                warnings.warn(f"the agent of {model_uri} learned with VecNormalize, which it has again if env= is given.", stacklevel=2)
-            learning = env if env is None or learned is None else vec_normalize.wrap_env(env, learned)
+                warnings.warn(
+                    f"the agent of {model_uri} learned with VecNormalize, which it has again if env= is given.",
+                    stacklevel=2,
+                )
+            learning = (
+                env if env is None or learned is None else vec_normalize.wrap_env(env, learned)
+            )
             return sb3_policy.load_algorithm(folder / AGENT_DIR, card, env=learning, **kwargs)
         except (AssertionError, KeyError, OSError, ValueError) as error:
-            raise MlflowException.invalid_parameter_value(f"the agent of {model_uri} cannot be loaded: {error}") from error
+            raise MlflowException.invalid_parameter_value(
+                f"the agent of {model_uri} cannot be loaded: {error}"
+            ) from error
 
 
 def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> PolicyModel:  # noqa: ARG001 MLflow passes it

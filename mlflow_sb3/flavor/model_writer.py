@@ -17,7 +17,13 @@ from mlflow.models import Model, ModelSignature
 
 from mlflow_sb3.client import env_vars
 from mlflow_sb3.inference import agent_files, pyfunc
-from mlflow_sb3.inference.agent_files import AGENT_DIR, AGENT_JSON, AGENT_ZIP, POLICY_ONNX, VEC_NORMALIZE_JSON
+from mlflow_sb3.inference.agent_files import (
+    AGENT_DIR,
+    AGENT_JSON,
+    AGENT_ZIP,
+    POLICY_ONNX,
+    VEC_NORMALIZE_JSON,
+)
 from mlflow_sb3.inference.pyfunc import ImageInput
 
 if TYPE_CHECKING:
@@ -43,11 +49,18 @@ InferenceBackend = Literal["onnx", "native"]
 def get_default_pip_requirements(inference: InferenceBackend = "onnx") -> list[str]:
     """What a saved agent needs to act, pinned to the installed versions."""
     names = _ACTS_WITH if inference == "onnx" else _ACTS_NATIVELY_WITH
-    return [f"{name.replace('_', '-')}=={importlib.metadata.version(name).partition('+')[0]}" for name in names]
+    return [
+        f"{name.replace('_', '-')}=={importlib.metadata.version(name).partition('+')[0]}"
+        for name in names
+    ]
 
 
 def prepare_model(
-    model: BaseAlgorithm, environment: str | None, *, inference: InferenceBackend = "onnx", image_input: ImageInput = "tensor"
+    model: BaseAlgorithm,
+    environment: str | None,
+    *,
+    inference: InferenceBackend = "onnx",
+    image_input: ImageInput = "tensor",
 ) -> PreparedModel:
     """Export an algorithm and check it; nothing is written yet.
 
@@ -89,13 +102,17 @@ def prepare_model(
         "observation_space": asdict(inputs.space),
         "action_space": asdict(action_space),
         "environment": None if source.description is None else json.loads(source.description),
-        "versions": {name: importlib.metadata.version(name) for name in (*_ACTS_WITH, *_LEARNS_WITH)},
+        "versions": {
+            name: importlib.metadata.version(name) for name in (*_ACTS_WITH, *_LEARNS_WITH)
+        },
         "digests": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
         EXAMPLE_ACTION: _first_action(acting, inputs, example),
         **known,
     }
     signature = pyfunc.make_signature(inputs, action_space, image_input=image_input)
-    return PreparedModel(card, files, signature, pyfunc.make_request(inputs, example, image_input=image_input))
+    return PreparedModel(
+        card, files, signature, pyfunc.make_request(inputs, example, image_input=image_input)
+    )
 
 
 def _first_action(policy: Policy, inputs: PolicyInputs, example: Observations) -> list[Any]:
@@ -132,10 +149,15 @@ class PreparedModel:
         """Write the model's folder; the arguments are those of ``mlflow_sb3.save_model``."""
         folder = Path(path)
         mlflow_model = Model() if mlflow_model is None else mlflow_model
-        known = {name: self.card[name] for name in ("algorithm", "inference")} | self.card["versions"]
+        known = {name: self.card[name] for name in ("algorithm", "inference")} | self.card[
+            "versions"
+        ]
         mlflow_model.add_flavor(FLAVOR_NAME, data=AGENT_DIR, code="code", **known)
         if conda_env is None and pip_requirements is None:
-            pip_requirements = [*get_default_pip_requirements(self.card["inference"]), *_listed(extra_pip_requirements)]
+            pip_requirements = [
+                *get_default_pip_requirements(self.card["inference"]),
+                *_listed(extra_pip_requirements),
+            ]
             extra_pip_requirements = None
         with env_vars.temporary_env(
             {MLFLOW_UV_AUTO_DETECT.name: "false"}
@@ -157,7 +179,9 @@ class PreparedModel:
         (folder / AGENT_DIR / AGENT_JSON).write_text(json.dumps(self.card | own, indent=2))
         for name, content in self.files.items():
             (folder / AGENT_DIR / name).write_bytes(content)
-        mlflow_model.model_size_bytes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+        mlflow_model.model_size_bytes = sum(
+            file.stat().st_size for file in folder.rglob("*") if file.is_file()
+        )
         mlflow_model.save(str(folder / "MLmodel"))
 
 

@@ -97,9 +97,19 @@ def export_policy(model: BaseAlgorithm, source: SourceEnv) -> ExportedPolicy:
     Raises:
         MlflowException: PyTorch cannot export the policy, or the graph does not agree with SB3.
     """
-    with torch.random.fork_rng(devices=[]), _training_mode_kept(model.policy):  # a copy draws its first weights
-        onnx, distribution = onnx_module.build_graph(model, source.observation_space, source.action_space)
-        policy = OnnxPolicy(onnx, spaces.describe_space(source.observation_space), spaces.describe_space(source.action_space), distribution)
+    with (
+        torch.random.fork_rng(devices=[]),
+        _training_mode_kept(model.policy),
+    ):  # a copy draws its first weights
+        onnx, distribution = onnx_module.build_graph(
+            model, source.observation_space, source.action_space
+        )
+        policy = OnnxPolicy(
+            onnx,
+            spaces.describe_space(source.observation_space),
+            spaces.describe_space(source.action_space),
+            distribution,
+        )
         trials = _trials(model, policy, source)
         parity = check_parity(model, policy, source, trials)
     return ExportedPolicy(policy, onnx, parity, batching.take_rows(trials.observations, slice(1)))
@@ -115,7 +125,9 @@ def _training_mode_kept(policy: BasePolicy) -> Iterator[None]:
         policy.set_training_mode(before)
 
 
-def check_parity(model: BaseAlgorithm, policy: OnnxPolicy, source: SourceEnv, trials: ParityInputs) -> Parity:
+def check_parity(
+    model: BaseAlgorithm, policy: OnnxPolicy, source: SourceEnv, trials: ParityInputs
+) -> Parity:
     """Compare the graph's actions with SB3's, in batches of several sizes.
 
     Args:
@@ -128,17 +140,28 @@ def check_parity(model: BaseAlgorithm, policy: OnnxPolicy, source: SourceEnv, tr
         MlflowException: They differ by more than ``TOLERANCE``.
     """
     native = SB3Policy.of(model, source.observation_space, source.action_space)
-    expected, state = native.predict(trials.observations, trials.state, trials.episode_start, action_masks=trials.masks)
+    expected, state = native.predict(
+        trials.observations, trials.state, trials.episode_start, action_masks=trials.masks
+    )
     answers = [
-        policy.predict(part.observations, part.state, part.episode_start, action_masks=part.masks) for part in trials.parts(BATCH_SIZES)
+        policy.predict(part.observations, part.state, part.episode_start, action_masks=part.masks)
+        for part in trials.parts(BATCH_SIZES)
     ]
     actual = np.concatenate([action for action, _ in answers])
     if isinstance(source.action_space, Box):
         extent = source.action_space.high - source.action_space.low
-        differences, wrong, ties = np.abs(actual - expected) / np.where(np.isfinite(extent) & (extent > 0), extent, 1), 0, 0
+        differences, wrong, ties = (
+            np.abs(actual - expected) / np.where(np.isfinite(extent) & (extent > 0), extent, 1),
+            0,
+            0,
+        )
     else:
-        differences, wrong, ties = _discrete(_values(model, source, trials), _values_of(policy, trials), source, expected, actual)
-    largest = max(float(differences.max()), _of_states(state, answers) if policy.inputs.state_shape else 0.0)
+        differences, wrong, ties = _discrete(
+            _values(model, source, trials), _values_of(policy, trials), source, expected, actual
+        )
+    largest = max(
+        float(differences.max()), _of_states(state, answers) if policy.inputs.state_shape else 0.0
+    )
     parity = Parity(len(expected), trials.from_episodes, largest, ties)
     if wrong or not parity.max_difference <= TOLERANCE:
         raise MlflowException.invalid_parameter_value(
@@ -148,24 +171,44 @@ def check_parity(model: BaseAlgorithm, policy: OnnxPolicy, source: SourceEnv, tr
     return parity
 
 
-def _of_states(expected: LstmState | None, answers: list[tuple[NDArray[Any], LstmState | None]]) -> float:
+def _of_states(
+    expected: LstmState | None, answers: list[tuple[NDArray[Any], LstmState | None]]
+) -> float:
     """The largest difference of the next state; its values lie between -1 and 1, or around them."""
-    actual = [np.concatenate([state[index] for _, state in answers if state], axis=1) for index in range(len(STATE_NAMES))]
-    return max(float(np.abs(mine - theirs).max()) for mine, theirs in zip(actual, expected or (), strict=True))
+    actual = [
+        np.concatenate([state[index] for _, state in answers if state], axis=1)
+        for index in range(len(STATE_NAMES))
+    ]
+    return max(
+        float(np.abs(mine - theirs).max())
+        for mine, theirs in zip(actual, expected or (), strict=True)
+    )
 
 
 def _discrete(
-    values: NDArray[Any], found: NDArray[Any], source: SourceEnv, expected: NDArray[Any], actual: NDArray[Any]
+    values: NDArray[Any],
+    found: NDArray[Any],
+    source: SourceEnv,
+    expected: NDArray[Any],
+    actual: NDArray[Any],
 ) -> tuple[NDArray[Any], int, int]:
     """Differences of the values that decide, wrong actions, and other actions where SB3's own values tie."""
-    scale = max(1.0, float(np.abs(values).max()))  # of all: where large terms cancel out, a small value has their rounding
+    scale = max(
+        1.0, float(np.abs(values).max())
+    )  # of all: where large terms cancel out, a small value has their rounding
     differences = np.abs(found - values).max(axis=1) / scale
     gaps = _gaps(values, source.action_space, expected, actual) / scale
     other = (actual != expected).reshape(len(expected), -1)
-    return differences, int((other & (gaps > TOLERANCE)).any(axis=1).sum()), int((other & (gaps <= TOLERANCE)).any(axis=1).sum())
+    return (
+        differences,
+        int((other & (gaps > TOLERANCE)).any(axis=1).sum()),
+        int((other & (gaps <= TOLERANCE)).any(axis=1).sum()),
+    )
 
 
-def _gaps(values: NDArray[Any], action_space: GymSpace[Any], expected: NDArray[Any], actual: NDArray[Any]) -> NDArray[Any]:
+def _gaps(
+    values: NDArray[Any], action_space: GymSpace[Any], expected: NDArray[Any], actual: NDArray[Any]
+) -> NDArray[Any]:
     """How much more SB3 thinks of its own choices than of the graph's, shape ``(n, choices)``."""
     rows = np.arange(len(values))[:, np.newaxis]
     chosen = [action.reshape(len(values), -1).astype(np.int64) for action in (expected, actual)]
@@ -181,9 +224,14 @@ def _gaps(values: NDArray[Any], action_space: GymSpace[Any], expected: NDArray[A
 def _values(model: BaseAlgorithm, source: SourceEnv, trials: ParityInputs) -> NDArray[Any]:
     """What decides between the actions, as PyTorch computes it."""
     reference = Reference(model, source.observation_space, source.action_space).eval()
-    arrays = trials.observations if isinstance(trials.observations, dict) else {"": trials.observations}
+    arrays = (
+        trials.observations if isinstance(trials.observations, dict) else {"": trials.observations}
+    )
     example = reference.example()
-    tensors = [torch.as_tensor(np.asarray(arrays[key]), dtype=example[name].dtype) for name, key in reference.keys.items()]
+    tensors = [
+        torch.as_tensor(np.asarray(arrays[key]), dtype=example[name].dtype)
+        for name, key in reference.keys.items()
+    ]
     tensors += [torch.as_tensor(part) for part in _forgotten(trials)]
     tensors += [] if trials.masks is None else [torch.as_tensor(trials.masks)]
     with torch.no_grad():
@@ -192,13 +240,19 @@ def _values(model: BaseAlgorithm, source: SourceEnv, trials: ParityInputs) -> ND
 
 
 def _values_of(policy: OnnxPolicy, trials: ParityInputs) -> NDArray[Any]:
-    return _deciding(policy.outputs(trials.observations, tuple(_forgotten(trials)) or None, action_masks=trials.masks))
+    return _deciding(
+        policy.outputs(
+            trials.observations, tuple(_forgotten(trials)) or None, action_masks=trials.masks
+        )
+    )
 
 
 def _forgotten(trials: ParityInputs) -> list[NDArray[np.float32]]:
     """The state with zeros where an episode begins."""
     starts = trials.episode_start if trials.episode_start is not None else np.zeros(0, bool)
-    return [np.where(starts[:, np.newaxis], 0, part).astype(np.float32) for part in trials.state or ()]
+    return [
+        np.where(starts[:, np.newaxis], 0, part).astype(np.float32) for part in trials.state or ()
+    ]
 
 
 def _deciding(outputs: dict[str, NDArray[Any]]) -> NDArray[Any]:
@@ -219,7 +273,9 @@ def _trials(model: BaseAlgorithm, policy: OnnxPolicy, source: SourceEnv) -> Pari
     state = starts = masks = None
     if policy.inputs.state_shape is not None:
         layers, units = policy.inputs.state_shape
-        state = tuple(rng.uniform(-1, 1, (layers, count, units)).astype(np.float32) for _ in STATE_NAMES)
+        state = tuple(
+            rng.uniform(-1, 1, (layers, count, units)).astype(np.float32) for _ in STATE_NAMES
+        )
         starts = rng.random(count) < 0.25  # noqa: PLR2004 a quarter of the episodes begin
     if policy.inputs.choices is not None:
         masks = _masks(rng, count, policy.inputs.choices)
@@ -248,7 +304,10 @@ def _near(space: GymSpace[Any]) -> GymSpace[Any]:
     if isinstance(space, Dict):
         return Dict({key: _near(inner) for key, inner in space.spaces.items()})
     if isinstance(space, Box) and space.dtype.kind == "f":
-        low, high = (np.where(np.isfinite(bound), np.clip(bound, -MAX_BOUND, MAX_BOUND), bound) for bound in (space.low, space.high))
+        low, high = (
+            np.where(np.isfinite(bound), np.clip(bound, -MAX_BOUND, MAX_BOUND), bound)
+            for bound in (space.low, space.high)
+        )
         return Box(low.astype(space.dtype), high.astype(space.dtype), dtype=space.dtype)
     return copy.deepcopy(space)
 
@@ -265,7 +324,9 @@ def _visited(model: BaseAlgorithm, source: SourceEnv) -> Observations | None:
         while len(seen) < N_VISITED:
             seen.append(copy.deepcopy(observation))
             masks = rollout.get_action_masks(native, [env])
-            actions, state = native.predict(batching.stack_observations([observation]), state, first, action_masks=masks)
+            actions, state = native.predict(
+                batching.stack_observations([observation]), state, first, action_masks=masks
+            )
             observation, _, terminated, truncated, _ = env.step(actions[0])
             first = np.array([terminated or truncated])
             if first[0]:

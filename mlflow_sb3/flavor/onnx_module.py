@@ -34,7 +34,13 @@ from mlflow_sb3.inference.onnx_policy import NEXT_PREFIX
 from mlflow_sb3.inference.policy_inputs import ACTION_MASKS, STATE_NAMES, array_dtype
 
 Tensors = dict[str, torch.Tensor]
-_LOGGERS = ("torch.onnx", "torch.export", "torch._export", "torch._dynamo", "torch.fx.experimental.symbolic_shapes")
+_LOGGERS = (
+    "torch.onnx",
+    "torch.export",
+    "torch._export",
+    "torch._dynamo",
+    "torch.fx.experimental.symbolic_shapes",
+)
 
 
 def build_graph(
@@ -75,7 +81,9 @@ def build_graph(
                 "take other policy_kwargs, or log it with inference=native."
             ) from error
     if program is None:
-        raise RuntimeError("torch.onnx.export returned no program, though dynamo=True promises one.")
+        raise RuntimeError(
+            "torch.onnx.export returned no program, though dynamo=True promises one."
+        )
     buffer = io.BytesIO()
     program.save(buffer, external_data=False)  # type: ignore[arg-type]  # takes files too
     return buffer.getvalue(), _distribution(model, exported.policy, action_space, set(outputs))
@@ -84,7 +92,12 @@ def build_graph(
 class PolicyModule(nn.Module):
     """What the graph computes: the deterministic action, the parameters of the distribution, and the next state."""
 
-    def __init__(self, model: BaseAlgorithm, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]) -> None:
+    def __init__(
+        self,
+        model: BaseAlgorithm,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Space[Any],
+    ) -> None:
         super().__init__()
         self.policy = _copied(model.policy)
         self.policy.set_training_mode(False)
@@ -93,11 +106,19 @@ class PolicyModule(nn.Module):
         keys = list(observation_space) if isinstance(observation_space, spaces.Dict) else [""]
         self.keys = dict(zip(self.names, keys, strict=True))
         self.eyes = nn.ModuleList(
-            _ObservationPreprocessor(space, subspace(self.policy.observation_space, key), model.get_vec_normalize_env(), key)
+            _ObservationPreprocessor(
+                space,
+                subspace(self.policy.observation_space, key),
+                model.get_vec_normalize_env(),
+                key,
+            )
             for space, key in zip(self.names.values(), keys, strict=True)
         )
         if isinstance(action_space, spaces.Box):
-            self.low, self.high = torch.as_tensor(action_space.low), torch.as_tensor(action_space.high)
+            self.low, self.high = (
+                torch.as_tensor(action_space.low),
+                torch.as_tensor(action_space.high),
+            )
         first = space_start(action_space)
         self.start = None if first is None else torch.as_tensor(first)
 
@@ -112,7 +133,9 @@ class PolicyModule(nn.Module):
             layers, _, units = self.policy.lstm_hidden_state_shape
             tensors |= {name: torch.zeros(layers, 2, units) for name in STATE_NAMES}
         if isinstance(self.policy, MaskableActorCriticPolicy):
-            tensors[ACTION_MASKS] = torch.ones(2, sum(action_sizes(self.action_space)), dtype=torch.bool)
+            tensors[ACTION_MASKS] = torch.ones(
+                2, sum(action_sizes(self.action_space)), dtype=torch.bool
+            )
         return tensors
 
     def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -123,7 +146,9 @@ class PolicyModule(nn.Module):
         """The outputs by their names, for the inputs in the order of ``example``."""
         seen = [eye(tensor) for eye, tensor in zip(self.eyes, tensors, strict=False)]
         observation = (
-            dict(zip(self.keys.values(), seen, strict=True)) if isinstance(self.policy.observation_space, spaces.Dict) else seen[0]
+            dict(zip(self.keys.values(), seen, strict=True))
+            if isinstance(self.policy.observation_space, spaces.Dict)
+            else seen[0]
         )
         action, parameters, state = compute_action(self.policy, observation, *tensors[len(seen) :])
         return {"action": self._act(action), **parameters, **state}
@@ -141,12 +166,20 @@ class PolicyModule(nn.Module):
 class _ObservationPreprocessor(nn.Module):
     """One array of an observation, from what the environment gives to what the policy expects."""
 
-    def __init__(self, raw: spaces.Space[Any], seen: spaces.Space[Any], vec_normalize: VecNormalize | None, key: str) -> None:
+    def __init__(
+        self,
+        raw: spaces.Space[Any],
+        seen: spaces.Space[Any],
+        vec_normalize: VecNormalize | None,
+        key: str,
+    ) -> None:
         super().__init__()
         first = space_start(raw)
         self.start = None if first is None else torch.as_tensor(first)
         self.transposed = raw.shape != seen.shape
-        learned: Any = None if vec_normalize is None or not vec_normalize.norm_obs else vec_normalize.obs_rms
+        learned: Any = (
+            None if vec_normalize is None or not vec_normalize.norm_obs else vec_normalize.obs_rms
+        )
         moments = learned.get(key) if isinstance(learned, dict) else learned
         self.normalized = moments is not None
         if moments is not None and vec_normalize is not None:
@@ -158,7 +191,9 @@ class _ObservationPreprocessor(nn.Module):
         if self.start is not None:
             observation = observation - self.start
         if self.normalized:  # in double precision, as VecNormalize
-            observation = torch.clamp((observation.double() - self.mean) / self.std, -self.clip, self.clip).float()
+            observation = torch.clamp(
+                (observation.double() - self.mean) / self.std, -self.clip, self.clip
+            ).float()
         if self.transposed:
             observation = observation.permute(0, 3, 1, 2)
         return observation
@@ -169,7 +204,9 @@ def subspace(space: spaces.Space[Any], key: str) -> spaces.Space[Any]:
     return space.spaces[key] if isinstance(space, spaces.Dict) else space
 
 
-def compute_action(policy: BasePolicy, observation: Any, *more: torch.Tensor) -> tuple[torch.Tensor, Tensors, Tensors]:
+def compute_action(
+    policy: BasePolicy, observation: Any, *more: torch.Tensor
+) -> tuple[torch.Tensor, Tensors, Tensors]:
     """The deterministic action, the parameters of its distribution before squashing and clipping, and the next state.
 
     Args:
@@ -196,7 +233,11 @@ def _values(policy: BasePolicy, observation: Any) -> Tensors:
     if isinstance(policy, QRDQNPolicy):
         return {"q_values": policy.quantile_net(observation).mean(dim=1)}
     if isinstance(policy, ARSPolicy) and isinstance(policy.action_space, spaces.Discrete):
-        return {"scores": policy.action_net(policy.extract_features(observation, policy.features_extractor))}
+        return {
+            "scores": policy.action_net(
+                policy.extract_features(observation, policy.features_extractor)
+            )
+        }
     actor = getattr(policy, "actor", None)
     if actor is None or not hasattr(actor, "get_action_dist_params"):
         return {}
@@ -214,29 +255,54 @@ def _parameters(distribution: Any) -> Tensors:
     return {"mean": choices.mean, "log_std": choices.stddev.log()}
 
 
-def _remembered(policy: RecurrentActorCriticPolicy, observation: Any, hidden: torch.Tensor, cell: torch.Tensor) -> tuple[Any, Tensors]:
+def _remembered(
+    policy: RecurrentActorCriticPolicy, observation: Any, hidden: torch.Tensor, cell: torch.Tensor
+) -> tuple[Any, Tensors]:
     """One step of the actor's LSTM; SB3's own method branches on the values of episode starts, which a graph cannot."""
-    features = super(ActorCriticPolicy, policy).extract_features(observation, policy.pi_features_extractor)
+    features = super(ActorCriticPolicy, policy).extract_features(
+        observation, policy.pi_features_extractor
+    )
     latent, state = policy.lstm_actor(features.unsqueeze(0), (hidden, cell))
     latent = policy.mlp_extractor.forward_actor(latent.squeeze(0))
-    return policy._get_action_dist_from_latent(latent), {NEXT_PREFIX + name: part for name, part in zip(STATE_NAMES, state, strict=True)}
+    return policy._get_action_dist_from_latent(latent), {
+        NEXT_PREFIX + name: part for name, part in zip(STATE_NAMES, state, strict=True)
+    }
 
 
-def _distribution(model: BaseAlgorithm, policy: BasePolicy, action_space: spaces.Space[Any], parameters: set[str]) -> dict[str, Any]:
+def _distribution(
+    model: BaseAlgorithm, policy: BasePolicy, action_space: spaces.Space[Any], parameters: set[str]
+) -> dict[str, Any]:
     """How SB3 samples the actions of this policy."""
     if "q_values" in parameters and isinstance(action_space, spaces.Discrete):
         epsilon = float(getattr(model, "exploration_rate", 0.0))
-        return {"kind": "epsilon_greedy", "epsilon": epsilon, "n": int(action_space.n), "start": int(action_space.start)}
+        return {
+            "kind": "epsilon_greedy",
+            "epsilon": epsilon,
+            "n": int(action_space.n),
+            "start": int(action_space.start),
+        }
     if "mean" in parameters and isinstance(action_space, spaces.Box):
         kind = "squashed_gaussian" if policy.squash_output else "gaussian"
         return {"kind": kind, "low": _bounds(action_space.low), "high": _bounds(action_space.high)}
-    if "logits" in parameters and isinstance(action_space, spaces.MultiBinary) and not isinstance(policy, MaskableActorCriticPolicy):
+    if (
+        "logits" in parameters
+        and isinstance(action_space, spaces.MultiBinary)
+        and not isinstance(policy, MaskableActorCriticPolicy)
+    ):
         return {"kind": "bernoulli"}
     if "logits" in parameters:
         first = space_start(action_space)
         nvec = action_sizes(action_space)
-        return {"kind": "categorical", "nvec": nvec, "start": [0] * len(nvec) if first is None else np.ravel(first).tolist()}
-    return {"kind": "deterministic"} if isinstance(policy, (ARSPolicy, TD3Policy)) else {"kind": "unknown"}
+        return {
+            "kind": "categorical",
+            "nvec": nvec,
+            "start": [0] * len(nvec) if first is None else np.ravel(first).tolist(),
+        }
+    return (
+        {"kind": "deterministic"}
+        if isinstance(policy, (ARSPolicy, TD3Policy))
+        else {"kind": "unknown"}
+    )
 
 
 def _bounds(values: np.ndarray[Any, Any]) -> list[float | None]:
@@ -248,7 +314,12 @@ def _copied(policy: BasePolicy) -> BasePolicy:
 
     ``onnx_policy.save`` would not do: that of sb3-contrib 2.9 forgets arguments, such as the size of an LSTM.
     """
-    distributions = [held for module in policy.modules() for held in vars(module).values() if isinstance(held, Distribution)]
+    distributions = [
+        held
+        for module in policy.modules()
+        for held in vars(module).values()
+        if isinstance(held, Distribution)
+    ]
     last = [value for held in distributions for value in vars(held).values() if _is_last(value)]
     forgotten: dict[int, Any] = {id(value): None for value in last}
     return copy.deepcopy(policy, forgotten).to("cpu")
@@ -264,10 +335,18 @@ def _culprit(error: BaseException, exported: PolicyModule, example: Tensors) -> 
     reasons = [error]
     while reasons[-1].__cause__ is not None:
         reasons.append(reasons[-1].__cause__)
-    operators = [found for reason in reasons for found in re.findall(r"OpOverload\(op='([\w.]+)'", str(reason))]
+    operators = [
+        found
+        for reason in reasons
+        for found in re.findall(r"OpOverload\(op='([\w.]+)'", str(reason))
+    ]
     if operators:
         return f"{_module_of(operators[-1], exported, example)} uses the operator {operators[-1]}, which has no ONNX function"
-    frames = [frame for frame in walk_tb(reasons[-1].__traceback__) if isinstance(frame[0].f_locals.get("self"), nn.Module)]
+    frames = [
+        frame
+        for frame in walk_tb(reasons[-1].__traceback__)
+        if isinstance(frame[0].f_locals.get("self"), nn.Module)
+    ]
     sentence = str(reasons[-1]).partition("\n")[0].strip()[:200]
     if not frames:
         return f"{type(exported.policy).__name__}: {sentence}"
@@ -278,9 +357,15 @@ def _culprit(error: BaseException, exported: PolicyModule, example: Tensors) -> 
 def _module_of(operator: str, exported: PolicyModule, example: Tensors) -> str:
     """The class of the innermost module that calls an operator."""
     program = torch.export.export(exported, tuple(example.values())).run_decompositions()
-    nodes = [node for node in program.graph.nodes if operator.rpartition(".")[2] in str(node.target)]
+    nodes = [
+        node for node in program.graph.nodes if operator.rpartition(".")[2] in str(node.target)
+    ]
     stacks = [list(node.meta.get("nn_module_stack", {}).values()) for node in nodes]
-    return str(stacks[0][-1][1]).rpartition(".")[2] if stacks and stacks[0] else type(exported.policy).__name__
+    return (
+        str(stacks[0][-1][1]).rpartition(".")[2]
+        if stacks and stacks[0]
+        else type(exported.policy).__name__
+    )
 
 
 @contextmanager

@@ -31,7 +31,9 @@ def open_policy(folder: Path) -> OnnxPolicy | SB3AgentPolicy:
 
         return sb3_policy.SB3AgentPolicy(folder / AGENT_DIR, card)
     except (KeyError, OSError, ValueError) as error:
-        raise MlflowException.invalid_parameter_value(f"the model holds no agent that can be loaded: {error}") from error
+        raise MlflowException.invalid_parameter_value(
+            f"the model holds no agent that can be loaded: {error}"
+        ) from error
 
 
 def read_card(folder: Path) -> dict[str, Any]:
@@ -43,5 +45,7 @@ def read_card(folder: Path) -> dict[str, Any]:
     try:
         card: dict[str, Any] = json.loads((folder / AGENT_DIR / AGENT_JSON).read_text())
     except (OSError, ValueError) as error:
-        raise MlflowException.invalid_parameter_value(f"the model holds no agent that can be loaded: {error}") from error
+        raise MlflowException.invalid_parameter_value(
+            f"the model holds no agent that can be loaded: {error}"
+        ) from error
     return card

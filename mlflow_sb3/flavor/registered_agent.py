@@ -33,7 +33,9 @@ class RegisteredAgent:
         """One of its environments."""
         return env_spec.make_from_spec(self.environment)
 
-    def play(self, seeds: Sequence[int], *, on_episode: Callable[[], object] = lambda: None) -> Episodes:
+    def play(
+        self, seeds: Sequence[int], *, on_episode: Callable[[], object] = lambda: None
+    ) -> Episodes:
         """Play an episode for each seed."""
         return rollout.play_episodes(self.policy, self.make_env, seeds, on_episode=on_episode)
 

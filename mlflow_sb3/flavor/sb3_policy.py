@@ -19,12 +19,28 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from mlflow_sb3.envs import spaces
 from mlflow_sb3.flavor.vec_normalize import Statistics, standalone
-from mlflow_sb3.inference.agent_files import AGENT_ZIP, VEC_NORMALIZE_JSON, check_file_digest, env_spec_json
+from mlflow_sb3.inference.agent_files import (
+    AGENT_ZIP,
+    VEC_NORMALIZE_JSON,
+    check_file_digest,
+    env_spec_json,
+)
 from mlflow_sb3.inference.batching import batch_size
-from mlflow_sb3.inference.policy_inputs import ACTION_MASKS, OBSERVATION, LstmState, PolicyInputs, SpaceInfo
+from mlflow_sb3.inference.policy_inputs import (
+    ACTION_MASKS,
+    OBSERVATION,
+    LstmState,
+    PolicyInputs,
+    SpaceInfo,
+)
 from mlflow_sb3.wrappers import shift
 
-NO_BUFFER: dict[str, Any] = {"buffer_size": 1, "optimize_memory_usage": False, "replay_buffer_class": None, "replay_buffer_kwargs": {}}
+NO_BUFFER: dict[str, Any] = {
+    "buffer_size": 1,
+    "optimize_memory_usage": False,
+    "replay_buffer_class": None,
+    "replay_buffer_kwargs": {},
+}
 """Who only acts remembers nothing, and HerReplayBuffer would ask for an environment."""
 
 
@@ -46,7 +62,9 @@ class SB3Policy:
         self.takes_masks = "action_masks" in inspect.signature(predictor.predict).parameters
 
     @classmethod
-    def of(cls, model: BaseAlgorithm, observation_space: GymSpace[Any], action_space: GymSpace[Any]) -> SB3Policy:
+    def of(
+        cls, model: BaseAlgorithm, observation_space: GymSpace[Any], action_space: GymSpace[Any]
+    ) -> SB3Policy:
         """The policy of an algorithm, as it would act in an environment with these spaces."""
         return cls(model.policy, observation_space, action_space, model.get_vec_normalize_env())
 
@@ -106,12 +124,16 @@ def load_statistics(folder: Path, card: dict[str, Any]) -> Statistics | None:
     return learned
 
 
-def policy_inputs_of(model: BaseAlgorithm, observation_space: GymSpace[Any], action_space: GymSpace[Any]) -> PolicyInputs:
+def policy_inputs_of(
+    model: BaseAlgorithm, observation_space: GymSpace[Any], action_space: GymSpace[Any]
+) -> PolicyInputs:
     """What the policy of an algorithm takes in an environment with these spaces."""
     layers, _, units = getattr(model.policy, "lstm_hidden_state_shape", (0, 0, 0))
     masked = "action_masks" in inspect.signature(model.policy.predict).parameters
     choices = tuple(spaces.action_sizes(action_space)) if masked else None
-    return PolicyInputs(spaces.describe_space(observation_space), (layers, units) if units else None, choices)
+    return PolicyInputs(
+        spaces.describe_space(observation_space), (layers, units) if units else None, choices
+    )
 
 
 class SB3AgentPolicy:
@@ -120,13 +142,17 @@ class SB3AgentPolicy:
     def __init__(self, folder: Path, card: dict[str, Any]) -> None:
         """Open an ``agent`` folder; this unpickles."""
         model = load_algorithm(folder, card, device="cpu", custom_objects=NO_BUFFER)
-        self.observation_space, self.action_space = (SpaceInfo.from_json(card[name]) for name in ("observation_space", "action_space"))
+        self.observation_space, self.action_space = (
+            SpaceInfo.from_json(card[name]) for name in ("observation_space", "action_space")
+        )
         raw = spaces.rebuild_space(self.observation_space), spaces.rebuild_space(self.action_space)
         learned = load_statistics(folder, card)
         self.card = card
         self.environment = env_spec_json(card)
         self.inputs = policy_inputs_of(model, *raw)
-        self._policy = SB3Policy(model, *raw, None if learned is None else standalone(learned, *raw))
+        self._policy = SB3Policy(
+            model, *raw, None if learned is None else standalone(learned, *raw)
+        )
         self._lock = Lock()
         self.takes_masks = self._policy.takes_masks
 
@@ -142,11 +168,21 @@ class SB3AgentPolicy:
     ) -> tuple[NDArray[Any], LstmState | None]:
         """As ``OnnxPolicy.predict``; SB3 samples from PyTorch's global generator, so that there is no ``seed``."""
         if seed is not None:
-            raise ValueError("an agent of inference=native samples from global generators, which a request is not to seed; leave seed out.")
+            raise ValueError(
+                "an agent of inference=native samples from global generators, which a request is not to seed; leave seed out."
+            )
         arrays, single = self.inputs.observed(observation)
-        masks = self.inputs.beside(batch_size(arrays), state, episode_start, action_masks).get(ACTION_MASKS)
-        batch = dict(zip(self.inputs.space.spaces or {}, arrays.values(), strict=True)) if self.inputs.space.spaces else arrays[OBSERVATION]
+        masks = self.inputs.beside(batch_size(arrays), state, episode_start, action_masks).get(
+            ACTION_MASKS
+        )
+        batch = (
+            dict(zip(self.inputs.space.spaces or {}, arrays.values(), strict=True))
+            if self.inputs.space.spaces
+            else arrays[OBSERVATION]
+        )
         with self._lock:  # SB3 keeps its last distribution in the policy
-            actions, state = self._policy.predict(batch, state, episode_start, deterministic, action_masks=masks)
+            actions, state = self._policy.predict(
+                batch, state, episode_start, deterministic, action_masks=masks
+            )
         actions = actions.astype(self.action_space.dtype)
         return (actions[0] if single else actions), state

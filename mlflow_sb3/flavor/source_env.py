@@ -54,11 +54,18 @@ def find_source_env(model: BaseAlgorithm, description: str | None = None) -> Sou
         MlflowException: It does not fit to the model, or what stands between the two cannot be exported.
     """
     held = _held(model)
-    found = held if description is None else SourceEnv(description, held.observation_space, held.action_space)
+    found = (
+        held
+        if description is None
+        else SourceEnv(description, held.observation_space, held.action_space)
+    )
     if found.description is not None:
         with env_spec.make_from_spec(found.description) as env:
             found = SourceEnv(found.description, env.observation_space, env.action_space)
-    if not (is_compatible(found.observation_space, model.observation_space) and is_compatible(found.action_space, model.action_space)):
+    if not (
+        is_compatible(found.observation_space, model.observation_space)
+        and is_compatible(found.action_space, model.action_space)
+    ):
         raise MlflowException.invalid_parameter_value(
             f"environment has other spaces than the agent ({found.observation_space} and {found.action_space}, where the agent has "
             f"{model.observation_space} and {model.action_space}); give the one it was trained in."
@@ -110,7 +117,10 @@ def _described(base: VecEnv, stack: VecFrameStack | None) -> str | None:
     except MlflowException:
         return None
     if stack is not None:
-        arguments = {"n_stack": stack.stacked_obs.n_stack, "channels_order": _order(stack.stacked_obs)}
+        arguments = {
+            "n_stack": stack.stacked_obs.n_stack,
+            "channels_order": _order(stack.stacked_obs),
+        }
         wrapper = WrapperSpec("FrameStack", "mlflow_sb3.wrappers:FrameStack", arguments)
         spec = replace(spec, additional_wrappers=(*spec.additional_wrappers, wrapper))
     return spec.to_json()

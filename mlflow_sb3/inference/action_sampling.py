@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 Outputs = dict[str, NDArray[Any]]
 
 
-def sample_actions(distribution: dict[str, Any], outputs: Outputs, rng: np.random.Generator) -> NDArray[Any]:
+def sample_actions(
+    distribution: dict[str, Any], outputs: Outputs, rng: np.random.Generator
+) -> NDArray[Any]:
     """Draw one action for every observation of a batch, each independently of the others.
 
     Args:
@@ -29,7 +31,9 @@ def sample_actions(distribution: dict[str, Any], outputs: Outputs, rng: np.rando
         ValueError: The kind is unknown here.
     """
     if distribution["kind"] not in _KINDS:
-        raise ValueError(f"actions of this agent cannot be sampled ({distribution['kind']}); call predict with deterministic=True.")
+        raise ValueError(
+            f"actions of this agent cannot be sampled ({distribution['kind']}); call predict with deterministic=True."
+        )
     drawn = _KINDS[distribution["kind"]](distribution, outputs, rng)
     return drawn.reshape(outputs["action"].shape)
 
@@ -38,18 +42,24 @@ def _deterministic(_: dict[str, Any], outputs: Outputs, __: np.random.Generator)
     return outputs["action"]
 
 
-def _epsilon_greedy(distribution: dict[str, Any], outputs: Outputs, rng: np.random.Generator) -> NDArray[Any]:
+def _epsilon_greedy(
+    distribution: dict[str, Any], outputs: Outputs, rng: np.random.Generator
+) -> NDArray[Any]:
     """The greedy action, or with probability ``epsilon`` any."""
     greedy = outputs["action"]
     anything = rng.integers(distribution["n"], size=greedy.shape) + distribution["start"]
     return np.where(rng.random(greedy.shape) < distribution["epsilon"], anything, greedy)
 
 
-def _categorical(distribution: dict[str, Any], outputs: Outputs, rng: np.random.Generator) -> NDArray[Any]:
+def _categorical(
+    distribution: dict[str, Any], outputs: Outputs, rng: np.random.Generator
+) -> NDArray[Any]:
     """One choice, or several beside each other, of the sizes ``nvec``; adding Gumbel noise to logits makes argmax a sample."""
     noisy = outputs["logits"] + rng.gumbel(size=outputs["logits"].shape)
     ends = np.cumsum(distribution["nvec"])[:-1]
-    chosen: NDArray[Any] = np.stack([part.argmax(axis=1) for part in np.split(noisy, ends, axis=1)], axis=1)
+    chosen: NDArray[Any] = np.stack(
+        [part.argmax(axis=1) for part in np.split(noisy, ends, axis=1)], axis=1
+    )
     return np.asarray(chosen + np.array(distribution["start"]))
 
 
@@ -57,18 +67,24 @@ def _bernoulli(_: dict[str, Any], outputs: Outputs, rng: np.random.Generator) ->
     return np.asarray(rng.logistic(size=outputs["logits"].shape) < outputs["logits"])
 
 
-def _gaussian(distribution: dict[str, Any], outputs: Outputs, rng: np.random.Generator) -> NDArray[Any]:
+def _gaussian(
+    distribution: dict[str, Any], outputs: Outputs, rng: np.random.Generator
+) -> NDArray[Any]:
     low, high = _bounds(distribution)
     return np.asarray(np.clip(_normal(outputs, rng), low, high))
 
 
-def _squashed_gaussian(distribution: dict[str, Any], outputs: Outputs, rng: np.random.Generator) -> NDArray[Any]:
+def _squashed_gaussian(
+    distribution: dict[str, Any], outputs: Outputs, rng: np.random.Generator
+) -> NDArray[Any]:
     low, high = _bounds(distribution)
     return np.asarray(low + 0.5 * (np.tanh(_normal(outputs, rng)) + 1.0) * (high - low))
 
 
 def _normal(outputs: Outputs, rng: np.random.Generator) -> NDArray[Any]:
-    return np.asarray(outputs["mean"] + np.exp(outputs["log_std"]) * rng.standard_normal(outputs["mean"].shape))
+    return np.asarray(
+        outputs["mean"] + np.exp(outputs["log_std"]) * rng.standard_normal(outputs["mean"].shape)
+    )
 
 
 def _bounds(distribution: dict[str, Any]) -> tuple[NDArray[Any], NDArray[Any]]:

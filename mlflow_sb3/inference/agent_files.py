@@ -20,7 +20,9 @@ def check_file_digest(card: dict[str, Any], name: str, content: bytes) -> None:
     """Refuse a file of an agent that is not the one which its card was written for."""
     found, saved = hashlib.sha256(content).hexdigest(), card["digests"][name]
     if found != saved:
-        raise ValueError(f"{name} has the digest {found}, but {saved} was saved: the file has changed; save the agent again.")
+        raise ValueError(
+            f"{name} has the digest {found}, but {saved} was saved: the file has changed; save the agent again."
+        )
 
 
 def env_spec_json(card: dict[str, Any]) -> str | None:

@@ -21,14 +21,21 @@ def stack_observations(observations: Sequence[Any]) -> Observations:
 
 def take_rows(batch: Observations, rows: slice) -> Observations:
     """Some observations of a batch."""
-    return {key: values[rows] for key, values in batch.items()} if isinstance(batch, dict) else batch[rows]
+    return (
+        {key: values[rows] for key, values in batch.items()}
+        if isinstance(batch, dict)
+        else batch[rows]
+    )
 
 
 def concatenate(batches: Sequence[Observations]) -> Observations:
     """Batches behind one another."""
     first = batches[0]
     if isinstance(first, dict):
-        return {key: np.concatenate([batch[key] for batch in batches if isinstance(batch, dict)]) for key in first}
+        return {
+            key: np.concatenate([batch[key] for batch in batches if isinstance(batch, dict)])
+            for key in first
+        }
     return np.concatenate([batch for batch in batches if not isinstance(batch, dict)])
 
 

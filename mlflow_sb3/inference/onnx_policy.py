@@ -11,9 +11,20 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from mlflow_sb3.inference import action_sampling
-from mlflow_sb3.inference.agent_files import AGENT_JSON, POLICY_ONNX, check_file_digest, env_spec_json
+from mlflow_sb3.inference.agent_files import (
+    AGENT_JSON,
+    POLICY_ONNX,
+    check_file_digest,
+    env_spec_json,
+)
 from mlflow_sb3.inference.batching import Observations, batch_size
-from mlflow_sb3.inference.policy_inputs import ACTION_MASKS, STATE_NAMES, LstmState, PolicyInputs, SpaceInfo
+from mlflow_sb3.inference.policy_inputs import (
+    ACTION_MASKS,
+    STATE_NAMES,
+    LstmState,
+    PolicyInputs,
+    SpaceInfo,
+)
 
 NEXT_PREFIX = "next_"
 
@@ -26,7 +37,11 @@ class OnnxPolicy:
     """
 
     def __init__(
-        self, graph: bytes, observation_space: SpaceInfo, action_space: SpaceInfo, distribution: dict[str, Any] | None = None
+        self,
+        graph: bytes,
+        observation_space: SpaceInfo,
+        action_space: SpaceInfo,
+        distribution: dict[str, Any] | None = None,
     ) -> None:
         """Open a graph on one thread.
 
@@ -39,17 +54,29 @@ class OnnxPolicy:
         """
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
-        self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        self._session = onnxruntime.InferenceSession(
+            graph, options, providers=["CPUExecutionProvider"]
+        )
         self.observation_space = observation_space
         self.action_space = action_space
         self.distribution = distribution or {"kind": "unknown"}
         self.card: dict[str, Any] = {}
         shapes = {found.name: found.shape for found in self._session.get_inputs()}
-        state_shape = (shapes[STATE_NAMES[0]][0], shapes[STATE_NAMES[0]][2]) if STATE_NAMES[0] in shapes else None
-        self.inputs = PolicyInputs(observation_space, state_shape, tuple(self.distribution["nvec"]) if ACTION_MASKS in shapes else None)
+        state_shape = (
+            (shapes[STATE_NAMES[0]][0], shapes[STATE_NAMES[0]][2])
+            if STATE_NAMES[0] in shapes
+            else None
+        )
+        self.inputs = PolicyInputs(
+            observation_space,
+            state_shape,
+            tuple(self.distribution["nvec"]) if ACTION_MASKS in shapes else None,
+        )
         self._plain = self.inputs.plain
         self._next = [NEXT_PREFIX + name for name in STATE_NAMES] if state_shape else []
-        self._parameters = [found.name for found in self._session.get_outputs() if found.name not in self._next]
+        self._parameters = [
+            found.name for found in self._session.get_outputs() if found.name not in self._next
+        ]
         self._deterministic = ["action", *self._next]
         self._output_dtype = np.dtype(action_space.dtype)
 
@@ -63,7 +90,12 @@ class OnnxPolicy:
         card = json.loads((folder / AGENT_JSON).read_text())
         graph = (folder / POLICY_ONNX).read_bytes()
         check_file_digest(card, POLICY_ONNX, graph)
-        policy = cls(graph, SpaceInfo.from_json(card["observation_space"]), SpaceInfo.from_json(card["action_space"]), card["distribution"])
+        policy = cls(
+            graph,
+            SpaceInfo.from_json(card["observation_space"]),
+            SpaceInfo.from_json(card["action_space"]),
+            card["distribution"],
+        )
         policy.card = card
         return policy
 
@@ -116,7 +148,11 @@ class OnnxPolicy:
         return (actions.squeeze(axis=0) if single else actions), following
 
     def outputs(
-        self, observation: Observations, state: LstmState | None = None, *, action_masks: NDArray[Any] | None = None
+        self,
+        observation: Observations,
+        state: LstmState | None = None,
+        *,
+        action_masks: NDArray[Any] | None = None,
     ) -> dict[str, NDArray[Any]]:
         """All that the graph computes for a batch: ``action``, the parameters of the action distribution, the next state."""
         feeds, _ = self.inputs.observed(observation)

@@ -33,7 +33,11 @@ class SpaceInfo:
     def from_json(cls, values: dict[str, Any]) -> Self:
         """Read what ``dataclasses.asdict`` wrote."""
         inner = values.get("spaces")
-        spaces = None if inner is None else {key: SpaceInfo.from_json(space) for key, space in inner.items()}
+        spaces = (
+            None
+            if inner is None
+            else {key: SpaceInfo.from_json(space) for key, space in inner.items()}
+        )
         return cls(**values | {"shape": tuple(values["shape"]), "spaces": spaces})
 
     @property
@@ -68,7 +72,10 @@ class PolicyInputs:
 
     @cached_property
     def _arrays(self) -> list[tuple[str, SpaceInfo, tuple[int, ...], np.dtype[Any]]]:
-        return [(name, space, space.shape, array_dtype(space.dtype)) for name, space in self.space.inputs.items()]
+        return [
+            (name, space, space.shape, array_dtype(space.dtype))
+            for name, space in self.space.inputs.items()
+        ]
 
     def observed(self, observation: Any) -> tuple[dict[str, NDArray[Any]], bool]:
         """The arrays of an observation by their names, and whether they were one observation without batch dimension.
@@ -86,13 +93,19 @@ class PolicyInputs:
             feeds[name], single = _array(name, observation[key], space, shape, dtype)
             singles.add((single, len(feeds[name])))
         if len(singles) > 1:
-            raise ValueError(f"the arrays of the observation have different lengths; expected {self.space}.")
+            raise ValueError(
+                f"the arrays of the observation have different lengths; expected {self.space}."
+            )
         return feeds, single
 
     def _check_keys(self, observation: Any) -> None:
         wanted = set(self.space.spaces or {})
         if not isinstance(observation, Mapping) or set(observation) != wanted:
-            found = sorted(map(str, observation)) if isinstance(observation, Mapping) else type(observation).__name__
+            found = (
+                sorted(map(str, observation))
+                if isinstance(observation, Mapping)
+                else type(observation).__name__
+            )
             raise ValueError(f"observation is {found}; expected {self.space}.")
 
     @property
@@ -100,7 +113,9 @@ class PolicyInputs:
         """Whether observations are all."""
         return self.state_shape is None and self.choices is None
 
-    def beside(self, count: int, state: LstmState | None, episode_start: Any, action_masks: Any) -> dict[str, NDArray[Any]]:
+    def beside(
+        self, count: int, state: LstmState | None, episode_start: Any, action_masks: Any
+    ) -> dict[str, NDArray[Any]]:
         """State and masks for so many observations, where the policy has them.
 
         Raises:
@@ -112,7 +127,9 @@ class PolicyInputs:
         if self.choices is not None:
             feeds[ACTION_MASKS] = self._masks(count, action_masks)
         elif action_masks is not None:
-            raise ValueError("action_masks are given, but the agent was trained without masks; leave them out.")
+            raise ValueError(
+                "action_masks are given, but the agent was trained without masks; leave them out."
+            )
         return feeds
 
     def _state(self, count: int, state: LstmState | None, episode_start: Any) -> LstmState:
@@ -125,12 +142,18 @@ class PolicyInputs:
         try:
             state = tuple(np.asarray(part, np.float32) for part in state)
         except (TypeError, ValueError) as error:
-            raise ValueError(f"state is no arrays ({error}); expected {len(STATE_NAMES)} arrays of {shape}, or None to begin.") from error
+            raise ValueError(
+                f"state is no arrays ({error}); expected {len(STATE_NAMES)} arrays of {shape}, or None to begin."
+            ) from error
         found = [part.shape for part in state]
         if found != [shape] * len(STATE_NAMES):
-            raise ValueError(f"state has the shapes {found}; expected {len(STATE_NAMES)} arrays of {shape}, or None to begin.")
+            raise ValueError(
+                f"state has the shapes {found}; expected {len(STATE_NAMES)} arrays of {shape}, or None to begin."
+            )
         if not all(np.isfinite(part).all() for part in state):
-            raise ValueError("state contains NaN or infinity; give what the last call returned, or None to begin.")
+            raise ValueError(
+                "state contains NaN or infinity; give what the last call returned, or None to begin."
+            )
         starts = np.zeros(count, bool) if episode_start is None else np.asarray(episode_start, bool)
         if starts.shape != (count,):
             raise ValueError(f"episode_start has the shape {starts.shape}; expected ({count},).")
@@ -139,11 +162,15 @@ class PolicyInputs:
     def _masks(self, count: int, action_masks: Any) -> NDArray[np.bool_]:
         expected = f"booleans of shape ({count}, {self.mask_size}), true for what is allowed"
         if action_masks is None:
-            raise ValueError(f"action_masks are missing: the agent was trained with masks; expected {expected}.")
+            raise ValueError(
+                f"action_masks are missing: the agent was trained with masks; expected {expected}."
+            )
         try:
             masks = np.asarray(action_masks)
         except ValueError as error:
-            raise ValueError(f"action_masks are no array ({error}); expected {expected}.") from error
+            raise ValueError(
+                f"action_masks are no array ({error}); expected {expected}."
+            ) from error
         if masks.dtype.kind not in "biu":
             raise ValueError(f"action_masks have the dtype {masks.dtype}; expected {expected}.")
         masks = masks.astype(bool)
@@ -151,7 +178,12 @@ class PolicyInputs:
             masks = masks[np.newaxis]
         if masks.shape != (count, self.mask_size):
             raise ValueError(f"action_masks have the shape {masks.shape}; expected {expected}.")
-        allowed = np.stack([part.any(axis=1) for part in np.split(masks, np.cumsum(self.choices or ())[:-1], axis=1)]).all(axis=0)
+        allowed = np.stack(
+            [
+                part.any(axis=1)
+                for part in np.split(masks, np.cumsum(self.choices or ())[:-1], axis=1)
+            ]
+        ).all(axis=0)
         if not allowed.all():
             raise ValueError(
                 f"action_masks allow nothing in row {int(np.argmin(allowed))}; every choice needs a value; expected {expected}."
@@ -162,10 +194,18 @@ class PolicyInputs:
 def array_dtype(declared: Any) -> np.dtype[Any]:
     """What a policy takes for the dtype of a space: that one, but never half floats or booleans."""
     found = np.dtype(declared)
-    return np.dtype(np.float32) if found == np.float16 else np.dtype(np.int8) if found.kind == "b" else found
+    return (
+        np.dtype(np.float32)
+        if found == np.float16
+        else np.dtype(np.int8)
+        if found.kind == "b"
+        else found
+    )
 
 
-def _array(name: str, value: Any, space: SpaceInfo, shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[NDArray[Any], bool]:
+def _array(
+    name: str, value: Any, space: SpaceInfo, shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> tuple[NDArray[Any], bool]:
     """A batch as the graph takes it, and whether it was one observation without batch dimension."""
     try:
         batch = np.asarray(value)
@@ -177,7 +217,9 @@ def _array(name: str, value: Any, space: SpaceInfo, shape: tuple[int, ...], dtyp
     if batch.dtype != dtype:
         batch = _cast(name, batch, space, dtype)
     if dtype.kind == "f":
-        if math.isnan(np.vdot(batch, batch)):  # which one NaN makes NaN, and infinity does not: a quarter of the time of isnan
+        if math.isnan(
+            np.vdot(batch, batch)
+        ):  # which one NaN makes NaN, and infinity does not: a quarter of the time of isnan
             raise ValueError(f"{name} contains NaN; expected {space} without NaN.")
     elif space.low is not None and ((batch < space.low).any() or (batch > space.high).any()):
         raise ValueError(f"{name} has values outside of the space; expected {space}.")

@@ -14,17 +14,28 @@ from numpy.typing import NDArray
 
 from mlflow_sb3.inference.batching import Observations
 from mlflow_sb3.inference.onnx_policy import OnnxPolicy
-from mlflow_sb3.inference.policy_inputs import ACTION_MASKS, OBSERVATION, STATE_NAMES, LstmState, PolicyInputs, SpaceInfo
+from mlflow_sb3.inference.policy_inputs import (
+    ACTION_MASKS,
+    OBSERVATION,
+    STATE_NAMES,
+    LstmState,
+    PolicyInputs,
+    SpaceInfo,
+)
 
 if TYPE_CHECKING:
     from mlflow_sb3.flavor.sb3_policy import SB3AgentPolicy
 
 ImageInput = Literal["tensor", "base64"]
 EPISODE_START = "episode_start"
-_PARAMS = ParamSchema([ParamSpec("deterministic", "boolean", True), ParamSpec("seed", "long", None)])
+_PARAMS = ParamSchema(
+    [ParamSpec("deterministic", "boolean", True), ParamSpec("seed", "long", None)]
+)
 
 
-def make_signature(inputs: PolicyInputs, action_space: SpaceInfo, *, image_input: ImageInput = "tensor") -> ModelSignature:
+def make_signature(
+    inputs: PolicyInputs, action_space: SpaceInfo, *, image_input: ImageInput = "tensor"
+) -> ModelSignature:
     """What a policy takes and gives, in MLflow's words.
 
     Args:
@@ -44,10 +55,14 @@ def make_signature(inputs: PolicyInputs, action_space: SpaceInfo, *, image_input
     named = inputs.space.spaces is not None or not inputs.plain
     arrays = inputs.space.spaces or {OBSERVATION: inputs.space}
     tensors = [_tensor(space, name if named else None) for name, space in arrays.items()]
-    return ModelSignature(Schema([*tensors, *_beside(inputs)]), _outputs(inputs, action_space), _PARAMS)
+    return ModelSignature(
+        Schema([*tensors, *_beside(inputs)]), _outputs(inputs, action_space), _PARAMS
+    )
 
 
-def make_request(inputs: PolicyInputs, observation: Observations, *, image_input: ImageInput = "tensor") -> Any:
+def make_request(
+    inputs: PolicyInputs, observation: Observations, *, image_input: ImageInput = "tensor"
+) -> Any:
     """One request for the observation, as the signature has it."""
     if image_input == "base64" and not isinstance(observation, dict):
         return pd.DataFrame({OBSERVATION: [one.tobytes() for one in observation]})
@@ -55,7 +70,9 @@ def make_request(inputs: PolicyInputs, observation: Observations, *, image_input
     request = {name: values.astype(declared_dtype(values.dtype)) for name, values in arrays.items()}
     count = len(next(iter(request.values())))
     if inputs.state_shape is not None:
-        request |= {name: np.zeros((count, *inputs.state_shape)) for name in STATE_NAMES} | {EPISODE_START: np.ones(count, bool)}
+        request |= {name: np.zeros((count, *inputs.state_shape)) for name in STATE_NAMES} | {
+            EPISODE_START: np.ones(count, bool)
+        }
     if inputs.mask_size is not None:
         request[ACTION_MASKS] = np.ones((count, inputs.mask_size), bool)
     return request if isinstance(observation, dict) or len(request) > 1 else request[OBSERVATION]
@@ -73,7 +90,9 @@ class PolicyModel:
         """Serve a policy."""
         self._policy = policy
 
-    def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> NDArray[Any] | dict[str, NDArray[Any]]:
+    def predict(
+        self, model_input: Any, params: dict[str, Any] | None = None
+    ) -> NDArray[Any] | dict[str, NDArray[Any]]:
         """Actions of shape ``(n, *action_shape)``; of a recurrent policy, a dict of them and the next state.
 
         Args:
@@ -87,13 +106,19 @@ class PolicyModel:
         try:
             observation, state, more = self._asked(model_input)
             actions, following = self._policy.predict(
-                observation, state, deterministic=asked.get("deterministic", True), seed=asked.get("seed"), **more
+                observation,
+                state,
+                deterministic=asked.get("deterministic", True),
+                seed=asked.get("seed"),
+                **more,
             )
         except ValueError as error:
             raise MlflowException.invalid_parameter_value(str(error)) from error
         if self._policy.inputs.state_shape is None or following is None:
             return actions
-        return {"action": actions} | {name: part.swapaxes(0, 1) for name, part in zip(STATE_NAMES, following, strict=True)}
+        return {"action": actions} | {
+            name: part.swapaxes(0, 1) for name, part in zip(STATE_NAMES, following, strict=True)
+        }
 
     def get_raw_model(self) -> OnnxPolicy | SB3AgentPolicy:
         """The policy itself."""
@@ -101,14 +126,26 @@ class PolicyModel:
 
     def _asked(self, request: Any) -> tuple[Any, LstmState | None, dict[str, Any]]:
         """Observation, state and whatever else is in a request."""
-        if isinstance(request, pd.DataFrame) and OBSERVATION in request and all(isinstance(image, bytes) for image in request[OBSERVATION]):
+        if (
+            isinstance(request, pd.DataFrame)
+            and OBSERVATION in request
+            and all(isinstance(image, bytes) for image in request[OBSERVATION])
+        ):
             return self._decoded(request[OBSERVATION]), None, {}
         if not isinstance(request, Mapping):
             return request, None, {}
         arrays = dict(request)
         reserved = _reserved(self._policy.inputs)
-        more = {name: arrays.pop(name) for name in (EPISODE_START, ACTION_MASKS) if name in arrays and name in reserved}
-        state = tuple(np.asarray(arrays.pop(name)) for name in STATE_NAMES if name in arrays and name in reserved)
+        more = {
+            name: arrays.pop(name)
+            for name in (EPISODE_START, ACTION_MASKS)
+            if name in arrays and name in reserved
+        }
+        state = tuple(
+            np.asarray(arrays.pop(name))
+            for name in STATE_NAMES
+            if name in arrays and name in reserved
+        )
         if self._policy.inputs.space.spaces is None and set(arrays) == {OBSERVATION}:
             return arrays[OBSERVATION], _layers_first(state), more
         return arrays, _layers_first(state), more
@@ -120,7 +157,9 @@ class PolicyModel:
         if images.empty:
             raise ValueError("there are no images; give one at least.")
         if wrong := [len(image) for image in images if len(image) != size]:
-            raise ValueError(f"an image has {wrong[0]} bytes; expected {size}, the {dtype} values of {space.shape} in C order.")
+            raise ValueError(
+                f"an image has {wrong[0]} bytes; expected {size}, the {dtype} values of {space.shape} in C order."
+            )
         return np.stack([np.frombuffer(image, dtype).reshape(space.shape) for image in images])
 
 
@@ -131,7 +170,9 @@ def _reserved(inputs: PolicyInputs) -> set[str]:
 
 def _layers_first(state: LstmState) -> LstmState | None:
     if any(part.ndim != 3 for part in state):  # noqa: PLR2004
-        raise ValueError(f"state has the shapes {[part.shape for part in state]}; expected (n, layers, units).")
+        raise ValueError(
+            f"state has the shapes {[part.shape for part in state]}; expected (n, layers, units)."
+        )
     return tuple(part.swapaxes(0, 1) for part in state) or None
 
 
@@ -142,7 +183,10 @@ def _tensor(space: SpaceInfo, name: str | None) -> TensorSpec:
 def _beside(inputs: PolicyInputs) -> list[TensorSpec]:
     tensors = []
     if inputs.state_shape is not None:
-        tensors += [TensorSpec(np.dtype(np.float64), (-1, *inputs.state_shape), name) for name in STATE_NAMES]
+        tensors += [
+            TensorSpec(np.dtype(np.float64), (-1, *inputs.state_shape), name)
+            for name in STATE_NAMES
+        ]
         tensors.append(TensorSpec(np.dtype(bool), (-1,), EPISODE_START))
     if inputs.mask_size is not None:
         tensors.append(TensorSpec(np.dtype(bool), (-1, inputs.mask_size), ACTION_MASKS))
@@ -152,12 +196,20 @@ def _beside(inputs: PolicyInputs) -> list[TensorSpec]:
 def _outputs(inputs: PolicyInputs, action_space: SpaceInfo) -> Schema:
     if inputs.state_shape is None:
         return Schema([TensorSpec(np.dtype(action_space.dtype), (-1, *action_space.shape))])
-    state = [TensorSpec(np.dtype(np.float32), (-1, *inputs.state_shape), name) for name in STATE_NAMES]
-    return Schema([TensorSpec(np.dtype(action_space.dtype), (-1, *action_space.shape), "action"), *state])
+    state = [
+        TensorSpec(np.dtype(np.float32), (-1, *inputs.state_shape), name) for name in STATE_NAMES
+    ]
+    return Schema(
+        [TensorSpec(np.dtype(action_space.dtype), (-1, *action_space.shape), "action"), *state]
+    )
 
 
 def _binary(inputs: PolicyInputs) -> Schema:
-    if inputs.space.spaces is not None or not inputs.plain or np.dtype(inputs.space.dtype) != np.uint8:
+    if (
+        inputs.space.spaces is not None
+        or not inputs.plain
+        or np.dtype(inputs.space.dtype) != np.uint8
+    ):
         raise MlflowException.invalid_parameter_value(
             f"image_input=base64 is for observations of one uint8 image, and this agent takes {inputs.space}; use image_input=tensor."
         )

@@ -32,8 +32,13 @@ def best_challengers(name: str, alias: str, experiment_id: str, top: int) -> lis
     reigning = find_champion(name, alias)
     chosen: list[Version] = []
     for run_ids in _best_runs(experiment_id):
-        versions = [found for found in versions_of_runs(name, run_ids) if ROLLED_BACK_TAG not in found.tags]
-        last = {found.run_id: from_mlflow(found) for found in sorted(versions, key=lambda found: int(found.version))}
+        versions = [
+            found for found in versions_of_runs(name, run_ids) if ROLLED_BACK_TAG not in found.tags
+        ]
+        last = {
+            found.run_id: from_mlflow(found)
+            for found in sorted(versions, key=lambda found: int(found.version))
+        }
         scored = [last[run_id] for run_id in run_ids if run_id in last]
         chosen += [found for found in scored if reigning is None or found.number != reigning.number]
         if len(chosen) >= top:
@@ -50,7 +55,11 @@ def _best_runs(experiment_id: str) -> Iterator[list[str]]:
     order, token = [f"metrics.`{SCORE_METRIC}` DESC"], None
     for _ in range(_PAGES):
         page = RegistryClient().search_runs(
-            [experiment_id], f"metrics.`{SCORE_METRIC}` > -1e308", order_by=order, max_results=_PAGE, page_token=token
+            [experiment_id],
+            f"metrics.`{SCORE_METRIC}` > -1e308",
+            order_by=order,
+            max_results=_PAGE,
+            page_token=token,
         )
         yield [run.info.run_id for run in page]
         token = page.token

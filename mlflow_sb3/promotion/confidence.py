@@ -57,12 +57,16 @@ def of_mean(values: NDArray[np.float64], alpha: float, *, seed: int) -> Confiden
         return ConfidenceBounds(mean, mean, mean, mean)
     t = float(stdtrit(len(values) - 1, 1 - alpha))
     below, above = _bootstrap_t(values, alpha, seed)
-    return ConfidenceBounds(mean - t * error, mean + t * error, mean - above * error, mean - below * error)
+    return ConfidenceBounds(
+        mean - t * error, mean + t * error, mean - above * error, mean - below * error
+    )
 
 
 def standard_error(values: NDArray[np.float64]) -> float:
     """Of the mean of at least two values; exactly 0 when all of them are the same."""
-    return 0.0 if np.all(values == values[0]) else float(values.std(ddof=1)) / math.sqrt(len(values))
+    return (
+        0.0 if np.all(values == values[0]) else float(values.std(ddof=1)) / math.sqrt(len(values))
+    )
 
 
 def smallest_detectable_difference(values: NDArray[np.float64], alpha: float) -> float | None:

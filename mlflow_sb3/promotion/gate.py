@@ -47,11 +47,17 @@ class Gate:
 
     def __post_init__(self) -> None:
         if self.episodes < FEWEST:
-            raise ValueError(f"episodes={self.episodes}: it takes two pairs at least to say how sure their mean is; give 400.")
+            raise ValueError(
+                f"episodes={self.episodes}: it takes two pairs at least to say how sure their mean is; give 400."
+            )
         if not SMALLEST_ALPHA <= self.alpha < LARGEST_ALPHA:
-            raise ValueError(f"alpha={self.alpha}: give a chance of error from {SMALLEST_ALPHA} to {LARGEST_ALPHA}, such as 0.05.")
+            raise ValueError(
+                f"alpha={self.alpha}: give a chance of error from {SMALLEST_ALPHA} to {LARGEST_ALPHA}, such as 0.05."
+            )
         if not 0 <= self.min_improvement < math.inf:
-            raise ValueError(f"min_improvement={self.min_improvement}: give a return of 0 or more that the challenger has to be ahead.")
+            raise ValueError(
+                f"min_improvement={self.min_improvement}: give a return of 0 or more that the challenger has to be ahead."
+            )
         if self.min_return is not None and not math.isfinite(self.min_return):
             raise ValueError(f"min_return={self.min_return}: give a finite return.")
 
@@ -60,7 +66,9 @@ class Gate:
         """Numbers of pairs after which the gate looks at them; after the last one it decides."""
         return [*(pairs for pairs in LOOKS if pairs < self.episodes), self.episodes]
 
-    def seed(self, name: str, challenger: str, champion: str | None, environment: str | None) -> int:
+    def seed(
+        self, name: str, challenger: str, champion: str | None, environment: str | None
+    ) -> int:
         """The seed of the stream ``gate``: another for every pair of agents and every setting, the same whenever it is asked for again.
 
         A setting given as 0 is that given as 0.0.
@@ -71,7 +79,9 @@ class Gate:
             champion: Model id, if there is a champion.
             environment: The judge, if it is named.
         """
-        settings = {key: None if value is None else float(value) for key, value in asdict(self).items()}
+        settings = {
+            key: None if value is None else float(value) for key, value in asdict(self).items()
+        }
         text = json.dumps([name, challenger, champion, environment, settings])
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
@@ -132,11 +142,19 @@ def compare_agents(gate: Gate, play: Play, *, seed: int) -> Comparison:
         challenger, champion = challenger + more, champion + others
         _check(challenger, champion)
         between = differences(challenger.returns, champion.returns)
-        looks.append(Look(pairs, float(between.mean()), confidence.of_mean(between, gate.alpha, seed=seed)))
+        looks.append(
+            Look(pairs, float(between.mean()), confidence.of_mean(between, gate.alpha, seed=seed))
+        )
         if between.any() and looks[-1].bounds.upper <= gate.min_improvement:
             return Comparison(gate, challenger, champion, looks, "reject", None)
-    own = None if gate.min_return is None else confidence.of_mean(challenger.returns, gate.alpha, seed=seed)
-    return Comparison(gate, challenger, champion, looks, _decide(gate, between, looks[-1], own), own)
+    own = (
+        None
+        if gate.min_return is None
+        else confidence.of_mean(challenger.returns, gate.alpha, seed=seed)
+    )
+    return Comparison(
+        gate, challenger, champion, looks, _decide(gate, between, looks[-1], own), own
+    )
 
 
 def worst_returns_mean(returns: NDArray[np.float64]) -> float:
@@ -145,12 +163,18 @@ def worst_returns_mean(returns: NDArray[np.float64]) -> float:
     return float(np.sort(returns)[:count].mean())
 
 
-def differences(challenger: NDArray[np.float64], champion: NDArray[np.float64]) -> NDArray[np.float64]:
+def differences(
+    challenger: NDArray[np.float64], champion: NDArray[np.float64]
+) -> NDArray[np.float64]:
     """Challenger less champion; exactly 0 where they differ by no more than the rounding of sums of rewards."""
-    return np.where(np.isclose(challenger, champion, rtol=ROUNDING, atol=0.0), 0.0, challenger - champion)
+    return np.where(
+        np.isclose(challenger, champion, rtol=ROUNDING, atol=0.0), 0.0, challenger - champion
+    )
 
 
-def _decide(gate: Gate, between: NDArray[np.float64], last: Look, own: ConfidenceBounds | None) -> Verdict:
+def _decide(
+    gate: Gate, between: NDArray[np.float64], last: Look, own: ConfidenceBounds | None
+) -> Verdict:
     if not between.any():
         return "tie"
     if not last.bounds.lower > gate.min_improvement:

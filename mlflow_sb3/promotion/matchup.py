@@ -40,12 +40,16 @@ class Matchup:
         seeds = episode_seeds(self.seed, "gate", gate.episodes)
 
         def both(start: int, stop: int) -> tuple[Episodes, Episodes]:
-            return self._play(self.challenger, seeds[start:stop], on_episode), self._play(self.champion, seeds[start:stop], on_episode)
+            return self._play(self.challenger, seeds[start:stop], on_episode), self._play(
+                self.champion, seeds[start:stop], on_episode
+            )
 
         return compare_agents(gate, both, seed=self.seed)
 
     def _play(self, policy: Policy, seeds: list[int], on_episode: Callable[[], object]) -> Episodes:
-        return rollout.play_episodes(policy, lambda: env_spec.make_from_spec(self.environment), seeds, on_episode=on_episode)
+        return rollout.play_episodes(
+            policy, lambda: env_spec.make_from_spec(self.environment), seeds, on_episode=on_episode
+        )
 
 
 def arrange_matchup(
@@ -69,14 +73,20 @@ def arrange_matchup(
     Raises:
         MlflowException: One of them cannot be loaded, their environments differ and no judge is named, or they do not fit the judge.
     """
-    loaded = [_load(version, public_key) for version in (challenger, champion) if version is not None]
+    loaded = [
+        _load(version, public_key) for version in (challenger, champion) if version is not None
+    ]
     description = _judge(loaded, judge)
     champion_id = None if champion is None else champion.model_id
     seed = gate.seed(challenger.name, challenger.model_id, champion_id, description)
     with env_spec.make_from_spec(description) as env:
         if judge is not None:
             _check_spaces(env, loaded)
-        opponent = loaded[1].policy if champion is not None else RandomPolicy(env, seed=seed, takes_masks=loaded[0].policy.takes_masks)
+        opponent = (
+            loaded[1].policy
+            if champion is not None
+            else RandomPolicy(env, seed=seed, takes_masks=loaded[0].policy.takes_masks)
+        )
         threshold = None if env.spec is None else env.spec.reward_threshold
     return Matchup(loaded[0].policy, opponent, description, threshold, seed)
 
@@ -86,7 +96,9 @@ def _load(version: Version, public_key: KeyPath | None) -> RegisteredAgent:
         return registered_agent.load_agent(version, public_key=public_key)
     except (MlflowException, OSError) as error:
         why = permissions.explain_denial(error) or error
-        raise MlflowException.invalid_parameter_value(f"{version} cannot be loaded: {why}") from error
+        raise MlflowException.invalid_parameter_value(
+            f"{version} cannot be loaded: {why}"
+        ) from error
 
 
 def _judge(loaded: list[RegisteredAgent], judge: str | None) -> str:
@@ -111,7 +123,11 @@ def _judge(loaded: list[RegisteredAgent], judge: str | None) -> str:
 def _check_spaces(env: Env, loaded: list[RegisteredAgent]) -> None:
     for one in loaded:
         for kind, found, wanted in (
-            ("observations", spaces.describe_space(env.observation_space), one.policy.observation_space),
+            (
+                "observations",
+                spaces.describe_space(env.observation_space),
+                one.policy.observation_space,
+            ),
             ("actions", spaces.describe_space(env.action_space), one.policy.action_space),
         ):
             if _layout(found) != _layout(wanted):

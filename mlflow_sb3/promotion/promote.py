@@ -41,7 +41,9 @@ class PromotionOptions:
     """See ``integrity.fetch_version``."""
 
 
-def promote_version(challenger: Version, terms: PromotionOptions, *, progress: bool = False) -> PromotionRecord:
+def promote_version(
+    challenger: Version, terms: PromotionOptions, *, progress: bool = False
+) -> PromotionRecord:
     """Decide about a challenger, write down why, and give it the alias if it won.
 
     Others may promote versions of the same model at the same time: when the champion has changed during the games, the
@@ -65,10 +67,14 @@ def promote_version(challenger: Version, terms: PromotionOptions, *, progress: b
     earlier: list[PromotionRecord] = []
     while True:
         champion = versions.find_champion(challenger.name, terms.alias)
-        promotion = record.begin_record(run, challenger, champion, terms.alias, "test" if terms.force is None else "force")
+        promotion = record.begin_record(
+            run, challenger, champion, terms.alias, "test" if terms.force is None else "force"
+        )
         if champion is not None and champion.number == challenger.number:
             return earlier[-1] if earlier else _nothing_to_do(promotion)
-        promotion |= _decide(challenger, champion, terms, promotion, progress=progress) | {"earlier": earlier}
+        promotion |= _decide(challenger, champion, terms, promotion, progress=progress) | {
+            "earlier": earlier
+        }
         promotion_run.log_games(promotion, challenger)
         promotion_run.write_record(promotion, challenger)
         if not promotion["moves"] or _take_over(promotion, challenger, champion):
@@ -85,12 +91,19 @@ def active_run() -> Run:
     """The active run with its tags; there has to be one, for the record."""
     active = mlflow.active_run()
     if active is None:
-        raise mlflow.MlflowException.invalid_parameter_value("a promotion is recorded in a run; call it inside mlflow.start_run().")
+        raise mlflow.MlflowException.invalid_parameter_value(
+            "a promotion is recorded in a run; call it inside mlflow.start_run()."
+        )
     return MlflowClient().get_run(active.info.run_id)
 
 
 def _decide(
-    challenger: Version, champion: Version | None, terms: PromotionOptions, promotion: PromotionRecord, *, progress: bool
+    challenger: Version,
+    champion: Version | None,
+    terms: PromotionOptions,
+    promotion: PromotionRecord,
+    *,
+    progress: bool,
 ) -> PromotionRecord:
     """The verdict with its evidence, and whether the alias moves; an error is recorded, and raised again."""
     found: PromotionRecord = {}
@@ -105,16 +118,33 @@ def _decide(
 
 
 def _judged(
-    challenger: Version, champion: Version | None, terms: PromotionOptions, promotion: PromotionRecord, *, progress: bool
+    challenger: Version,
+    champion: Version | None,
+    terms: PromotionOptions,
+    promotion: PromotionRecord,
+    *,
+    progress: bool,
 ) -> PromotionRecord:
-    approval = MlflowClient().get_model_version(challenger.name, str(challenger.number)).tags.get(APPROVAL_TAG)
+    approval = (
+        MlflowClient()
+        .get_model_version(challenger.name, str(challenger.number))
+        .tags.get(APPROVAL_TAG)
+    )
     allowed = not terms.approval or approval == "approved"
     asked: PromotionRecord = {"approval": approval if terms.approval else None}
     if terms.force is not None:
         asked |= {"verdict": "promote", "moves": allowed}
         return asked | {"reason": report_text.forced_reason(promotion | asked, terms.force)}
-    arranged = matchup.arrange_matchup(challenger, champion, terms.gate, judge=terms.judge, public_key=terms.public_key)
-    with tqdm(total=2 * terms.gate.episodes, desc="gate", unit="episode", disable=not progress, mininterval=1) as bar:
+    arranged = matchup.arrange_matchup(
+        challenger, champion, terms.gate, judge=terms.judge, public_key=terms.public_key
+    )
+    with tqdm(
+        total=2 * terms.gate.episodes,
+        desc="gate",
+        unit="episode",
+        disable=not progress,
+        mininterval=1,
+    ) as bar:
         found = record.record_evidence(arranged, arranged.play(terms.gate, on_episode=bar.update))
     found |= asked | {"judge": terms.judge, "moves": found["verdict"] == "promote" and allowed}
     return found | {"reason": report_text.verdict_reason(promotion | found)}
@@ -122,7 +152,9 @@ def _judged(
 
 def _record_error(promotion: PromotionRecord, challenger: Version, error: Exception) -> None:
     reason = " ".join(str(error).split()) or type(error).__name__
-    promotion_run.write_record(promotion | {"verdict": "error", "moves": False, "reason": reason}, challenger)
+    promotion_run.write_record(
+        promotion | {"verdict": "error", "moves": False, "reason": reason}, challenger
+    )
 
 
 def _take_over(promotion: PromotionRecord, challenger: Version, champion: Version | None) -> bool:
@@ -138,14 +170,20 @@ def _take_over(promotion: PromotionRecord, challenger: Version, champion: Versio
             raise
 
 
-def _moved(challenger: Version, champion: Version | None, alias: str, what: AliasMove, *, lost: bool) -> bool:
+def _moved(
+    challenger: Version, champion: Version | None, alias: str, what: AliasMove, *, lost: bool
+) -> bool:
     name = challenger.name
     with lock.hold_lock(name) as held:
         found = alias_history.recover_move(name, alias, held)
-        if lost and found.champion == challenger.number and found.by_hand:  # this call came late, over a new champion
+        if (
+            lost and found.champion == challenger.number and found.by_hand
+        ):  # this call came late, over a new champion
             versions.set_alias(name, alias, found.numbers[-2])
             return False
-        if found.champion == challenger.number:  # the lock was lost after the alias had moved, or a person moved it
+        if (
+            found.champion == challenger.number
+        ):  # the lock was lost after the alias had moved, or a person moved it
             return True
         if found.champion != (None if champion is None else champion.number):
             return False
@@ -157,7 +195,9 @@ def _nothing_to_do(promotion: PromotionRecord) -> PromotionRecord:
     """The challenger is the champion: what its promotion left undone is done, and what it wrote on the version stays."""
     challenger = Version(**promotion["challenger"])
     promotion |= {"verdict": "tie", "moves": False}
-    promotion |= {"reason": f"{challenger} is the {promotion['alias']} already, and nothing was played."}
+    promotion |= {
+        "reason": f"{challenger} is the {promotion['alias']} already, and nothing was played."
+    }
     promotion_run.log_record(promotion)
     versions.remove_alias(challenger, names.CHALLENGER)
     return promotion

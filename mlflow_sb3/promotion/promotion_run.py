@@ -35,17 +35,28 @@ def write_record(promotion: PromotionRecord, version: Version) -> None:
     """Put a record into the active run, and its verdict on the version: before any alias moves, so that none moves without."""
     log_record(promotion)
     client, number = RegistryClient(), str(version.number)
-    tags = {_VERDICT: promotion["verdict"], _REASON: promotion["reason"][:MAX_TEXT], _RUN: promotion["run_id"]}
+    tags = {
+        _VERDICT: promotion["verdict"],
+        _REASON: promotion["reason"][:MAX_TEXT],
+        _RUN: promotion["run_id"],
+    }
     for key, value in tags.items():
         client.set_model_version_tag(version.name, number, key, value)
     before = client.get_model_version(version.name, number).description
-    client.update_model_version(version.name, number, report_text.version_description(promotion, before, MAX_TEXT))
+    client.update_model_version(
+        version.name, number, report_text.version_description(promotion, before, MAX_TEXT)
+    )
 
 
 def log_record(promotion: PromotionRecord) -> None:
     """Put a record into the active run, and its verdict as a tag."""
     mlflow.log_text(json.dumps(promotion, indent=2, allow_nan=False), PROMOTION_JSON)
-    mlflow.set_tags({"mlflow_sb3.version": report_text.challenger_name(promotion), _VERDICT: promotion["verdict"]})
+    mlflow.set_tags(
+        {
+            "mlflow_sb3.version": report_text.challenger_name(promotion),
+            _VERDICT: promotion["verdict"],
+        }
+    )
 
 
 def load_record(run_id: str) -> PromotionRecord:
@@ -56,7 +67,9 @@ def load_record(run_id: str) -> PromotionRecord:
     """
     run = RegistryClient().get_run(run_id)
     try:
-        found: dict[str, Any] = json.loads(mlflow.artifacts.load_text(f"{run.info.artifact_uri}/{PROMOTION_JSON}"))
+        found: dict[str, Any] = json.loads(
+            mlflow.artifacts.load_text(f"{run.info.artifact_uri}/{PROMOTION_JSON}")
+        )
     except (MlflowException, OSError, ValueError) as error:
         raise MlflowException.invalid_parameter_value(
             f"run {run_id} holds no {PROMOTION_JSON}; give the id of a run of the entry point promote."

@@ -26,7 +26,9 @@ _PACKAGES = ("mlflow", "numpy", "scipy", "onnxruntime", "gymnasium")
 PromotionRecord = dict[str, Any]
 
 
-def begin_record(run: Run, challenger: Version, champion: Version | None, alias: str, rule: str) -> PromotionRecord:
+def begin_record(
+    run: Run, challenger: Version, champion: Version | None, alias: str, rule: str
+) -> PromotionRecord:
     """What is known before anything is decided."""
     tags = run.data.tags
     return {
@@ -51,18 +53,27 @@ def record_evidence(match: Matchup, compared: Comparison) -> PromotionRecord:
         "gate": asdict(gate),
         "environment": match.environment,
         "seeds": seeds_digest(compared.challenger),
-        "looks": [{"pairs": look.pairs, "mean_difference": look.mean_difference, **_bounds(look.bounds)} for look in compared.looks],
+        "looks": [
+            {"pairs": look.pairs, "mean_difference": look.mean_difference, **_bounds(look.bounds)}
+            for look in compared.looks
+        ],
         "mean_difference": last.mean_difference,
         "lower_bound": _finite(last.bounds.lower),
         "upper_bound": _finite(last.bounds.upper),
         "probability_of_improvement": compared.probability_of_improvement,
-        "smallest_detectable_difference": confidence.smallest_detectable_difference(compared.differences, gate.alpha),
-        "largest_share_of_other_pairs": confidence.max_undetected_fraction(pairs, gate.alpha) if compared.verdict == "tie" else None,
+        "smallest_detectable_difference": confidence.smallest_detectable_difference(
+            compared.differences, gate.alpha
+        ),
+        "largest_share_of_other_pairs": confidence.max_undetected_fraction(pairs, gate.alpha)
+        if compared.verdict == "tie"
+        else None,
         "all_returns_equal": compared.tells_nothing_apart,
         "reward_threshold": match.reward_threshold,
         "challenger_episodes": _summary(compared.challenger),
         "champion_episodes": _summary(compared.champion),
-        "challenger_return_bounds": None if compared.challenger_bounds is None else _bounds(compared.challenger_bounds),
+        "challenger_return_bounds": None
+        if compared.challenger_bounds is None
+        else _bounds(compared.challenger_bounds),
         "episodes": episode_table(compared.challenger, compared.champion),
     }
 
@@ -76,7 +87,10 @@ def episode_table(challenger: Episodes, champion: Episodes) -> dict[str, list[fl
     """The episodes side by side as columns."""
     columns: dict[str, list[float]] = {"seed": challenger.seeds.tolist()}
     for name, episodes in (("challenger", challenger), ("champion", champion)):
-        columns |= {f"{name}_return": episodes.returns.tolist(), f"{name}_length": episodes.lengths.tolist()}
+        columns |= {
+            f"{name}_return": episodes.returns.tolist(),
+            f"{name}_length": episodes.lengths.tolist(),
+        }
     return columns
 
 
@@ -84,7 +98,13 @@ def record_metrics(record: PromotionRecord) -> dict[str, float]:
     """The numbers behind the verdict, under ``promotion/``."""
     if "episodes" not in record:
         return {}
-    keys = ("mean_difference", "lower_bound", "upper_bound", "probability_of_improvement", "smallest_detectable_difference")
+    keys = (
+        "mean_difference",
+        "lower_bound",
+        "upper_bound",
+        "probability_of_improvement",
+        "smallest_detectable_difference",
+    )
     numbers = {"pairs": len(record["episodes"]["seed"])} | {key: record[key] for key in keys}
     for name in ("challenger", "champion"):
         numbers |= {f"{name}_{key}": value for key, value in record[f"{name}_episodes"].items()}
@@ -92,7 +112,10 @@ def record_metrics(record: PromotionRecord) -> dict[str, float]:
 
 
 def _bounds(found: ConfidenceBounds) -> PromotionRecord:
-    return {key: _finite(value) for key, value in (asdict(found) | {"lower": found.lower, "upper": found.upper}).items()}
+    return {
+        key: _finite(value)
+        for key, value in (asdict(found) | {"lower": found.lower, "upper": found.upper}).items()
+    }
 
 
 def _finite(number: float) -> float | None:
@@ -101,5 +124,7 @@ def _finite(number: float) -> float | None:
 
 
 def _summary(episodes: Episodes) -> PromotionRecord:
-    summary = {key: _finite(value) for key, value in asdict(rollout.summarize_returns(episodes)).items()}
+    summary = {
+        key: _finite(value) for key, value in asdict(rollout.summarize_returns(episodes)).items()
+    }
     return summary | {"worst_return": worst_returns_mean(episodes.returns)}

@@ -43,9 +43,15 @@ def replay(run_id: str, *, public_key: KeyPath | None = None, progress: bool = F
         )
     gate = Gate(**before["gate"])
     champion = None if before["champion"] is None else _same(before["champion"])
-    arranged = matchup.arrange_matchup(_same(before["challenger"]), champion, gate, judge=before["judge"], public_key=public_key)
-    with tqdm(total=2 * gate.episodes, desc="replay", unit="episode", disable=not progress, mininterval=1) as bar:
-        again = json.loads(json.dumps(record.record_evidence(arranged, arranged.play(gate, on_episode=bar.update))))
+    arranged = matchup.arrange_matchup(
+        _same(before["challenger"]), champion, gate, judge=before["judge"], public_key=public_key
+    )
+    with tqdm(
+        total=2 * gate.episodes, desc="replay", unit="episode", disable=not progress, mininterval=1
+    ) as bar:
+        again = json.loads(
+            json.dumps(record.record_evidence(arranged, arranged.play(gate, on_episode=bar.update)))
+        )
     return [_difference(key, before, again) for key in again if before.get(key) != again[key]]
 
 

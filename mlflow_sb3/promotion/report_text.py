@@ -24,10 +24,17 @@ def opponent_name(record: PromotionRecord) -> str:
 def verdict_reason(record: PromotionRecord) -> str:
     """What the games of a record say, and what follows from it."""
     pairs, alias = len(record["episodes"]["seed"]), record["alias"]
-    stays = f"there is no {alias} yet" if record["champion"] is None else f"{opponent_name(record)} stays the {alias}"
+    stays = (
+        f"there is no {alias} yet"
+        if record["champion"] is None
+        else f"{opponent_name(record)} stays the {alias}"
+    )
     if record["verdict"] == "tie":
         return f"{_tie(record, pairs)}, so {stays}."
-    own, other = record["challenger_episodes"]["mean_return"], record["champion_episodes"]["mean_return"]
+    own, other = (
+        record["challenger_episodes"]["mean_return"],
+        record["champion_episodes"]["mean_return"],
+    )
     played = f"{challenger_name(record)} returned {format_number(own)} on average and {opponent_name(record)} {format_number(other)}, over the same {pairs} episodes."
     if record["verdict"] == "promote":
         return f"{played} {_ahead(record)}, so {_follows(record)}."
@@ -52,7 +59,10 @@ def version_description(record: PromotionRecord, before: str | None, longest: in
     below = rest.partition(END_MARK)[2]
     verdict = f"**{record['verdict']}** ({record['rule']}): {record['reason']}"
     table = "\n".join(_rows(record)) if "episodes" in record else ""
-    for ours in ([BEGIN_MARK, verdict, table, _source(record), END_MARK], [BEGIN_MARK, verdict, _source(record), END_MARK]):
+    for ours in (
+        [BEGIN_MARK, verdict, table, _source(record), END_MARK],
+        [BEGIN_MARK, verdict, _source(record), END_MARK],
+    ):
         text = "\n\n".join(part for part in (above.strip(), *ours, below.strip()) if part)
         if len(text) <= longest:
             return text
@@ -74,16 +84,26 @@ def _rows(record: PromotionRecord) -> list[str]:
         "worst 5 % of the returns, mean": "worst_return",
         "mean length, steps": "mean_length",
     }
-    sides = [f"| {label} | {format_number(own[key])} | {format_number(other[key])} |" for label, key in named.items()]
+    sides = [
+        f"| {label} | {format_number(own[key])} | {format_number(other[key])} |"
+        for label, key in named.items()
+    ]
     facts = {
         "difference of the means": format_number(record["mean_difference"]),
         f"its bounds, {_confidence(record)} each": f"{format_number(record['lower_bound'])} to {format_number(record['upper_bound'])}",
-        "smallest difference that so many pairs show (power 80 %)": format_number(record["smallest_detectable_difference"]),
+        "smallest difference that so many pairs show (power 80 %)": format_number(
+            record["smallest_detectable_difference"]
+        ),
         "probability of improvement": format_number(record["probability_of_improvement"]),
     }
     pairs = len(record["episodes"]["seed"])
     both = [f"| {label} | {value} | |" for label, value in facts.items()]
-    return [f"| {pairs} pairs | {challenger_name(record)} | {opponent_name(record)} |", "| --- | --- | --- |", *sides, *both]
+    return [
+        f"| {pairs} pairs | {challenger_name(record)} | {opponent_name(record)} |",
+        "| --- | --- | --- |",
+        *sides,
+        *both,
+    ]
 
 
 def _source(record: PromotionRecord) -> str:
@@ -92,25 +112,42 @@ def _source(record: PromotionRecord) -> str:
 
 
 def _ahead(record: PromotionRecord) -> str:
-    difference, lower = format_number(record["mean_difference"]), format_number(record["lower_bound"])
-    return f"The difference of {difference} is at least {lower} with {_confidence(record)} confidence"
+    difference, lower = (
+        format_number(record["mean_difference"]),
+        format_number(record["lower_bound"]),
+    )
+    return (
+        f"The difference of {difference} is at least {lower} with {_confidence(record)} confidence"
+    )
 
 
 def _behind(record: PromotionRecord) -> str:
     """Why it is not promoted, although it is no tie."""
-    gate, own, difference = record["gate"], record["challenger_return_bounds"], format_number(record["mean_difference"])
-    asked = f" and {format_number(gate['min_improvement'])} was asked for" if gate["min_improvement"] else ""
-    if own is not None and record["lower_bound"] is not None and record["lower_bound"] > gate["min_improvement"]:
+    gate, own, difference = (
+        record["gate"],
+        record["challenger_return_bounds"],
+        format_number(record["mean_difference"]),
+    )
+    asked = (
+        f" and {format_number(gate['min_improvement'])} was asked for"
+        if gate["min_improvement"]
+        else ""
+    )
+    if (
+        own is not None
+        and record["lower_bound"] is not None
+        and record["lower_bound"] > gate["min_improvement"]
+    ):
         return (
             f"Its mean return lies between {format_number(own['t_lower'])} and {format_number(own['t_upper'])} ({_confidence(record)} each), "
             f"and min_return is {format_number(gate['min_return'])}"
         )
     if record["verdict"] == "reject":
-        return (
-            f"The difference of {difference} is at most {format_number(record['upper_bound'])} with {_confidence(record)} confidence{asked}"
-        )
+        return f"The difference of {difference} is at most {format_number(record['upper_bound'])} with {_confidence(record)} confidence{asked}"
     if record["lower_bound"] is None or record["upper_bound"] is None:
-        return f"Too few of the pairs differ to say how sure the difference of {difference} is{asked}"
+        return (
+            f"Too few of the pairs differ to say how sure the difference of {difference} is{asked}"
+        )
     return (
         f"The difference of {difference} lies between {format_number(record['lower_bound'])} and {format_number(record['upper_bound'])} "
         f"({_confidence(record)} each){asked}; a difference of {format_number(record['smallest_detectable_difference'])} would have been found"
@@ -127,7 +164,11 @@ def _tie(record: PromotionRecord, pairs: int) -> str:
             f"At most {share} of all pairs differ ({_confidence(record)} confidence)"
         )
     threshold = record["reward_threshold"]
-    reached = "The environment's ceiling is reached: it" if threshold is not None and value >= threshold else "The environment"
+    reached = (
+        "The environment's ceiling is reached: it"
+        if threshold is not None and value >= threshold
+        else "The environment"
+    )
     return f"{challenger_name(record)} and {opponent_name(record)} returned {mean} in each of {pairs} episodes. {reached} does not tell them apart"
 
 

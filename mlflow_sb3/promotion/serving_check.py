@@ -40,7 +40,9 @@ def check_servable(version: Version, *, public_key: KeyPath | None = None) -> No
         try:
             action = _answer(folder)
         except Exception as error:  # whatever the code that a model brings raises
-            raise MlflowException.invalid_parameter_value(f"{version} cannot be served: {type(error).__name__}: {error}") from error
+            raise MlflowException.invalid_parameter_value(
+                f"{version} cannot be served: {type(error).__name__}: {error}"
+            ) from error
     if expected is not None and not _equal(action, np.array(expected)):
         raise MlflowException.invalid_parameter_value(
             f"{version} cannot be served: it answers its example with {action.tolist()}, and did with {expected} when it was logged; "
@@ -54,7 +56,9 @@ def _answer(folder: Path) -> Any:
         return np.asarray(_ask(str(folder)))
     script = f"from __future__ import annotations\n{inspect.getsource(_ask)}\nimport json, sys\nprint(json.dumps(_ask(sys.argv[1])))"
     command = [sys.executable, "-W", "ignore", "-c", script]
-    done = subprocess.run([*command, str(folder)], cwd=folder, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*command, str(folder)], cwd=folder, capture_output=True, text=True, check=False
+    )
     if done.returncode != 0:
         raise RuntimeError(done.stderr.strip().splitlines()[-1])
     return np.asarray(json.loads(done.stdout.splitlines()[-1]))
@@ -72,7 +76,11 @@ def _ask(folder: str) -> Any:
 def _own_code() -> str:
     """The digest of ``code/`` in a model that brings this package alone, as it is now."""
     with TemporaryDirectory() as folder:
-        shutil.copytree(Path(__file__).parents[1], Path(folder, "mlflow_sb3"), ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(
+            Path(__file__).parents[1],
+            Path(folder, "mlflow_sb3"),
+            ignore=shutil.ignore_patterns("__pycache__"),
+        )
         return digest.model_digest(Path(folder))
 
 

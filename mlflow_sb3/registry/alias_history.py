@@ -63,9 +63,14 @@ def read_history(name: str, alias: str) -> AliasHistory:
     champion = int(model.aliases[alias]) if alias in model.aliases else None
     journal = _journal(name, model.tags.get(_TAG.format(alias=alias), "{}"))
     last = AliasMove(**journal["last"]) if journal.get("last") else None
-    numbers, concluded = tuple(journal.get("numbers", ())), model.tags.get(_CONCLUDED.format(alias=alias))
+    numbers, concluded = (
+        tuple(journal.get("numbers", ())),
+        model.tags.get(_CONCLUDED.format(alias=alias)),
+    )
     if "following" in journal:
-        return AliasHistory(name, alias, numbers, champion, last, tuple(journal["following"]), concluded=concluded)
+        return AliasHistory(
+            name, alias, numbers, champion, last, tuple(journal["following"]), concluded=concluded
+        )
     if champion is not None and numbers[-1:] != (champion,):
         return AliasHistory(name, alias, (*numbers, champion), champion, by_hand=bool(numbers))
     return AliasHistory(name, alias, numbers, champion, last, concluded=concluded)
@@ -99,7 +104,9 @@ def recover_move(name: str, alias: str, lock: PromotionLock) -> AliasHistory:
     return read_history(name, alias)
 
 
-def move_alias(reigns: AliasHistory, numbers: tuple[int, ...], what: AliasMove, lock: PromotionLock) -> None:
+def move_alias(
+    reigns: AliasHistory, numbers: tuple[int, ...], what: AliasMove, lock: PromotionLock
+) -> None:
     """Give the alias to the last of these numbers, and ``previous-…`` to the one before it; call it with the lock.
 
     The alias itself moves in one call of the registry: somebody bears it all the time.
@@ -125,7 +132,9 @@ def last_existing_version(name: str, numbers: Sequence[int]) -> int | None:
 def _finish(reigns: AliasHistory, numbers: tuple[int, ...], lock: PromotionLock) -> None:
     lock.check()
     previous = PREVIOUS_ALIAS.format(alias=reigns.alias)
-    before = last_existing_version(reigns.name, [number for number in numbers[:-1] if number != numbers[-1]])
+    before = last_existing_version(
+        reigns.name, [number for number in numbers[:-1] if number != numbers[-1]]
+    )
     if before is not None:
         versions.set_alias(reigns.name, previous, before)
     else:
@@ -134,7 +143,12 @@ def _finish(reigns: AliasHistory, numbers: tuple[int, ...], lock: PromotionLock)
 
 
 def _write(reigns: AliasHistory, *, following: tuple[int, ...] | None = None) -> None:
-    journal = {"numbers": reigns.numbers, "last": None if reigns.last is None else asdict(reigns.last)}
+    journal = {
+        "numbers": reigns.numbers,
+        "last": None if reigns.last is None else asdict(reigns.last),
+    }
     if following is not None:
         journal |= {"following": following}
-    RegistryClient().set_registered_model_tag(reigns.name, _TAG.format(alias=reigns.alias), json.dumps(journal))
+    RegistryClient().set_registered_model_tag(
+        reigns.name, _TAG.format(alias=reigns.alias), json.dumps(journal)
+    )

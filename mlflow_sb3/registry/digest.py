@@ -17,7 +17,10 @@ def model_digest(folder: Path) -> str:
     """SHA-256, as 64 hexadecimal digits, over the sorted paths and SHA-256 of every file of a model, MLmodel and code included."""
     paths = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
     kept = (path for path in paths if path != _WRITTEN_BY_MLFLOW)
-    lines = (f"{_one_line(path)} {hashlib.sha256((folder / path).read_bytes()).hexdigest()}\n" for path in kept)
+    lines = (
+        f"{_one_line(path)} {hashlib.sha256((folder / path).read_bytes()).hexdigest()}\n"
+        for path in kept
+    )
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 

@@ -102,7 +102,9 @@ def _registered(model_uri: str) -> Version | None:
     if not is_models_uri(model_uri):
         return None
     named = get_model_name_and_version(RegistryClient(), model_uri.rstrip("/"))  # type: ignore[no-untyped-call]
-    return find_version(named[0], number=int(named[1])) if len(named) > 1 else None  # the id of a LoggedModel comes alone
+    return (
+        find_version(named[0], number=int(named[1])) if len(named) > 1 else None
+    )  # the id of a LoggedModel comes alone
 
 
 @contextmanager

@@ -10,7 +10,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from mlflow import MlflowClient
-from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES, MLFLOW_HTTP_REQUEST_TIMEOUT
+from mlflow.environment_variables import (
+    MLFLOW_HTTP_REQUEST_MAX_RETRIES,
+    MLFLOW_HTTP_REQUEST_TIMEOUT,
+)
 from mlflow.exceptions import MlflowException
 
 from mlflow_sb3.client import env_vars, permissions
@@ -47,7 +50,9 @@ class PromotionLock:
             LostError: Another holder has it.
         """
         if _holder(self.name) != self.token:
-            raise LockLostError(f"another process took {self.name} over after {LOCK_TIMEOUT:.0f} s without an answer; call again.")
+            raise LockLostError(
+                f"another process took {self.name} over after {LOCK_TIMEOUT:.0f} s without an answer; call again."
+            )
 
 
 @contextmanager
@@ -89,7 +94,10 @@ def _created(lock: PromotionLock) -> bool:
     try:
         MlflowClient().create_registered_model(lock.name, description=lock.token)
     except MlflowException as error:
-        if error.error_code not in ("RESOURCE_ALREADY_EXISTS", _MISSING):  # MLflow reads the one in its way, which may be gone by then
+        if error.error_code not in (
+            "RESOURCE_ALREADY_EXISTS",
+            _MISSING,
+        ):  # MLflow reads the one in its way, which may be gone by then
             raise
         return False
     return True
@@ -121,6 +129,8 @@ def _delete(name: str, token: str) -> None:
     except MlflowException as error:
         if error.error_code == permissions.PERMISSION_DENIED_CODE:
             left = f"registered model {name}, which a process of another user has left behind"
-            raise permissions.permission_error("MANAGE", left, remedy="ask its owner or an admin to delete it") from error
+            raise permissions.permission_error(
+                "MANAGE", left, remedy="ask its owner or an admin to delete it"
+            ) from error
         if error.error_code != _MISSING:
             raise

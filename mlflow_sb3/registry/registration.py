@@ -45,12 +45,16 @@ def register_version(
     uri = f"models:/{model_id}"
     with download_model(uri) as folder:
         all_tags = (tags or {}) | _tags(model_digest(folder), signing_key)
-    registered = mlflow.register_model(uri, name, tags=all_tags, await_registration_for=await_registration_for)
+    registered = mlflow.register_model(
+        uri, name, tags=all_tags, await_registration_for=await_registration_for
+    )
     if alias is not None:
         try:
             set_alias(name, alias, int(registered.version))
         except MlflowException:
-            with suppress(MlflowException):  # as of who may register a version and not delete it: why there is no alias counts
+            with suppress(
+                MlflowException
+            ):  # as of who may register a version and not delete it: why there is no alias counts
                 RegistryClient().delete_model_version(name, str(registered.version))
             raise
     return find_version(name, number=int(registered.version))

@@ -82,7 +82,11 @@ def _private_key(path: KeyPath) -> Ed25519PrivateKey:
     except TypeError as error:  # what cryptography raises for a key with a password
         raise _refusal("private", path, "is encrypted with a password") from error
     except (ValueError, UnsupportedAlgorithm) as error:
-        found = "is a public key" if b"BEGIN PUBLIC KEY" in content else "holds no private key in PEM (PKCS 8)"
+        found = (
+            "is a public key"
+            if b"BEGIN PUBLIC KEY" in content
+            else "holds no private key in PEM (PKCS 8)"
+        )
         raise _refusal("private", path, found) from error
     if not isinstance(key, Ed25519PrivateKey):
         raise _refusal("private", path, f"is of type {type(key).__name__}, not Ed25519")
@@ -94,7 +98,9 @@ def _public_key(path: KeyPath) -> Ed25519PublicKey:
     try:
         key = load_pem_public_key(content)
     except (ValueError, UnsupportedAlgorithm) as error:
-        found = "is a private key" if b"PRIVATE KEY-----" in content else "holds no public key in PEM"
+        found = (
+            "is a private key" if b"PRIVATE KEY-----" in content else "holds no public key in PEM"
+        )
         raise _refusal("public", path, found) from error
     if not isinstance(key, Ed25519PublicKey):
         raise _refusal("public", path, f"is of type {type(key).__name__}, not Ed25519")
@@ -109,7 +115,9 @@ def _read(kind: str, path: KeyPath) -> bytes:
 
 
 def _refusal(kind: str, path: KeyPath, found: str) -> MlflowException:
-    refusal: MlflowException = MlflowException.invalid_parameter_value(f"{kind} key {os.fspath(path)!r} {found}; {_REMEDIES[kind]}")
+    refusal: MlflowException = MlflowException.invalid_parameter_value(
+        f"{kind} key {os.fspath(path)!r} {found}; {_REMEDIES[kind]}"
+    )
     return refusal
 
 

@@ -94,7 +94,11 @@ def versions_of_runs(name: str, run_ids: list[str]) -> list[ModelVersion]:
     if not run_ids:
         return []
     runs = ", ".join(f"'{run_id}'" for run_id in run_ids)
-    return list(RegistryClient().search_model_versions(f"{registry_client.name_filter(name)} and run_id IN ({runs})", max_results=1000))
+    return list(
+        RegistryClient().search_model_versions(
+            f"{registry_client.name_filter(name)} and run_id IN ({runs})", max_results=1000
+        )
+    )
 
 
 def remove_tag(version: Version, key: str) -> None:
@@ -122,4 +126,7 @@ def _missing(name: str, alias: str | None, number: int | None) -> str:
 
 
 def _aliases(aliases: dict[str, str]) -> str:
-    return ", ".join(f"{alias} (version {number})" for alias, number in sorted(aliases.items())) or "none yet"
+    return (
+        ", ".join(f"{alias} (version {number})" for alias, number in sorted(aliases.items()))
+        or "none yet"
+    )

@@ -33,7 +33,9 @@ def plot_pairs(promotion: PromotionRecord) -> Figure:
     pairs, looks = figure.subplots(1, 2)
     _scatter(pairs, promotion)
     _closing_in(looks, promotion)
-    figure.suptitle(f"{promotion['verdict']}: {report_text.challenger_name(promotion)} against {report_text.opponent_name(promotion)}")
+    figure.suptitle(
+        f"{promotion['verdict']}: {report_text.challenger_name(promotion)} against {report_text.opponent_name(promotion)}"
+    )
     return figure
 
 
@@ -45,7 +47,10 @@ def _scatter(axes: Axes, promotion: PromotionRecord) -> None:
     axes.scatter(x, y, s=sizes, color=BLUE, alpha=0.5, edgecolors="white", linewidths=0.5)
     ends = [min(*x, *y), max(*x, *y)]
     axes.plot(ends, ends, color=GREY, linestyle="--", linewidth=1, label="equal")
-    own, other = promotion["challenger_episodes"]["mean_return"], promotion["champion_episodes"]["mean_return"]
+    own, other = (
+        promotion["challenger_episodes"]["mean_return"],
+        promotion["champion_episodes"]["mean_return"],
+    )
     axes.set(
         title=f"{len(played['seed'])} pairs of episodes",
         xlabel=f"return of {report_text.opponent_name(promotion)} (mean {report_text.format_number(other)})",
@@ -57,12 +62,26 @@ def _scatter(axes: Axes, promotion: PromotionRecord) -> None:
 def _closing_in(axes: Axes, promotion: PromotionRecord) -> None:
     looks = promotion["looks"]
     places = [str(look["pairs"]) for look in looks]
-    axes.scatter(places, [look["mean_difference"] for look in looks], color=BLUE, label="mean difference", zorder=3)
+    axes.scatter(
+        places,
+        [look["mean_difference"] for look in looks],
+        color=BLUE,
+        label="mean difference",
+        zorder=3,
+    )
     known = [look for look in looks if look["lower"] is not None and look["upper"] is not None]
     lower, upper = ([look[bound] for look in known] for bound in ("lower", "upper"))
-    axes.vlines([str(look["pairs"]) for look in known], lower, upper, color=BLUE, label="its bounds")
+    axes.vlines(
+        [str(look["pairs"]) for look in known], lower, upper, color=BLUE, label="its bounds"
+    )
     least = promotion["gate"]["min_improvement"]
-    axes.axhline(least, color=GREY, linestyle="--", linewidth=1, label=f"to exceed: {report_text.format_number(least)}")
+    axes.axhline(
+        least,
+        color=GREY,
+        linestyle="--",
+        linewidth=1,
+        label=f"to exceed: {report_text.format_number(least)}",
+    )
     axes.set(
         title=f"difference {report_text.format_number(promotion['mean_difference'])}, "
         f"bounds {report_text.format_number(promotion['lower_bound'])} to {report_text.format_number(promotion['upper_bound'])}",

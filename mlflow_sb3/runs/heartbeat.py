@@ -52,9 +52,13 @@ def heartbeat(run_id: str, *, parents: tuple[int, ...] | None = None) -> Iterato
     over, client = threading.Event(), MlflowClient()
     client.set_tag(run_id, BEAT, f"{time.time():.0f}")
     with _locked(run_id):
-        threading.Thread(target=_beat, args=(client, run_id, over), name="heartbeat", daemon=True).start()
+        threading.Thread(
+            target=_beat, args=(client, run_id, over), name="heartbeat", daemon=True
+        ).start()
         if parents is not None:
-            threading.Thread(target=_watch_parents, args=(parents, over), name="parents", daemon=True).start()
+            threading.Thread(
+                target=_watch_parents, args=(parents, over), name="parents", daemon=True
+            ).start()
         try:
             yield
         finally:
@@ -94,7 +98,9 @@ def fail_stale_runs(experiment_id: str) -> list[str]:
 
     Only runs that ever beat: those of this project.
     """
-    running = MlflowClient().search_runs([experiment_id], f"attributes.status = 'RUNNING' and tags.`{BEAT}` != ''", max_results=100)
+    running = MlflowClient().search_runs(
+        [experiment_id], f"attributes.status = 'RUNNING' and tags.`{BEAT}` != ''", max_results=100
+    )
     silent = [run for run in running if not is_alive(run)]
     if any(_is_locked(run.info.run_id) is None for run in silent):
         time.sleep(BACK)
@@ -110,7 +116,9 @@ def mark_failed(run_id: str) -> None:
     client = MlflowClient()
     client.set_tag(run_id, "error", _REASON)
     client.set_terminated(run_id, "FAILED")
-    client.set_tag(run_id, PRESUMED, "true")  # last: a run that takes it back in between would take a part of it back
+    client.set_tag(
+        run_id, PRESUMED, "true"
+    )  # last: a run that takes it back in between would take a part of it back
     _lock_of(run_id).unlink(missing_ok=True)
 
 
@@ -128,7 +136,9 @@ def restore_running(run_id: str, client: MlflowClient) -> None:
 def _locked(run_id: str) -> Iterator[None]:
     """Hold the lock of a run; where files cannot be locked, the beat has to do."""
     path = _lock_of(run_id)
-    with path.open("wb", buffering=0) as file:  # what a full disk does not take is not tried again when the file is closed
+    with path.open(
+        "wb", buffering=0
+    ) as file:  # what a full disk does not take is not tried again when the file is closed
         with suppress(OSError):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             file.write(_machine().encode())
@@ -143,7 +153,9 @@ def _is_locked(run_id: str) -> bool | None:
     path = _lock_of(run_id)
     try:
         with path.open() as file:
-            if file.read() != _machine():  # of another machine that shares the folder, where locks may not be shared
+            if (
+                file.read() != _machine()
+            ):  # of another machine that shares the folder, where locks may not be shared
                 return None
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -182,7 +194,11 @@ def _beat(client: MlflowClient, run_id: str, over: threading.Event) -> None:
         try:
             _beat_once(client, run_id)
             pause = INTERVAL
-        except (KeyError, MlflowException, OSError):  # another beat may come through; what is no run is the answer of another server
+        except (
+            KeyError,
+            MlflowException,
+            OSError,
+        ):  # another beat may come through; what is no run is the answer of another server
             pause = min(AGAIN, INTERVAL)
 
 
@@ -203,7 +219,9 @@ def _ask(client: MlflowClient, call: str, method: str, **question: Any) -> dict[
     """Ask a server about runs, once: how often MLflow's client tries, for minutes, stands in the environment, which is all threads'."""
     path = f"/api/2.0/mlflow/runs/{call}"
     host = get_default_host_creds(client.tracking_uri)  # type: ignore[no-untyped-call]
-    answer = http_request(host, path, method, max_retries=0, timeout=connection.ANSWER_TIMEOUT, **question)  # type: ignore[no-untyped-call]
+    answer = http_request(
+        host, path, method, max_retries=0, timeout=connection.ANSWER_TIMEOUT, **question
+    )  # type: ignore[no-untyped-call]
     answered: dict[str, Any] = verify_rest_response(answer, path).json()
     return answered
 

@@ -53,7 +53,9 @@ class Lease:
             LostError: Others thought that this run was dead.
         """
         if self.run_id not in _tickets(self.name).values():
-            raise LostError(f"{self.name} was taken from this run, which gave no sign of life for too long; what took it goes on instead.")
+            raise LostError(
+                f"{self.name} was taken from this run, which gave no sign of life for too long; what took it goes on instead."
+            )
 
 
 @contextmanager
@@ -85,9 +87,13 @@ def held(name: str, run_id: str) -> Iterator[Lease]:
 
 def _take(lease: Lease) -> None:
     _exist(lease.name)
-    permissions.check_permission("MANAGE", model=lease.name)  # EDIT draws a ticket, and cannot give it back
+    permissions.check_permission(
+        "MANAGE", model=lease.name
+    )  # EDIT draws a ticket, and cannot give it back
     _look_at_those_before(lease)  # so that not everybody who leaves uses a number up
-    MlflowClient().create_model_version(lease.name, f"runs:/{lease.run_id}/lease", lease.run_id, await_creation_for=0)
+    MlflowClient().create_model_version(
+        lease.name, f"runs:/{lease.run_id}/lease", lease.run_id, await_creation_for=0
+    )
     _look_at_those_before(lease)
     lease.check()
 
@@ -122,7 +128,9 @@ def _look_at_those_before(lease: Lease) -> None:
 
 def _tickets(name: str) -> dict[int, str]:
     """The run of every ticket, by its number."""
-    found = MlflowClient().search_model_versions(registry_client.name_filter(name), max_results=1000)
+    found = MlflowClient().search_model_versions(
+        registry_client.name_filter(name), max_results=1000
+    )
     return {int(one.version): str(one.run_id) for one in found}
 
 
@@ -160,5 +168,9 @@ def _explained(name: str) -> Iterator[None]:
     except MlflowException as error:
         if error.error_code != permissions.PERMISSION_DENIED_CODE:
             raise
-        what = f"registered model {name}, or READ on the experiment of the run that holds this lease"
-        raise permissions.permission_error("MANAGE", what, remedy="ask an admin for both, or leave exclusive=true out") from error
+        what = (
+            f"registered model {name}, or READ on the experiment of the run that holds this lease"
+        )
+        raise permissions.permission_error(
+            "MANAGE", what, remedy="ask an admin for both, or leave exclusive=true out"
+        ) from error

@@ -14,7 +14,10 @@ def parents() -> tuple[int, ...]:
     parent = os.getppid()
     with suppress(OSError, ValueError):
         stat = Path(f"/proc/{parent}/stat").read_text()
-        name, rest = stat[stat.index("(") + 1 : stat.rindex(")")], stat[stat.rindex(")") + 2 :].split()
+        name, rest = (
+            stat[stat.index("(") + 1 : stat.rindex(")")],
+            stat[stat.rindex(")") + 2 :].split(),
+        )
         if name in _SHELLS:
             return parent, int(rest[1])
     return (parent,)

@@ -38,15 +38,24 @@ class PreviousAttempt:
 
     def finished(self, entry_point: str, parameters: dict[str, Any]) -> Run | None:
         """A step that finished, with these parameters; more than these do not count."""
-        return next((step for step in self._of(entry_point, parameters) if step.info.status == "FINISHED"), None)
+        return next(
+            (step for step in self._of(entry_point, parameters) if step.info.status == "FINISHED"),
+            None,
+        )
 
     def unfinished(self, entry_point: str, parameters: dict[str, Any]) -> list[Run]:
         """The steps that did not finish, with these parameters, the last one first."""
-        return [step for step in self._of(entry_point, parameters) if step.info.status != "FINISHED"]
+        return [
+            step for step in self._of(entry_point, parameters) if step.info.status != "FINISHED"
+        ]
 
     def _of(self, entry_point: str, parameters: dict[str, Any]) -> list[Run]:
         values = {key: _value(str(given)) for key, given in parameters.items()}
-        return [step for step in self.steps if step.data.tags.get(ENTRY_POINT) == entry_point and _has(step, values)]
+        return [
+            step
+            for step in self.steps
+            if step.data.tags.get(ENTRY_POINT) == entry_point and _has(step, values)
+        ]
 
 
 def find_previous_attempt(run_id: str, *, fresh: bool, exclusive: bool = False) -> PreviousAttempt:
@@ -66,7 +75,9 @@ def find_previous_attempt(run_id: str, *, fresh: bool, exclusive: bool = False) 
         if earlier.info.status == "FINISHED" or _is_at_work(earlier, exclusive=exclusive):
             break
         if steps := _steps(earlier):
-            client.set_tag(run_id, CONTINUES, earlier.info.run_id)  # before they move: whoever is killed in between has lost none
+            client.set_tag(
+                run_id, CONTINUES, earlier.info.run_id
+            )  # before they move: whoever is killed in between has lost none
             for step in steps:
                 client.set_tag(step.info.run_id, PARENT, run_id)
             return PreviousAttempt(earlier.info.run_id, [_over(step) for step in steps])
@@ -90,11 +101,22 @@ def _earlier(run: Run) -> list[Run]:
     commit = run.data.tags.get(COMMIT_TAG)
     if commit is None or run.data.tags.get(ENTRY_POINT) != "main":
         return []
-    values = {key: _recorded(text) for key, text in run.data.params.items() if key not in _NO_DIFFERENCE}
+    values = {
+        key: _recorded(text) for key, text in run.data.params.items() if key not in _NO_DIFFERENCE
+    }
     same = f"tags.`{ENTRY_POINT}` = 'main' and tags.`{COMMIT_TAG}` = '{commit}' and tags.`{CHANGES}` = '{run.data.tags[CHANGES]}'"
     same += f" and tags.`{lease.LEFT}` IS NULL"  # a call that left did nothing
-    calls = MlflowClient().search_runs([run.info.experiment_id], same, order_by=["attributes.start_time DESC"], max_results=MAX_CALLS)
-    before = (call for call in calls if call.info.run_id != run.info.run_id and call.info.start_time <= run.info.start_time)
+    calls = MlflowClient().search_runs(
+        [run.info.experiment_id],
+        same,
+        order_by=["attributes.start_time DESC"],
+        max_results=MAX_CALLS,
+    )
+    before = (
+        call
+        for call in calls
+        if call.info.run_id != run.info.run_id and call.info.start_time <= run.info.start_time
+    )
     return [call for call in before if _has(call, values)]
 
 
@@ -111,7 +133,9 @@ def _steps(call: Run) -> list[Run]:
     run: Run | None = call
     while run is not None:
         mine = f"tags.`{PARENT}` = '{run.info.run_id}'"
-        steps += client.search_runs([run.info.experiment_id], mine, order_by=["attributes.start_time DESC"], max_results=100)
+        steps += client.search_runs(
+            [run.info.experiment_id], mine, order_by=["attributes.start_time DESC"], max_results=100
+        )
         before = run.data.tags.get(CONTINUES)
         run = None if before is None else client.get_run(before)
     return steps
@@ -120,7 +144,11 @@ def _steps(call: Run) -> list[Run]:
 def _over(step: Run) -> Run:
     """A step as it is when its process is over: one whose ``main`` was killed makes its snapshot first, and one may never have begun."""
     deadline = time.monotonic() + STEP_END_TIMEOUT
-    while step.info.status == "RUNNING" and heartbeat.is_alive_after_watching(step) and time.monotonic() < deadline:
+    while (
+        step.info.status == "RUNNING"
+        and heartbeat.is_alive_after_watching(step)
+        and time.monotonic() < deadline
+    ):
         time.sleep(1)
         step = mlflow.get_run(step.info.run_id)
     if step.info.status == "RUNNING":
@@ -130,7 +158,10 @@ def _over(step: Run) -> Run:
 
 def _has(run: Run, values: dict[str, Any]) -> bool:
     """Whether a run has parameters of these values."""
-    return all(key in run.data.params and _recorded(run.data.params[key]) == value for key, value in values.items())
+    return all(
+        key in run.data.params and _recorded(run.data.params[key]) == value
+        for key, value in values.items()
+    )
 
 
 def _recorded(text: str) -> Any:

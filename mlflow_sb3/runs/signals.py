@@ -93,7 +93,10 @@ def _handled(stop: Stop, react: Callable[[], None]) -> Iterator[None]:
     def handle(number: int, _: FrameType | None) -> None:
         nonlocal first
         if stop.requested is None:
-            stop.requested, first = signal.SIGTERM if number == ORPHANED else number, time.monotonic()
+            stop.requested, first = (
+                signal.SIGTERM if number == ORPHANED else number,
+                time.monotonic(),
+            )
             react()
         elif number != ORPHANED and time.monotonic() - first > TOGETHER:
             signal.signal(number, signal.SIG_DFL)

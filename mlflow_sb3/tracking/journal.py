@@ -110,7 +110,10 @@ class Journal:
     def _open_file(self) -> None:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # a URI may hold a password
         if not (self.folder / RUN).exists():
-            atomic_file.write_file(self.folder / RUN, json.dumps({"run_id": self.run_id, "tracking_uri": self.tracking_uri}).encode())
+            atomic_file.write_file(
+                self.folder / RUN,
+                json.dumps({"run_id": self.run_id, "tracking_uri": self.tracking_uri}).encode(),
+            )
         self._file = os.open(self.folder / _ENTRIES, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
 
     def _write(self) -> None:
@@ -118,7 +121,9 @@ class Journal:
         if self._file is None:
             self._open_file()
         while self._file is not None and self._unwritten:
-            line = f"\n{json.dumps(self._unwritten[0])}\n".encode()  # the first line feed ends what was cut short before it
+            line = (
+                f"\n{json.dumps(self._unwritten[0])}\n".encode()
+            )  # the first line feed ends what was cut short before it
             if os.write(self._file, line) != len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             self._unwritten.popleft()
@@ -129,7 +134,11 @@ class Journal:
         except OSError as error:
             if not self._warned:
                 self._warned = True
-                _logger.warning("%s cannot be written: %s; what is not delivered is kept in memory alone.", self.folder, error.strerror)
+                _logger.warning(
+                    "%s cannot be written: %s; what is not delivered is kept in memory alone.",
+                    self.folder,
+                    error.strerror,
+                )
 
 
 def open_for(run_id: str, folder: Path) -> Journal:
@@ -142,7 +151,11 @@ def read(folder: Path) -> list[Entry]:
     path = folder / _ENTRIES
     if not path.exists():
         return []
-    return [entry for line in path.read_bytes().splitlines() if line and (entry := _parsed(line)) is not None]
+    return [
+        entry
+        for line in path.read_bytes().splitlines()
+        if line and (entry := _parsed(line)) is not None
+    ]
 
 
 def _number(path: Path) -> int:

@@ -87,7 +87,9 @@ class JournalSender:
 
     def _check_takes_anything(self) -> None:
         """Raise what MLflow says of all that a run says when that lies in the trash, or the database can only be read: it may end."""
-        self.client.set_tag(self.journal.run_id, REFUSED_TAG, str(now_ms()))  # never what it was: that would be no change, and be taken
+        self.client.set_tag(
+            self.journal.run_id, REFUSED_TAG, str(now_ms())
+        )  # never what it was: that would be no change, and be taken
 
 
 def _batches(entries: Sequence[Entry]) -> Iterator[list[Entry]]:
@@ -100,7 +102,11 @@ def _batches(entries: Sequence[Entry]) -> Iterator[list[Entry]]:
             yield batch
             batch, room = [], dict(_MOST)
         batch.append(entry)
-        room = {kind: room[kind] - sizes[kind] for kind in _MOST} if any(sizes.values()) else dict.fromkeys(_MOST, -1)
+        room = (
+            {kind: room[kind] - sizes[kind] for kind in _MOST}
+            if any(sizes.values())
+            else dict.fromkeys(_MOST, -1)
+        )
     if batch:
         yield batch
 

@@ -17,13 +17,16 @@ class MetricWriter(KVWriter):
     def __init__(self, tracker: RunLogger) -> None:
         self._tracker = tracker
 
-    def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
+    def write(
+        self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0
+    ) -> None:
         """Take what SB3 dumps: numbers become points at this step; text, figures and what excludes ``mlflow`` do not."""
         now = retry.now_ms()
         self._tracker.points(
             (key, float(value), now, step)
             for key, value in key_values.items()
-            if isinstance(value, (int, float, np.number)) and "mlflow" not in (key_excluded.get(key) or ())
+            if isinstance(value, (int, float, np.number))
+            and "mlflow" not in (key_excluded.get(key) or ())
         )
 
     def close(self) -> None:

@@ -85,8 +85,19 @@ class RunLogger:
         self._uploads.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        status = "FINISHED" if error is None else "KILLED" if isinstance(error, Interrupted) else "FAILED"
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        status = (
+            "FINISHED"
+            if error is None
+            else "KILLED"
+            if isinstance(error, Interrupted)
+            else "FAILED"
+        )
         self._journal.append(status=status, time=retry.now_ms())
         try:
             self._uploads.stop()
@@ -94,7 +105,10 @@ class RunLogger:
             if error is None and not left:
                 self._clear()
             elif not left and not self._uploads.finish():
-                _logger.warning("the last snapshot could not be uploaded; it is in %s, and can be resumed on this machine.", self.folder)
+                _logger.warning(
+                    "the last snapshot could not be uploaded; it is in %s, and can be resumed on this machine.",
+                    self.folder,
+                )
         finally:
             self._settings.__exit__(None, None, None)
         if left and error is None:
@@ -102,7 +116,9 @@ class RunLogger:
         if left:
             _logger.warning(undelivered_message(self._journal))
         elif self._delivery.refusals:
-            _logger.warning("the tracking server will not take: %s", "; ".join(self._delivery.refusals))
+            _logger.warning(
+                "the tracking server will not take: %s", "; ".join(self._delivery.refusals)
+            )
 
     def points(self, points: Iterable[MetricPoint]) -> None:
         """Log metrics; NaN and infinities too."""
@@ -140,7 +156,9 @@ class RunLogger:
 
     def state(self) -> dict[str, Any]:
         """What a snapshot has to know: how many points of each key there were, and those of them that are not delivered."""
-        waiting = [tuple(point) for entry in self._journal.waiting() for point in entry.get("metrics", ())]
+        waiting = [
+            tuple(point) for entry in self._journal.waiting() for point in entry.get("metrics", ())
+        ]
         return {"counts": dict(self._counts), "waiting": waiting}
 
     def _write(self, path: Path, content: bytes) -> Path:
@@ -150,7 +168,9 @@ class RunLogger:
             atomic_file.write_file(self.folder / here, content)
             return here
         with suppress(OSError):
-            self._spare = self._spare if self._spare.name else Path(tempfile.mkdtemp(prefix="mlflow-sb3-"))
+            self._spare = (
+                self._spare if self._spare.name else Path(tempfile.mkdtemp(prefix="mlflow-sb3-"))
+            )
             atomic_file.write_file(self._spare / path, content)
             return self._spare / path
         for older in {self.folder / SNAPSHOT_DIR / name for name in SLOTS} - {self._snapshot}:
@@ -213,7 +233,9 @@ def undelivered_message(left: Journal) -> str:
     return f"{what}; {where}. When it answers again: python -m steps.deliver {shlex.quote(str(left.folder))}"
 
 
-def deliver_journal(folder: Path, *, tracking_uri: str | None = None, uploading: bool = True) -> tuple[str, bool]:
+def deliver_journal(
+    folder: Path, *, tracking_uri: str | None = None, uploading: bool = True
+) -> tuple[str, bool]:
     """Deliver what a run left in its folder, which is gone then if the run finished.
 
     Args:
@@ -236,11 +258,15 @@ def deliver_journal(folder: Path, *, tracking_uri: str | None = None, uploading:
     if sender.refusals:
         atomic_file.write_file(refused, "; ".join(sender.refusals).encode())
     if refused.exists():
-        raise RefusedError.invalid_parameter_value(f"some of it will never arrive, and stays in {folder}: {refused.read_text()}.")
+        raise RefusedError.invalid_parameter_value(
+            f"some of it will never arrive, and stays in {folder}: {refused.read_text()}."
+        )
     entries = journal.read(folder)
     finished = any(entry.get("status") == "FINISHED" for entry in entries)
     if finished:
-        with suppress(*CONNECTION_ERRORS):  # that the server was away, which a server may have heard that came back
+        with suppress(
+            *CONNECTION_ERRORS
+        ):  # that the server was away, which a server may have heard that came back
             sender.client.delete_tag(left.run_id, "error")
         snapshot_uploader.remove_snapshots(sender.client, left.run_id)
         for name in (entry["file"] for entry in entries if "file" in entry):

@@ -9,8 +9,6 @@ from typing import Any, BinaryIO
 
 from mlflow.exceptions import MlflowException
 
-from mlflow_sb3.flavor.vec_normalize import Statistics
-
 SNAPSHOT_SCHEMA = 3
 
 FIRST_LINE = b"mlflow-sb3 snapshot\n"
@@ -28,7 +26,7 @@ class SnapshotHeader:
     n_envs: int
     inexact: str | None = None
     """Why the environments are not part of it, if they are not."""
-    statistics: Statistics | None = None
+    statistics: dict[str, Any] | None = None
     """What VecNormalize had learned, where the environments are not part."""
     schema: int = SNAPSHOT_SCHEMA
 

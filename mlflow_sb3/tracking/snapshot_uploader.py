@@ -78,7 +78,9 @@ class SnapshotUploader:
         if path is None:
             return True
         # not under the name that it has here: it would replace the only one there, and be cut short
-        done = retry.attempt(lambda: upload_snapshot(self._client, self._run_id, path, SLOTS[self._count % 2]))
+        done = retry.attempt(
+            lambda: upload_snapshot(self._client, self._run_id, path, SLOTS[self._count % 2])
+        )
         self._tried = time.monotonic()
         self._count += done
         if done and self._offered is path:

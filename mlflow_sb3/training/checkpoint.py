@@ -30,7 +30,9 @@ class Checkpoint:
     @classmethod
     def of(cls, model: BaseAlgorithm) -> Self:
         """The agent of this moment, between two rollouts, when an update is complete. It has not played yet."""
-        return cls(model.num_timesteps, sb3_policy.save_archive(model), math.nan, read_statistics(model))
+        return cls(
+            model.num_timesteps, sb3_policy.save_archive(model), math.nan, read_statistics(model)
+        )
 
     @property
     def score(self) -> float:
@@ -49,8 +51,16 @@ class Checkpoint:
         if vec_normalize is not None and self.statistics is not None:
             set_statistics(vec_normalize, self.statistics)
 
-    def policy(self, model: BaseAlgorithm, observation_space: Space[Any], action_space: Space[Any]) -> SB3Policy:
+    def policy(
+        self, model: BaseAlgorithm, observation_space: Space[Any], action_space: Space[Any]
+    ) -> SB3Policy:
         """As it acts, in a model of its own, of the same kind and on the same device; PyTorch's generator is drawn from."""
-        own = type(model).load(io.BytesIO(self.agent), device=model.device, custom_objects=sb3_policy.NO_BUFFER)
+        own = type(model).load(
+            io.BytesIO(self.agent), device=model.device, custom_objects=sb3_policy.NO_BUFFER
+        )
         spaces = observation_space, action_space
-        return SB3Policy(own.policy, *spaces, None if self.statistics is None else standalone(self.statistics, *spaces))
+        return SB3Policy(
+            own.policy,
+            *spaces,
+            None if self.statistics is None else standalone(self.statistics, *spaces),
+        )

@@ -57,11 +57,18 @@ class CheckpointEvaluator:
     def accompanied(cls, model: BaseAlgorithm, description: str, *, seed: int) -> Iterator[Self]:
         """A player with a companion, if the model is on a CPU and PyTorch on one thread: neither a GPU nor threads can be copied."""
         player = cls(model, description, seed=seed)
-        if model.device.type == "cpu" and torch.get_num_threads() == 1 and forked_worker.is_possible():
+        if (
+            model.device.type == "cpu"
+            and torch.get_num_threads() == 1
+            and forked_worker.is_possible()
+        ):
             try:
                 player._companion = ForkedWorker(player._accompany)
             except OSError as error:
-                _logger.warning("no second process could be made to play in: %s; training waits while agents play.", error)
+                _logger.warning(
+                    "no second process could be made to play in: %s; training waits while agents play.",
+                    error,
+                )
         try:
             yield player
         finally:
@@ -87,11 +94,19 @@ class CheckpointEvaluator:
                 self._give_up(error)
         before = rng_state.get_rng_state()
         try:
-            return self._play(candidate.policy(self._model, *self._spaces), EvaluationTask([candidate], 0, count))
+            return self._play(
+                candidate.policy(self._model, *self._spaces), EvaluationTask([candidate], 0, count)
+            )
         finally:
             rng_state.set_rng_state(before)
 
-    def lend(self, task: EvaluationTask, *, on_episode: Callable[[], object], meanwhile: Callable[[], object]) -> list[Episodes]:
+    def lend(
+        self,
+        task: EvaluationTask,
+        *,
+        on_episode: Callable[[], object],
+        meanwhile: Callable[[], object],
+    ) -> list[Episodes]:
         """Put the candidates of a task into the model in turn, and every second one into the companion's.
 
         Args:
@@ -101,7 +116,9 @@ class CheckpointEvaluator:
         """
         if self._companion is None or len(task.candidates) == 1:
             return self._lend(task, on_episode)
-        ours, theirs = (EvaluationTask(task.candidates[first::2], task.start, task.count) for first in (0, 1))
+        ours, theirs = (
+            EvaluationTask(task.candidates[first::2], task.start, task.count) for first in (0, 1)
+        )
         self._companion.send(theirs)
         played = self._lend(ours, on_episode)
         try:
@@ -121,7 +138,10 @@ class CheckpointEvaluator:
 
     def _give_up(self, error: WorkerLostError) -> None:
         """Go on without the companion."""
-        _logger.warning("the second process, which played agents, is lost: %s; training waits while agents play.", error)
+        _logger.warning(
+            "the second process, which played agents, is lost: %s; training waits while agents play.",
+            error,
+        )
         self._part()
 
     def _part(self) -> None:
@@ -129,7 +149,9 @@ class CheckpointEvaluator:
             self._companion.close()
             self._companion = None
 
-    def _lend(self, task: EvaluationTask, on_episode: Callable[[], object] = lambda: None) -> list[Episodes]:
+    def _lend(
+        self, task: EvaluationTask, on_episode: Callable[[], object] = lambda: None
+    ) -> list[Episodes]:
         policy = SB3Policy.of(self._model, *self._spaces)
         played = []
         for candidate in task.candidates:
@@ -137,6 +159,13 @@ class CheckpointEvaluator:
             played.append(self._play(policy, task, on_episode))
         return played
 
-    def _play(self, policy: Policy, task: EvaluationTask, on_episode: Callable[[], object] = lambda: None) -> Episodes:
+    def _play(
+        self, policy: Policy, task: EvaluationTask, on_episode: Callable[[], object] = lambda: None
+    ) -> Episodes:
         seeds = episode_seeds(self._seed, "choice", task.count, start=task.start)
-        return rollout.play_episodes(policy, partial(env_spec.make_from_spec, self._description), seeds, on_episode=on_episode)
+        return rollout.play_episodes(
+            policy,
+            partial(env_spec.make_from_spec, self._description),
+            seeds,
+            on_episode=on_episode,
+        )

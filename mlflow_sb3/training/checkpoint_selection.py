@@ -63,7 +63,9 @@ class CheckpointCallback(BaseCallback):
         """Let the agent of this moment play, after the one before has."""
         if self._playing is not None:
             self._keep_best(self._finished(self._playing))
-        self.logger.dump(self.model.num_timesteps)  # also what SB3 recorded since it last did, and may not any more
+        self.logger.dump(
+            self.model.num_timesteps
+        )  # also what SB3 recorded since it last did, and may not any more
         self._playing = Checkpoint.of(self.model)
         self._player.begin(self._playing, CHECKPOINT_EPISODES)
         return self._playing
@@ -71,8 +73,13 @@ class CheckpointCallback(BaseCallback):
     def _finished(self, candidate: Checkpoint) -> Checkpoint:
         """A candidate that has played, with its score."""
         summary = rollout.summarize_returns(self._player.finish(candidate, CHECKPOINT_EPISODES))
-        metrics: dict[str, Any] = {"eval/mean_reward": summary.mean_return, "eval/mean_ep_length": summary.mean_length}
-        for output in self.logger.output_formats:  # not by record and dump: the logger is at a later step by now
+        metrics: dict[str, Any] = {
+            "eval/mean_reward": summary.mean_return,
+            "eval/mean_ep_length": summary.mean_length,
+        }
+        for output in (
+            self.logger.output_formats
+        ):  # not by record and dump: the logger is at a later step by now
             output.write(metrics, dict.fromkeys(metrics, ()), candidate.step)
         candidate.training_score = summary.mean_return
         self._playing = None
@@ -102,7 +109,9 @@ def choose(
     start = CHECKPOINT_EPISODES
     for entrants, episodes in ROUNDS:
         candidates = sorted(candidates, key=attrgetter("rank"))[-entrants:]
-        played = player.lend(EvaluationTask(candidates, start, episodes), on_episode=on_episode, meanwhile=meanwhile)
+        played = player.lend(
+            EvaluationTask(candidates, start, episodes), on_episode=on_episode, meanwhile=meanwhile
+        )
         for candidate, fresh in zip(candidates, played, strict=True):
             candidate.returns += fresh.returns.tolist()
         start += episodes

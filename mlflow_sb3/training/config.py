@@ -43,7 +43,11 @@ class TrainingConfig:
         given = {
             "env": self.env,
             "env_kwargs": json.dumps(self.env_kwargs),
-            "wrappers": json.dumps(env_spec.list_wrappers(self.description) if self.from_model and not self.wrappers else self.wrappers),
+            "wrappers": json.dumps(
+                env_spec.list_wrappers(self.description)
+                if self.from_model and not self.wrappers
+                else self.wrappers
+            ),
             "algo": self.algo,
             "timesteps": self.timesteps,
             "seed": self.seed,
@@ -94,8 +98,14 @@ def resolve_config(
         MlflowException: In one sentence, what does not fit and what would.
     """
     algorithms.find_algorithm(algo)
-    env_spec.make_env(env, env_kwargs).close()  # imports the module in front of the id, which may register a game of Atari
-    tuned = zoo_presets.Preset(from_model) if from_model else zoo_presets.find_preset(algo, env, source=preset)
+    env_spec.make_env(
+        env, env_kwargs
+    ).close()  # imports the module in front of the id, which may register a game of Atari
+    tuned = (
+        zoo_presets.Preset(from_model)
+        if from_model
+        else zoo_presets.find_preset(algo, env, source=preset)
+    )
     tuned = tuned.override(hyperparams)
     algorithms.check_hyperparams(algo, tuned.hyperparams)
     wrappers = tuned.wrappers(wrappers)
@@ -107,7 +117,9 @@ def resolve_config(
         resolved = algorithms.resolve(algo, tuned.hyperparams, made.observation_space)
     before = None
     if from_model:
-        before = finetune.load_base_agent(from_model, algo, description, tuned.hyperparams, seed=loop.learning_seed(seed))
+        before = finetune.load_base_agent(
+            from_model, algo, description, tuned.hyperparams, seed=loop.learning_seed(seed)
+        )
         resolved = algorithms.plain_hyperparams(algo, before.model)
         from_model = integrity.pin_version_uri(from_model)
     steps = timesteps or tuned.timesteps or zoo_presets.DEFAULT_TIMESTEPS

@@ -44,7 +44,9 @@ def log_lineage(run_id: str, model_id: str) -> None:
     client.set_tag(run_id, FROM_MODEL, model_id)
 
 
-def load_base_agent(model_uri: str, algo: str, description: str, hyperparams: dict[str, Any], *, seed: int) -> BaseAgent:
+def load_base_agent(
+    model_uri: str, algo: str, description: str, hyperparams: dict[str, Any], *, seed: int
+) -> BaseAgent:
     """Load an agent to go on training: with its networks, its optimizer and what it has learned to normalize with.
 
     The replay buffer is not part of a model: it begins empty, and is filled for ``learning_starts`` steps first. This unpickles.
@@ -101,15 +103,26 @@ def base_env_spec(model_uri: str, description: str) -> str:
 
     with integrity.fetch_uri(model_uri) as folder:
         own = policy_loader.read_card(folder)["environment"]
-    return json.dumps(own) if own is not None and own["id"] == json.loads(description)["id"] else description
+    return (
+        json.dumps(own)
+        if own is not None and own["id"] == json.loads(description)["id"]
+        else description
+    )
 
 
-def _resumed(folder: Path, card: dict[str, Any], description: str, hyperparams: dict[str, Any]) -> BaseAlgorithm:
+def _resumed(
+    folder: Path, card: dict[str, Any], description: str, hyperparams: dict[str, Any]
+) -> BaseAlgorithm:
     env = algorithms.vec_env(description, {"n_envs": hyperparams.get("n_envs", _n_envs(folder))})
     learned = sb3_policy.load_statistics(folder, card)
     try:
         changed = of_algorithm(hyperparams, env.action_space)
-        return sb3_policy.load_algorithm(folder, card, env=env if learned is None else vec_normalize.wrap_vec_env(env, learned), **changed)
+        return sb3_policy.load_algorithm(
+            folder,
+            card,
+            env=env if learned is None else vec_normalize.wrap_vec_env(env, learned),
+            **changed,
+        )
     except algorithms.TRAINING_ERRORS as error:
         raise MlflowException.invalid_parameter_value(
             f"the agent cannot go on in this environment, or with these hyperparameters: {error}"

@@ -54,7 +54,9 @@ class ForkedWorker(Generic[Answer]):
         self._patience = patience
         self._connection, theirs = context.Pipe()
         self._writer = threading.Thread()
-        self._process = context.Process(target=_serve, args=[theirs, self._connection, work, os.getpid()], name="companion")
+        self._process = context.Process(
+            target=_serve, args=[theirs, self._connection, work, os.getpid()], name="companion"
+        )
         with warnings.catch_warnings():  # Python 3.12 warns of forks beside threads: none of ours is needed there, see _STUCK_IN_COPIES
             warnings.simplefilter("ignore", DeprecationWarning)
             self._process.start()
@@ -62,7 +64,9 @@ class ForkedWorker(Generic[Answer]):
 
     def send(self, task: Any) -> None:
         """Hand a task over, one at a time, and do not wait until it is taken; ``receive`` says if it never is."""
-        self._writer = threading.Thread(target=self._write, args=[task], name="to the companion", daemon=True)
+        self._writer = threading.Thread(
+            target=self._write, args=[task], name="to the companion", daemon=True
+        )
         self._writer.start()
 
     def is_ready(self) -> bool:
@@ -96,7 +100,9 @@ class ForkedWorker(Generic[Answer]):
         self._process.kill()
         self._process.join()
         with socket.socket(fileno=os.dup(self._connection.fileno())) as line, suppress(OSError):
-            line.shutdown(socket.SHUT_RDWR)  # ends a task that is being handed over, whoever else has the other end
+            line.shutdown(
+                socket.SHUT_RDWR
+            )  # ends a task that is being handed over, whoever else has the other end
         if self._writer.ident:
             self._writer.join()
         self._connection.close()
@@ -126,14 +132,18 @@ def is_possible() -> bool:
     return len(os.sched_getaffinity(0)) > 1 and _STUCK_IN_COPIES.isdisjoint(sys.modules)
 
 
-def _serve(connection: Connection, theirs: Connection, work: Callable[[Any], Any], parent: int) -> None:
+def _serve(
+    connection: Connection, theirs: Connection, work: Callable[[Any], Any], parent: int
+) -> None:
     """What a companion does; an error ends it, and the task is done again where the error can be seen."""
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         return
     theirs.close()
     for number in signals.SIGNALS:
-        signal.signal(number, lambda *_: None)  # not SIG_IGN, which programs that are started here would keep
+        signal.signal(
+            number, lambda *_: None
+        )  # not SIG_IGN, which programs that are started here would keep
     try:
         while True:
             connection.send(work(connection.recv()))

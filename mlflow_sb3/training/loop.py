@@ -96,17 +96,32 @@ def train(
     stop = stop or Stop()
     with _torch_threads(torch_threads):
         if resumed is None:
-            model = ancestor or algorithms.build(algo, description, hyperparams or {}, seed=learning_seed(seed))
+            model = ancestor or algorithms.build(
+                algo, description, hyperparams or {}, seed=learning_seed(seed)
+            )
             _fuse_adam(model)
         else:
             model = resumed["model"]
         model.set_logger(_Logger(writers))
-        with _finishing(shelf), CheckpointEvaluator.accompanied(model, description, seed=seed) as player:
-            checkpoints = CheckpointCallback(player, every=max(1, timesteps // checkpoint_selection.CHECKPOINTS))
+        with (
+            _finishing(shelf),
+            CheckpointEvaluator.accompanied(model, description, seed=seed) as player,
+        ):
+            checkpoints = CheckpointCallback(
+                player, every=max(1, timesteps // checkpoint_selection.CHECKPOINTS)
+            )
             if resumed is not None and resumed["learned"]:
                 vars(checkpoints).update(resumed["callbacks"][0])
             else:
-                _learn(model, timesteps, [checkpoints, *callbacks], shelf=shelf, resumed=resumed, stop=stop, progress=progress)
+                _learn(
+                    model,
+                    timesteps,
+                    [checkpoints, *callbacks],
+                    shelf=shelf,
+                    resumed=resumed,
+                    stop=stop,
+                    progress=progress,
+                )
             last_digest = weights_digest(model)
             kept = _choose(model, checkpoints.kept, player, stop=stop, progress=progress)
     return TrainingResult(model, kept, checkpoints.kept, last_digest, weights_digest(model))
@@ -139,11 +154,22 @@ def _learn(
     """Learn what is left; SB3 notices some wrong hyperparameters only here."""
     left = timesteps if resumed is None else model._total_timesteps - model.num_timesteps
     goes_on = model.num_timesteps > 0 or resumed is not None
-    with tqdm(total=timesteps, initial=timesteps - left, desc="training", unit="step", disable=not progress, mininterval=1) as bar:
+    with tqdm(
+        total=timesteps,
+        initial=timesteps - left,
+        desc="training",
+        unit="step",
+        disable=not progress,
+        mininterval=1,
+    ) as bar:
         before, after = _Beginning(callbacks, resumed), _Boundary(callbacks, shelf, stop, resumed)
         try:
             with _progress_by_the_whole(model):
-                model.learn(left, callback=[before, *callbacks, _Progress(bar), after], reset_num_timesteps=not goes_on)
+                model.learn(
+                    left,
+                    callback=[before, *callbacks, _Progress(bar), after],
+                    reset_num_timesteps=not goes_on,
+                )
         except algorithms.TRAINING_ERRORS as error:
             name, kind = type(model).__name__, type(error).__name__
             raise MlflowException.invalid_parameter_value(
@@ -161,15 +187,26 @@ def _finishing(shelf: SnapshotWriter | None) -> Iterator[None]:
             shelf.wait()
 
 
-def _choose(model: BaseAlgorithm, kept: list[Checkpoint], player: CheckpointEvaluator, *, stop: Stop, progress: bool) -> Checkpoint:
+def _choose(
+    model: BaseAlgorithm,
+    kept: list[Checkpoint],
+    player: CheckpointEvaluator,
+    *,
+    stop: Stop,
+    progress: bool,
+) -> Checkpoint:
     total = checkpoint_selection.count_episodes(len(kept))
-    with tqdm(total=total, desc="choosing", unit="episode", disable=not progress, mininterval=1) as bar:
+    with tqdm(
+        total=total, desc="choosing", unit="episode", disable=not progress, mininterval=1
+    ) as bar:
 
         def on_episode() -> None:
             bar.update()
             stop.obey()
 
-        return checkpoint_selection.choose(model, kept, player, on_episode=on_episode, meanwhile=stop.obey)
+        return checkpoint_selection.choose(
+            model, kept, player, on_episode=on_episode, meanwhile=stop.obey
+        )
 
 
 @contextmanager
@@ -250,7 +287,13 @@ class _Beginning(BaseCallback):
 class _Boundary(BaseCallback):
     """The last callback: when the others have acted between two rollouts, takes snapshots, and stops."""
 
-    def __init__(self, others: Sequence[BaseCallback], shelf: SnapshotWriter | None, stop: Stop, resumed: SnapshotState | None) -> None:
+    def __init__(
+        self,
+        others: Sequence[BaseCallback],
+        shelf: SnapshotWriter | None,
+        stop: Stop,
+        resumed: SnapshotState | None,
+    ) -> None:
         super().__init__()
         self._others = others
         self._shelf = shelf
@@ -271,7 +314,9 @@ class _Boundary(BaseCallback):
         self._set_generators()
         if self._rollouts % self._interval:
             return
-        if self._shelf is not None and (self._stop.requested or self._shelf.is_due(self.model.num_timesteps)):
+        if self._shelf is not None and (
+            self._stop.requested or self._shelf.is_due(self.model.num_timesteps)
+        ):
             self._shelf.take(self.model, self._others, early=self._early)
         self._obey()
 

@@ -40,11 +40,22 @@ _FACTS = {
 TrainingRecord = dict[str, Any]
 
 
-def log_provenance(trained: TrainingResult, recipe: TrainingConfig, found: TrainingRecord, tracker: RunLogger) -> None:
+def log_provenance(
+    trained: TrainingResult, recipe: TrainingConfig, found: TrainingRecord, tracker: RunLogger
+) -> None:
     """Write down how an agent came about; ``found`` is what ``facts`` said when its training began."""
     digests = {"kept": trained.digest, "last": trained.last_digest}
     tracker.file(
-        TRAINING_JSON, json.dumps({"schema": TRAINING_SCHEMA, "recipe": recipe.to_json(), "facts": found, "policy": digests}, indent=2)
+        TRAINING_JSON,
+        json.dumps(
+            {
+                "schema": TRAINING_SCHEMA,
+                "recipe": recipe.to_json(),
+                "facts": found,
+                "policy": digests,
+            },
+            indent=2,
+        ),
     )
     tracker.tags({POLICY_DIGEST_TAG: trained.digest})
 
@@ -72,7 +83,9 @@ def load_training_record(run_id: str) -> tuple[Run, TrainingRecord]:
     """
     run = MlflowClient().get_run(run_id)
     try:
-        record: TrainingRecord = json.loads(mlflow.artifacts.load_text(f"{run.info.artifact_uri}/{TRAINING_JSON}"))
+        record: TrainingRecord = json.loads(
+            mlflow.artifacts.load_text(f"{run.info.artifact_uri}/{TRAINING_JSON}")
+        )
     except (MlflowException, OSError, ValueError) as error:
         raise MlflowException.invalid_parameter_value(
             f"run {run_id} holds no {TRAINING_JSON}; give the id of a finished run of the entry point train."
@@ -84,7 +97,9 @@ def load_training_record(run_id: str) -> tuple[Run, TrainingRecord]:
     return run, record
 
 
-def differences(run: Run, record: TrainingRecord, again: Run, repeated: TrainingRecord) -> list[str]:
+def differences(
+    run: Run, record: TrainingRecord, again: Run, repeated: TrainingRecord
+) -> list[str]:
     """What two trainings have not in common that could explain other weights; of the first one also what its own record contradicts.
 
     Args:
@@ -99,7 +114,9 @@ def differences(run: Run, record: TrainingRecord, again: Run, repeated: Training
         if key.startswith("sb3/") and key != "sb3/preset" and run.data.params.get(key) != value
     ]
     if INEXACT_TAG in run.data.tags:
-        found.append(f"run {run.info.run_id} was resumed and not exact: {run.data.tags[INEXACT_TAG]}")
+        found.append(
+            f"run {run.info.run_id} was resumed and not exact: {run.data.tags[INEXACT_TAG]}"
+        )
     return found + differing_facts(record["facts"], repeated["facts"])
 
 
@@ -123,7 +140,9 @@ def _packages() -> dict[str, str]:
     """The versions of what is installed; what is left of a package that was removed has no name, and is none."""
     versions = {}
     for found in metadata.distributions():
-        with suppress(FileNotFoundError):  # where importlib_metadata is loaded, its distributions are among these, and raise it
+        with suppress(
+            FileNotFoundError
+        ):  # where importlib_metadata is loaded, its distributions are among these, and raise it
             said = found.metadata
             if "Name" in said:
                 versions[said["Name"]] = said["Version"]
@@ -134,4 +153,7 @@ def _cpu() -> str:
     """The kind of processor."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
-    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.processor() or platform.machine())
+    return next(
+        (line.partition(": ")[2] for line in lines if line.startswith("model name")),
+        platform.processor() or platform.machine(),
+    )

@@ -62,7 +62,9 @@ class Origin:
         recipe = self.header.context["recipe"]
         vec_env = snapshot.rebuild_envs(recipe["description"], self.header)
         if vec_env is not None:
-            vec_env.seed(seeds.episode_seeds(recipe["seed"], "learning", 1, start=1 + self.header.step)[0])
+            vec_env.seed(
+                seeds.episode_seeds(recipe["seed"], "learning", 1, start=1 + self.header.step)[0]
+            )
         return snapshot.load_snapshot(self.path, vec_env)
 
     def carry(self, tracker: RunLogger, facts: dict[str, Any]) -> SnapshotState:
@@ -76,7 +78,10 @@ class Origin:
         told = loaded["more"]
         points: list[MetricPoint] = []
         for key, count in told["counts"].items():
-            stored = [(key, point.value, point.timestamp, point.step) for point in MlflowClient().get_metric_history(self.run_id, key)]
+            stored = [
+                (key, point.value, point.timestamp, point.step)
+                for point in MlflowClient().get_metric_history(self.run_id, key)
+            ]
             waiting = [point for point in told["waiting"] if point[0] == key]
             once = {(point[2], point[3], _stored(point[1])): point for point in [*stored, *waiting]}
             points += sorted(once.values(), key=lambda point: (point[3], point[2]))[:count]
@@ -85,7 +90,10 @@ class Origin:
         reasons += provenance.differing_facts(self.header.context["facts"], facts)
         before = MlflowClient().get_run(self.run_id).data.tags.get(INEXACT_TAG)
         reasons += [] if before is None else [before]
-        tracker.tags({AT: str(self.header.step)} | ({INEXACT_TAG: "; ".join(reasons)[:_LONGEST]} if reasons else {}))
+        tracker.tags(
+            {AT: str(self.header.step)}
+            | ({INEXACT_TAG: "; ".join(reasons)[:_LONGEST]} if reasons else {})
+        )
         return loaded
 
 
@@ -104,10 +112,14 @@ def find_snapshot(run_id: str, home: str | None = None) -> Iterator[Origin]:
     """
     run = MlflowClient().get_run(run_id)
     if run.info.status == "RUNNING" and heartbeat.is_alive_after_watching(run):
-        raise MlflowException.invalid_parameter_value(f"run {run_id} is still alive; stop it (SIGTERM makes a snapshot), or let it finish.")
+        raise MlflowException.invalid_parameter_value(
+            f"run {run_id} is still alive; stop it (SIGTERM makes a snapshot), or let it finish."
+        )
     run = flush_journal(run, home)
     if run.info.status == "FINISHED":
-        raise MlflowException.invalid_parameter_value(f"run {run_id} finished, and there is nothing to resume; log_model takes its agent.")
+        raise MlflowException.invalid_parameter_value(
+            f"run {run_id} finished, and there is nothing to resume; log_model takes its agent."
+        )
     with TemporaryDirectory() as downloads:
         yield _newest(run, home, Path(downloads))
 
@@ -149,7 +161,10 @@ def resume_command(run_id: str, home: Path) -> str:
 def has_snapshot(run: Run, home: str | None = None) -> bool:
     """Whether a run can be gone on from."""
     folder = state_dir.run_dir(run.info.run_id, home) / SNAPSHOT_DIR
-    return any(atomic_file.is_sealed(folder / name) or f"{SNAPSHOT_TAG}{name}" in run.data.tags for name in SLOTS)
+    return any(
+        atomic_file.is_sealed(folder / name) or f"{SNAPSHOT_TAG}{name}" in run.data.tags
+        for name in SLOTS
+    )
 
 
 def _newest(run: Run, home: str | None, downloads: Path) -> Origin:
@@ -176,12 +191,17 @@ def _of(run: Run, local: Path, downloads: Path) -> Origin | None:
     header = None if here is None else snapshot_header.read_header(here)
     failure: Exception | None = None
     for name, place in _uploaded(run):
-        if header is not None and (place["learned"], place["step"]) <= (header.learned, header.step):
+        if header is not None and (place["learned"], place["step"]) <= (
+            header.learned,
+            header.step,
+        ):
             break
         try:
             path = _download(run.info.run_id, name, downloads)
         except Exception as error:  # noqa: BLE001 every kind of artifact store raises errors of its own
-            _logger.warning("snapshot %s of run %s cannot be downloaded: %s", name, run.info.run_id, error)
+            _logger.warning(
+                "snapshot %s of run %s cannot be downloaded: %s", name, run.info.run_id, error
+            )
             failure = error
             continue
         if (digest := atomic_file.seal_of(path)) is not None and digest == place["digest"]:
@@ -203,9 +223,17 @@ def _stored(value: float) -> str:
 
 def _uploaded(run: Run) -> list[tuple[str, dict[str, Any]]]:
     """Name, and step and digest, of the snapshots among the artifacts; the newest one first."""
-    places = [(name, json.loads(run.data.tags[f"{SNAPSHOT_TAG}{name}"])) for name in SLOTS if f"{SNAPSHOT_TAG}{name}" in run.data.tags]
+    places = [
+        (name, json.loads(run.data.tags[f"{SNAPSHOT_TAG}{name}"]))
+        for name in SLOTS
+        if f"{SNAPSHOT_TAG}{name}" in run.data.tags
+    ]
     return sorted(places, key=lambda place: (place[1]["learned"], place[1]["step"]), reverse=True)
 
 
 def _download(run_id: str, name: str, folder: Path) -> Path:
-    return Path(mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=f"{SNAPSHOT_DIR}/{name}", dst_path=str(folder)))
+    return Path(
+        mlflow.artifacts.download_artifacts(
+            run_id=run_id, artifact_path=f"{SNAPSHOT_DIR}/{name}", dst_path=str(folder)
+        )
+    )

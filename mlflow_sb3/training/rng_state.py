@@ -15,7 +15,12 @@ RngState = dict[str, Any]
 def get_rng_state() -> RngState:
     """The states of the global generators."""
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    return {"random": random.getstate(), "numpy": np.random.get_state(), "torch": torch.get_rng_state(), "cuda": cuda}
+    return {
+        "random": random.getstate(),
+        "numpy": np.random.get_state(),
+        "torch": torch.get_rng_state(),
+        "cuda": cuda,
+    }
 
 
 def set_rng_state(states: RngState) -> None:

@@ -103,11 +103,16 @@ def load_snapshot(path: Path, env: VecEnv | None = None) -> SnapshotState:
     return state | {"model": model}
 
 
-def restore_learning_state(model: BaseAlgorithm, callbacks: Sequence[BaseCallback], state: SnapshotState) -> None:
+def restore_learning_state(
+    model: BaseAlgorithm, callbacks: Sequence[BaseCallback], state: SnapshotState
+) -> None:
     """Set what ``learn`` has begun anew as it was; call it when the first rollout starts."""
     for callback, attributes in zip(callbacks, state["callbacks"], strict=True):
         vars(callback).update(attributes)
-    for found, saved in ((_noise(model), state["noise"]), (_exploration(model), state["exploration"])):
+    for found, saved in (
+        (_noise(model), state["noise"]),
+        (_exploration(model), state["exploration"]),
+    ):
         if saved is not None:
             vars(found).update(pickle.loads(saved))  # noqa: S301 a part of the snapshot
     for name, values in state["logger"].items():
@@ -122,12 +127,22 @@ def rebuild_envs(description: str, header: SnapshotHeader) -> VecEnv | None:
     if not header.inexact:
         return None
     vec_env = algorithms.vec_env(description, {"n_envs": header.n_envs})
-    normalized = vec_env if header.statistics is None else vec_normalize.wrap_vec_env(vec_env, header.statistics)
-    return BaseAlgorithm._wrap_env(normalized)  # an algorithm that is built turns images so that their channels are first
+    normalized = (
+        vec_env
+        if header.statistics is None
+        else vec_normalize.wrap_vec_env(vec_env, header.statistics)
+    )
+    return BaseAlgorithm._wrap_env(
+        normalized
+    )  # an algorithm that is built turns images so that their channels are first
 
 
 def _state(
-    model: BaseAlgorithm, callbacks: Sequence[BaseCallback], header: SnapshotHeader, early: SnapshotState | None, more: SnapshotState
+    model: BaseAlgorithm,
+    callbacks: Sequence[BaseCallback],
+    header: SnapshotHeader,
+    early: SnapshotState | None,
+    more: SnapshotState,
 ) -> SnapshotState:
     logger: Any = model.logger
     left_out = {"_logger", "replay_buffer"} if header.learned else {"_logger"}
@@ -135,11 +150,19 @@ def _state(
         "algorithm": (type(model).__module__, type(model).__name__),
         "model": {key: value for key, value in vars(model).items() if key not in left_out},
         "learned": header.learned,
-        "callbacks": [{key: value for key, value in vars(callback).items() if key not in _OF_SB3} for callback in callbacks],
+        "callbacks": [
+            {key: value for key, value in vars(callback).items() if key not in _OF_SB3}
+            for callback in callbacks
+        ],
         "generators": early or get_rng_state(),
         "noise": None if _noise(model) is None else cloudpickle.dumps(vars(_noise(model))),
-        "exploration": None if _exploration(model) is None else cloudpickle.dumps(vars(_exploration(model))),
-        "logger": {name: dict(getattr(logger, name)) for name in ("name_to_value", "name_to_count", "name_to_excluded")},
+        "exploration": None
+        if _exploration(model) is None
+        else cloudpickle.dumps(vars(_exploration(model))),
+        "logger": {
+            name: dict(getattr(logger, name))
+            for name in ("name_to_value", "name_to_count", "name_to_excluded")
+        },
         "iterations": logger.iterations,
         "elapsed": time.time_ns() - model.start_time,
         "at_start": model._num_timesteps_at_start,
@@ -194,9 +217,15 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
 
     def reducer_override(self, obj: Any) -> Any:
         if isinstance(obj, ReplayBuffer):
-            filled = vars(obj) if obj.full else {key: _trimmed(value, obj) for key, value in vars(obj).items()}
+            filled = (
+                vars(obj)
+                if obj.full
+                else {key: _trimmed(value, obj) for key, value in vars(obj).items()}
+            )
             return copyreg.__newobj__, (type(obj),), filled, None, None, _fill  # type: ignore[attr-defined]
-        if isinstance(obj, (VecEnvWrapper, EzPickle)):  # VecNormalize forgets running returns, EzPickle all that happened
+        if isinstance(
+            obj, (VecEnvWrapper, EzPickle)
+        ):  # VecNormalize forgets running returns, EzPickle all that happened
             own = {key: value for key, value in vars(obj).items() if key != _OF_THE_CLASS}
             return copyreg.__newobj__, (type(obj),), own, None, None, _set  # type: ignore[attr-defined]
         return super().reducer_override(obj)
@@ -234,8 +263,15 @@ class _Rows:
 def _trimmed(value: Any, buffer: ReplayBuffer) -> Any:
     if isinstance(value, dict):
         return {key: _trimmed(inner, buffer) for key, inner in value.items()}
-    if isinstance(value, np.ndarray) and value.ndim and len(value) == buffer.buffer_size and not value.dtype.hasobject:
-        return _Rows(value[: buffer.pos + 1], value.shape)  # one more: optimize_memory_usage writes the next observation there
+    if (
+        isinstance(value, np.ndarray)
+        and value.ndim
+        and len(value) == buffer.buffer_size
+        and not value.dtype.hasobject
+    ):
+        return _Rows(
+            value[: buffer.pos + 1], value.shape
+        )  # one more: optimize_memory_usage writes the next observation there
     return value
 
 

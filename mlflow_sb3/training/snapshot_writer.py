@@ -66,7 +66,9 @@ class SnapshotWriter:
         self._context = context or {}
         self._more = more
         self._on_published = on_published
-        self._slot = 1 - SLOTS.index(found.name) if (found := next(valid_snapshots(folder), None)) else 0
+        self._slot = (
+            1 - SLOTS.index(found.name) if (found := next(valid_snapshots(folder), None)) else 0
+        )
         self._due_step = 0
         self._due_time = 0.0
         self._finishing: threading.Thread | None = None
@@ -85,7 +87,12 @@ class SnapshotWriter:
         return time.monotonic() >= self._due_time and not self._is_finishing()
 
     def take(
-        self, model: BaseAlgorithm, callbacks: Sequence[BaseCallback], *, learned: bool = False, early: SnapshotState | None = None
+        self,
+        model: BaseAlgorithm,
+        callbacks: Sequence[BaseCallback],
+        *,
+        learned: bool = False,
+        early: SnapshotState | None = None,
     ) -> None:
         """Take a snapshot now; what keeps it from being written is a warning.
 
@@ -100,7 +107,9 @@ class SnapshotWriter:
         start = time.monotonic()
         self.wait()
         draft = self.folder / _DRAFT
-        written = self._attempt(partial(self._write, draft, model, callbacks, learned=learned, early=early))
+        written = self._attempt(
+            partial(self._write, draft, model, callbacks, learned=learned, early=early)
+        )
         spent = time.monotonic() - start
         self.seconds += spent
         self._due_step = model.num_timesteps + (self._every or 0)
@@ -108,7 +117,9 @@ class SnapshotWriter:
         if not written:
             return
         self.taken += 1
-        self._finishing = threading.Thread(target=self._attempt, args=[partial(self._publish, draft)], name="snapshot")
+        self._finishing = threading.Thread(
+            target=self._attempt, args=[partial(self._publish, draft)], name="snapshot"
+        )
         self._finishing.start()
 
     def wait(self) -> None:
@@ -120,7 +131,9 @@ class SnapshotWriter:
     def _is_finishing(self) -> bool:
         return self._finishing is not None and self._finishing.is_alive()
 
-    def _write(self, draft: Path, model: BaseAlgorithm, callbacks: Sequence[BaseCallback], **kwargs: Any) -> None:
+    def _write(
+        self, draft: Path, model: BaseAlgorithm, callbacks: Sequence[BaseCallback], **kwargs: Any
+    ) -> None:
         try:
             self._dump(draft, model, callbacks, **kwargs)
         except PicklingError as error:
@@ -128,14 +141,26 @@ class SnapshotWriter:
                 raise
             self.inexact = f"{_name(model)} cannot be pickled ({error})"
             self._dump(draft, model, callbacks, **kwargs)
-            self._warn(f"{self.inexact}: a resumed training begins new episodes there, and is not exact.")
+            self._warn(
+                f"{self.inexact}: a resumed training begins new episodes there, and is not exact."
+            )
 
     def _dump(
-        self, draft: Path, model: BaseAlgorithm, callbacks: Sequence[BaseCallback], *, learned: bool, early: SnapshotState | None
+        self,
+        draft: Path,
+        model: BaseAlgorithm,
+        callbacks: Sequence[BaseCallback],
+        *,
+        learned: bool,
+        early: SnapshotState | None,
     ) -> None:
         statistics = vec_normalize.read_statistics(model) if self.inexact else None
-        header = SnapshotHeader(model.num_timesteps, learned, self._context, model.n_envs, self.inexact, statistics)
-        dump = partial(snapshot.write_snapshot, model, callbacks, header, early=early, **self._more())
+        header = SnapshotHeader(
+            model.num_timesteps, learned, self._context, model.n_envs, self.inexact, statistics
+        )
+        dump = partial(
+            snapshot.write_snapshot, model, callbacks, header, early=early, **self._more()
+        )
         atomic_file.write_draft(draft, dump)
 
     def _publish(self, draft: Path) -> None:
@@ -153,7 +178,9 @@ class SnapshotWriter:
         try:
             work()
         except OSError as error:
-            self._warn(f"no snapshot could be written to {self.folder}: {error.strerror}; training goes on, and the one before it stays.")
+            self._warn(
+                f"no snapshot could be written to {self.folder}: {error.strerror}; training goes on, and the one before it stays."
+            )
             with suppress(OSError):
                 (self.folder / _DRAFT).unlink()
             return False

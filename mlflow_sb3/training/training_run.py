@@ -90,7 +90,9 @@ class TrainingRun:
             inference=inference,
             image_input=image_input,
         )
-        return registration.register_version(info.model_id, name, alias=alias, tags=tags | _by_this_run(), signing_key=signing_key)
+        return registration.register_version(
+            info.model_id, name, alias=alias, tags=tags | _by_this_run(), signing_key=signing_key
+        )
 
     def _begun(self, name: str, tags: dict[str, str], *, signed: bool) -> Version | None:
         """The version that a run registered which was killed before it finished; this run finishes it."""
@@ -111,7 +113,12 @@ def _by_this_run() -> dict[str, str]:
     return {} if active is None else {_LOGGED_BY: active.info.run_id}
 
 
-def log(trained: TrainingResult, recipe: TrainingConfig, facts: provenance.TrainingRecord, tracker: RunLogger) -> None:
+def log(
+    trained: TrainingResult,
+    recipe: TrainingConfig,
+    facts: provenance.TrainingRecord,
+    tracker: RunLogger,
+) -> None:
     """Say what training kept, and how the agent can be made again.
 
     Args:
@@ -126,12 +133,23 @@ def log(trained: TrainingResult, recipe: TrainingConfig, facts: provenance.Train
     if trained.kept.statistics is not None:
         tracker.file(f"{_FOLDER}/{_STATISTICS}", json.dumps(trained.kept.statistics))
     table = trained.table()
-    tracker.file(_CANDIDATES, json.dumps({"columns": list(table), "data": list(zip(*table.values(), strict=True))}))
+    tracker.file(
+        _CANDIDATES,
+        json.dumps({"columns": list(table), "data": list(zip(*table.values(), strict=True))}),
+    )
     tracker.tags(
-        {model_version.DIGEST_TAG: hashlib.sha256(agent).hexdigest(), _TABLES: json.dumps([{"path": _CANDIDATES, "type": "table"}])}
+        {
+            model_version.DIGEST_TAG: hashlib.sha256(agent).hexdigest(),
+            _TABLES: json.dumps([{"path": _CANDIDATES, "type": "table"}]),
+        }
     )
     now = retry.now_ms()
-    tracker.points([(_STEP, float(trained.kept.step), now, 0), (challengers.SCORE_METRIC, trained.kept.score, now, 0)])
+    tracker.points(
+        [
+            (_STEP, float(trained.kept.step), now, 0),
+            (challengers.SCORE_METRIC, trained.kept.score, now, 0),
+        ]
+    )
     provenance.log_provenance(trained, recipe, facts, tracker)
 
 
@@ -144,24 +162,47 @@ def load(run_id: str) -> TrainingRun:
     client = MlflowClient()
     run = client.get_run(run_id)
     data = run.data
-    if not client.list_artifacts(run_id, _FOLDER) or _STEP not in data.metrics or model_version.DIGEST_TAG not in data.tags:
+    if (
+        not client.list_artifacts(run_id, _FOLDER)
+        or _STEP not in data.metrics
+        or model_version.DIGEST_TAG not in data.tags
+    ):
         raise MlflowException.invalid_parameter_value(
             f"run {run_id} trained no agent; give the id of a finished run of the entry point train."
         )
     agent_files.check_unpickling_allowed(f"reading the agent of run {run_id}")
     algo = data.params["sb3/algo"]
     with TemporaryDirectory() as folder:
-        path = Path(mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=_FOLDER, dst_path=folder))
-        found, trained = hashlib.sha256((path / _AGENT).read_bytes()).hexdigest(), data.tags[model_version.DIGEST_TAG]
+        path = Path(
+            mlflow.artifacts.download_artifacts(
+                run_id=run_id, artifact_path=_FOLDER, dst_path=folder
+            )
+        )
+        found, trained = (
+            hashlib.sha256((path / _AGENT).read_bytes()).hexdigest(),
+            data.tags[model_version.DIGEST_TAG],
+        )
         if found != trained:
             raise MlflowException.invalid_parameter_value(
                 f"{_FOLDER}/{_AGENT} of run {run_id} has the digest {found}, but the run's tag says {trained}: "
                 "the file has changed; train again."
             )
         description = (path / _ENVIRONMENT).read_text()
-        statistics = json.loads((path / _STATISTICS).read_text()) if (path / _STATISTICS).exists() else None
-        model = algorithms.find_algorithm(algo).load(path / _AGENT, env=_learning_env(description, statistics))
-    return TrainingRun(run_id, run.info.experiment_id, data.params["sb3/env"], algo, int(data.metrics[_STEP]), description, model)
+        statistics = (
+            json.loads((path / _STATISTICS).read_text()) if (path / _STATISTICS).exists() else None
+        )
+        model = algorithms.find_algorithm(algo).load(
+            path / _AGENT, env=_learning_env(description, statistics)
+        )
+    return TrainingRun(
+        run_id,
+        run.info.experiment_id,
+        data.params["sb3/env"],
+        algo,
+        int(data.metrics[_STEP]),
+        description,
+        model,
+    )
 
 
 def _learning_env(description: str, statistics: vec_normalize.Statistics | None) -> VecEnv:

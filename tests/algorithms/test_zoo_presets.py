@@ -31,14 +31,23 @@ INSTALLED = {
     for env_id, spec in gymnasium.registry.items()
     if str(spec.entry_point).split(".")[2:3] in (["classic_control"], ["box2d"], ["toy_text"])
 }
-UNPUBLISHED = {("sac", "CarRacing-v3"): "ae.wrapper:AutoencoderWrapper cannot be imported: No module named 'ae'"}
+UNPUBLISHED = {
+    (
+        "sac",
+        "CarRacing-v3",
+    ): "ae.wrapper:AutoencoderWrapper cannot be imported: No module named 'ae'"
+}
 """Presets whose wrappers are in no package that could be installed."""
 HIDDEN = "rl_zoo3.wrappers:MaskVelocityWrapper"
 
 
 def build(algo: str, env_id: str, preset: Preset) -> Any:
     """The algorithm of a preset, with a small buffer."""
-    small = {"buffer_size": 100} if issubclass(algorithms.find_algorithm(algo), OffPolicyAlgorithm) else {}
+    small = (
+        {"buffer_size": 100}
+        if issubclass(algorithms.find_algorithm(algo), OffPolicyAlgorithm)
+        else {}
+    )
     description = env_spec.compose_spec(env_id, wrappers=preset.wrappers([]))
     return algorithms.build(algo, description, preset.hyperparams | small, seed=0)
 
@@ -68,21 +77,38 @@ def test_the_preset_of_dqn_on_cartpole() -> None:
 @pytest.mark.parametrize(
     ("algo", "env_id", "key", "value"),
     [
-        ("sac", "MountainCarContinuous-v0", "policy_kwargs", {"log_std_init": -3.67, "net_arch": [64, 64], "use_expln": True}),
+        (
+            "sac",
+            "MountainCarContinuous-v0",
+            "policy_kwargs",
+            {"log_std_init": -3.67, "net_arch": [64, 64], "use_expln": True},
+        ),
         ("a2c", "Pendulum-v1", "normalize", True),
         ("ars", "Pendulum-v1", "normalize", {"norm_obs": True, "norm_reward": False}),
         ("ppo", "CarRacing-v3", "normalize", {"norm_obs": False, "norm_reward": True}),
         ("ppo_lstm", "CarRacing-v3", "learning_rate", "lin_1e-4"),
-        ("tqc", "parking-v0", "replay_buffer_kwargs", {"goal_selection_strategy": "episode", "n_sampled_goal": 4}),
+        (
+            "tqc",
+            "parking-v0",
+            "replay_buffer_kwargs",
+            {"goal_selection_strategy": "episode", "n_sampled_goal": 4},
+        ),
         ("td3", "Ant-v4", "noise_type", "normal"),
     ],
 )
-def test_python_in_a_preset_is_read_and_not_run(algo: str, env_id: str, key: str, value: Any) -> None:
+def test_python_in_a_preset_is_read_and_not_run(
+    algo: str, env_id: str, key: str, value: Any
+) -> None:
     assert zoo_presets.find_preset(algo, env_id).hyperparams[key] == value
 
 
 def test_classes_in_a_preset_stay_names() -> None:
-    assert zoo_presets.find_preset("ppo", "HalfCheetahBulletEnv-v0").hyperparams["policy_kwargs"]["activation_fn"] == "nn.ReLU"
+    assert (
+        zoo_presets.find_preset("ppo", "HalfCheetahBulletEnv-v0").hyperparams["policy_kwargs"][
+            "activation_fn"
+        ]
+        == "nn.ReLU"
+    )
 
 
 def test_wrappers_and_frames_belong_to_the_environment() -> None:
@@ -90,7 +116,9 @@ def test_wrappers_and_frames_belong_to_the_environment() -> None:
 
     wrappers = preset.wrappers(["mine:Wrapper"])
 
-    assert [next(iter(wrapper)) if isinstance(wrapper, dict) else wrapper for wrapper in wrappers] == [
+    assert [
+        next(iter(wrapper)) if isinstance(wrapper, dict) else wrapper for wrapper in wrappers
+    ] == [
         "rl_zoo3.wrappers.FrameSkip",
         "rl_zoo3.wrappers.YAMLCompatResizeObservation",
         "gymnasium.wrappers.transform_observation.GrayscaleObservation",
@@ -109,7 +137,13 @@ def test_a_wrapper_that_gymnasium_moved_is_found_where_it_is() -> None:
 
 def test_keys_are_overridden_one_by_one() -> None:
     preset = zoo_presets.find_preset("ppo", "CarRacing-v3").override(
-        {"env_wrapper": "mine.Wrapper", "frame_stack": None, "n_timesteps": "1e3", "gamma": 0.5, "policy_kwargs": "dict(net_arch=[8])"}
+        {
+            "env_wrapper": "mine.Wrapper",
+            "frame_stack": None,
+            "n_timesteps": "1e3",
+            "gamma": 0.5,
+            "policy_kwargs": "dict(net_arch=[8])",
+        }
     )
 
     assert preset.wrappers([]) == ["mine.Wrapper"]
@@ -123,7 +157,10 @@ def test_keys_are_overridden_one_by_one() -> None:
 @pytest.mark.parametrize(
     ("hyperparams", "says"),
     [
-        ({"policy_kwargs": "dict(net_arch=open('x'))"}, "policy_kwargs is .* cannot be read: .*; write it as JSON"),
+        (
+            {"policy_kwargs": "dict(net_arch=open('x'))"},
+            "policy_kwargs is .* cannot be read: .*; write it as JSON",
+        ),
         ({"policy_kwargs": "dict(net_arch="}, "policy_kwargs is .* cannot be read"),
         ({"normalize": "{**{}}"}, "normalize is .* cannot be read"),
         ({"n_timesteps": "many"}, "n_timesteps is 'many'; give a number"),
@@ -135,7 +172,9 @@ def test_text_that_cannot_be_read_is_refused(hyperparams: dict[str, Any], says: 
 
 
 def test_an_environment_that_nobody_tuned_has_the_default_of_the_file() -> None:
-    assert zoo_presets.find_preset("dqn", "Untuned-v0") == Preset("rl_zoo3/hyperparams/dqn.yml#default")
+    assert zoo_presets.find_preset("dqn", "Untuned-v0") == Preset(
+        "rl_zoo3/hyperparams/dqn.yml#default"
+    )
     assert zoo_presets.find_preset("ars", "Untuned-v0").hyperparams == {
         "policy": "LinearPolicy",
         "n_delta": 2,
@@ -145,11 +184,15 @@ def test_an_environment_that_nobody_tuned_has_the_default_of_the_file() -> None:
 
 
 def test_an_algorithm_without_a_file_has_an_empty_preset() -> None:
-    assert zoo_presets.find_preset("ppo_mask", "CartPole-v1") == Preset("stable-baselines3 defaults")
+    assert zoo_presets.find_preset("ppo_mask", "CartPole-v1") == Preset(
+        "stable-baselines3 defaults"
+    )
 
 
 def test_a_game_of_atari_has_the_preset_of_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(gymnasium.registry, "ALE/Pong-v5", EnvSpec("ALE/Pong-v5", "ale_py.env:AtariEnv"))
+    monkeypatch.setitem(
+        gymnasium.registry, "ALE/Pong-v5", EnvSpec("ALE/Pong-v5", "ale_py.env:AtariEnv")
+    )
 
     preset = zoo_presets.find_preset("dqn", "ale_py:ALE/Pong-v5")
 
@@ -159,11 +202,15 @@ def test_a_game_of_atari_has_the_preset_of_all_of_them(monkeypatch: pytest.Monke
 
 
 def test_the_module_in_front_of_an_id_is_left_away() -> None:
-    assert zoo_presets.find_preset("dqn", "some.module:CartPole-v1") == zoo_presets.find_preset("dqn", "CartPole-v1")
+    assert zoo_presets.find_preset("dqn", "some.module:CartPole-v1") == zoo_presets.find_preset(
+        "dqn", "CartPole-v1"
+    )
 
 
 def test_presets_can_be_left_alone() -> None:
-    assert zoo_presets.find_preset("dqn", "CartPole-v1", source="none") == Preset("stable-baselines3 defaults")
+    assert zoo_presets.find_preset("dqn", "CartPole-v1", source="none") == Preset(
+        "stable-baselines3 defaults"
+    )
 
 
 def test_nearly_three_hundred_presets_are_there_to_be_tested() -> None:
@@ -181,7 +228,9 @@ def test_every_preset_is_json_that_the_algorithm_knows(algo: str, section: str) 
         assert preset.timesteps
 
 
-@pytest.mark.filterwarnings("ignore:You have specified a mini-batch size")  # as rl_zoo3 has, of ppo on MountainCarContinuous-v0
+@pytest.mark.filterwarnings(
+    "ignore:You have specified a mini-batch size"
+)  # as rl_zoo3 has, of ppo on MountainCarContinuous-v0
 @pytest.mark.parametrize(("algo", "env_id"), [key for key in SECTIONS if key[1] in INSTALLED])
 def test_every_preset_of_an_installed_environment_builds(algo: str, env_id: str) -> None:
     preset = zoo_presets.find_preset(algo, env_id)
@@ -192,16 +241,22 @@ def test_every_preset_of_an_installed_environment_builds(algo: str, env_id: str)
     else:
         model = build(algo, env_id, preset)
         assert type(model) is algorithms.find_algorithm(algo)
-        assert isinstance(model.get_vec_normalize_env(), VecNormalize) == bool(preset.hyperparams.get("normalize"))
+        assert isinstance(model.get_vec_normalize_env(), VecNormalize) == bool(
+            preset.hyperparams.get("normalize")
+        )
 
 
 @pytest.mark.parametrize("env_id", ["CliffWalking-v1", "FrozenLake-v1", "Taxi-v4"])
 def test_toy_texts_that_nobody_tuned_build_too(env_id: str) -> None:
-    assert type(build("dqn", env_id, zoo_presets.find_preset("dqn", env_id))) is algorithms.find_algorithm("dqn")
+    assert type(
+        build("dqn", env_id, zoo_presets.find_preset("dqn", env_id))
+    ) is algorithms.find_algorithm("dqn")
 
 
 def test_blackjack_builds_when_it_is_flattened() -> None:
-    preset = zoo_presets.find_preset("a2c", "Blackjack-v1").override({"env_wrapper": "gymnasium.wrappers.FlattenObservation"})
+    preset = zoo_presets.find_preset("a2c", "Blackjack-v1").override(
+        {"env_wrapper": "gymnasium.wrappers.FlattenObservation"}
+    )
 
     assert type(build("a2c", "Blackjack-v1", preset)) is algorithms.find_algorithm("a2c")
 
@@ -209,7 +264,9 @@ def test_blackjack_builds_when_it_is_flattened() -> None:
 def test_a_recurrent_policy_is_built_for_a_cartpole_without_velocities() -> None:
     description = env_spec.compose_spec("CartPole-v1", wrappers=[HIDDEN])
 
-    algorithms.build("ppo_lstm", description, {"n_steps": 16, "batch_size": 16, "n_epochs": 1}, seed=0).learn(16)
+    algorithms.build(
+        "ppo_lstm", description, {"n_steps": 16, "batch_size": 16, "n_epochs": 1}, seed=0
+    ).learn(16)
 
     with env_spec.make_from_spec(description) as env:
         assert env.reset(seed=0)[0][[1, 3]].tolist() == [0, 0]
@@ -219,7 +276,12 @@ def test_a_recurrent_policy_is_built_for_a_cartpole_without_velocities() -> None
 def test_presets_do_not_import_rl_zoo3() -> None:
     code = "import sys; from mlflow_sb3 import presets; presets.find('dqn', 'CartPole-v1'); print({'rl_zoo3', 'torch'} & set(sys.modules))"
 
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout
+        == "set()\n"
+    )
 
 
 @pytest.mark.parametrize("steps", [-3, 0, "1e400", "many"])

@@ -80,7 +80,9 @@ def test_a_server_that_never_answers_is_refused_in_ten_seconds(silent_server: st
 
 @pytest.mark.usefixtures("store")
 def test_a_database_that_never_answers_is_refused_in_seconds(silent_server: str) -> None:
-    seconds, message = refusal(silent_server.replace("http://", "postgresql+psycopg2://me:secret@") + "/mlflow")
+    seconds, message = refusal(
+        silent_server.replace("http://", "postgresql+psycopg2://me:secret@") + "/mlflow"
+    )
 
     assert seconds < 10
     assert message.startswith("tracking store postgresql+psycopg2://me:***@127.0.0.1:")
@@ -90,7 +92,9 @@ def test_a_database_that_is_away_is_refused_in_seconds(tmp_path: Path, store: st
     mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/nowhere/mlflow.db")
     start = time.monotonic()
 
-    with pytest.raises(MlflowException, match=r"tracking store .* does not answer: .*unable to open database file"):
+    with pytest.raises(
+        MlflowException, match=r"tracking store .* does not answer: .*unable to open database file"
+    ):
         connection.check_connection()
 
     mlflow.set_tracking_uri(store)
@@ -102,10 +106,16 @@ def test_a_database_that_is_away_is_refused_in_seconds(tmp_path: Path, store: st
     [
         ("postgresql://host/db?user=me&password=secret", "postgresql://host/db"),
         ("postgresql://me:sec?ret@host/db?sslmode=require", "postgresql://me:***@host/db"),
-        ("postgresql+psycopg2://me:sec/r et#@host:5432/db", "postgresql+psycopg2://me:***@host:5432/db"),
+        (
+            "postgresql+psycopg2://me:sec/r et#@host:5432/db",
+            "postgresql+psycopg2://me:***@host:5432/db",
+        ),
         ("sqlite:////home/me/a@b/mlflow.db", "sqlite:////home/me/a@b/mlflow.db"),
         ("http://host:5000/a@b", "http://host:5000/a@b"),
-        ("mssql+pyodbc:///?odbc_connect=DRIVER%3D%7Bx%7D%3BUID%3Dme%3BPWD%3Dsecret", "mssql+pyodbc:///"),
+        (
+            "mssql+pyodbc:///?odbc_connect=DRIVER%3D%7Bx%7D%3BUID%3Dme%3BPWD%3Dsecret",
+            "mssql+pyodbc:///",
+        ),
         ("https://token@host/path", "https://***@host/path"),
         ("mlflow-artifacts:/1/a%20b", "mlflow-artifacts:/1/a%20b"),
     ],

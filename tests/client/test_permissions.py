@@ -30,7 +30,9 @@ from tests.project import people
 def closed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trial]:
     """A server on which nobody may do anything that nobody gave them a right to."""
     folder, users = tmp_path_factory.mktemp("closed"), ("owner", "other")
-    with trial_server.running(folder, port=free_port(), default_permission="NO_PERMISSIONS", users=users) as trial:
+    with trial_server.running(
+        folder, port=free_port(), default_permission="NO_PERMISSIONS", users=users
+    ) as trial:
         yield trial
 
 
@@ -55,25 +57,42 @@ def test_a_store_without_a_login_refuses_nobody() -> None:
 )
 def test_what_the_server_refuses_is_named(call: str, lacks: str) -> None:
     error = MlflowException(
-        f"API request to endpoint /api/2.0/{call} failed with error code 403 != 200. Response body: 'Permission denied'", PERMISSION_DENIED
+        f"API request to endpoint /api/2.0/{call} failed with error code 403 != 200. Response body: 'Permission denied'",
+        PERMISSION_DENIED,
     )
 
-    assert permissions.explain_denial(error) == f"user '(not logged in)' {lacks} that {call} is about; ask its owner or an admin for it."
+    assert (
+        permissions.explain_denial(error)
+        == f"user '(not logged in)' {lacks} that {call} is about; ask its owner or an admin for it."
+    )
 
 
 @pytest.mark.usefixtures("store")
 def test_other_errors_are_not_explained() -> None:
     assert (
-        permissions.explain_denial(MlflowException("API request to endpoint /api/2.0/mlflow/runs/get failed with error code 500")) is None
+        permissions.explain_denial(
+            MlflowException(
+                "API request to endpoint /api/2.0/mlflow/runs/get failed with error code 500"
+            )
+        )
+        is None
     )
     assert permissions.explain_denial(ValueError("/api/2.0/mlflow/runs/get")) is None
-    assert permissions.explain_denial(requests.HTTPError("404 for url: http://host/api/2.0/mlflow-artifacts/artifacts/0")) is None
+    assert (
+        permissions.explain_denial(
+            requests.HTTPError("404 for url: http://host/api/2.0/mlflow-artifacts/artifacts/0")
+        )
+        is None
+    )
 
 
 def test_a_login_in_the_address_is_refused(store: str) -> None:
     mlflow.set_tracking_uri("http://alice:secret@127.0.0.1:9")
 
-    with pytest.raises(MlflowException, match=r"http://alice:\*\*\*@127\.0\.0\.1:9 holds a login, .* set MLFLOW_TRACKING_USERNAME"):
+    with pytest.raises(
+        MlflowException,
+        match=r"http://alice:\*\*\*@127\.0\.0\.1:9 holds a login, .* set MLFLOW_TRACKING_USERNAME",
+    ):
         check_connection()
 
     mlflow.set_tracking_uri(store)
@@ -82,7 +101,11 @@ def test_a_login_in_the_address_is_refused(store: str) -> None:
 @pytest.mark.usefixtures("store")
 def test_a_token_is_taken_out_of_where_a_project_comes_from() -> None:
     client = MlflowClient()
-    tags = {"mlflow.source.name": "https://token@host/a.git#b", "mlflow.source.git.repoURL": "https://me:token@host/a.git", "other": "a@b"}
+    tags = {
+        "mlflow.source.name": "https://token@host/a.git#b",
+        "mlflow.source.git.repoURL": "https://me:token@host/a.git",
+        "other": "a@b",
+    }
     with mlflow.start_run(tags=tags) as run:
         hide_credentials(run.info.run_id)
 
@@ -95,7 +118,10 @@ def test_a_token_is_taken_out_of_where_a_project_comes_from() -> None:
 @pytest.mark.usefixtures("store")
 @pytest.mark.parametrize(
     ("address", "kept"),
-    [("ssh://git@host/a.git#b", "ssh://git@host/a.git#b"), ("git+ssh://me:secret@host/a.git", "git+ssh://me@host/a.git")],
+    [
+        ("ssh://git@host/a.git#b", "ssh://git@host/a.git#b"),
+        ("git+ssh://me:secret@host/a.git", "git+ssh://me@host/a.git"),
+    ],
     ids=["a user", "a password"],
 )
 def test_an_address_for_ssh_keeps_its_user_and_loses_its_password(address: str, kept: str) -> None:
@@ -116,7 +142,9 @@ class Overtaken(RegistryClient):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("store")
-def test_a_hidden_model_is_refused_unless_it_turns_out_to_be_the_users_own(closed: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hidden_model_is_refused_unless_it_turns_out_to_be_the_users_own(
+    closed: Trial, monkeypatch: pytest.MonkeyPatch
+) -> None:
     people.log_in(closed, "owner", monkeypatch)
     with monkeypatch.context() as patched:
         patched.setattr(permissions, "Client", Overtaken)
@@ -124,13 +152,17 @@ def test_a_hidden_model_is_refused_unless_it_turns_out_to_be_the_users_own(close
     permissions.check_registration("agent", "MANAGE")
 
     people.log_in(closed, "other", monkeypatch)
-    with pytest.raises(MlflowException, match="user 'other' lacks EDIT on registered model agent; ask its owner"):
+    with pytest.raises(
+        MlflowException, match="user 'other' lacks EDIT on registered model agent; ask its owner"
+    ):
         permissions.check_registration("agent", "EDIT")
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("store")
-def test_who_may_promote_a_model_and_not_read_its_files_is_told_the_right(closed: Trial, ppo: PPO, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_may_promote_a_model_and_not_read_its_files_is_told_the_right(
+    closed: Trial, ppo: PPO, monkeypatch: pytest.MonkeyPatch
+) -> None:
     people.log_in(closed, "owner", monkeypatch)
     mlflow.set_experiment("of the owner")
     mlflow_sb3.log_model(ppo, name="agent", registered_model_name="hidden-files")
@@ -139,18 +171,24 @@ def test_who_may_promote_a_model_and_not_read_its_files_is_told_the_right(closed
     people.log_in(closed, "other", monkeypatch)
     version = versions.find_version("hidden-files", number=1)
     with pytest.raises(
-        MlflowException, match=r"hidden-files/1 cannot be loaded: user 'other' lacks READ on the experiment that .* ask its"
+        MlflowException,
+        match=r"hidden-files/1 cannot be loaded: user 'other' lacks READ on the experiment that .* ask its",
     ):
         matchup.arrange_matchup(version, None, Gate())
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("store")
-def test_a_server_answers_in_time_where_thousands_of_experiments_are_hidden(closed: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_answers_in_time_where_thousands_of_experiments_are_hidden(
+    closed: Trial, monkeypatch: pytest.MonkeyPatch
+) -> None:
     engine = sa.create_engine(people.database(closed).set(database="postgres"))
     experiments = sa.Table("experiments", sa.MetaData(), autoload_with=engine)
     with engine.begin() as connection:
-        rows = [{"name": f"hidden {number}", "lifecycle_stage": "active", "artifact_location": "hidden"} for number in range(3000)]
+        rows = [
+            {"name": f"hidden {number}", "lifecycle_stage": "active", "artifact_location": "hidden"}
+            for number in range(3000)
+        ]
         connection.execute(experiments.insert(), rows)
     engine.dispose()
 

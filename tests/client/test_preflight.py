@@ -31,21 +31,32 @@ def test_artifacts_that_can_be_written_pass_and_hold_the_proof() -> None:
 
     preflight.check_artifacts(run_id)
 
-    assert [file.path for file in MlflowClient().list_artifacts(run_id)] == [preflight.PREFLIGHT_FILE]
+    assert [file.path for file in MlflowClient().list_artifacts(run_id)] == [
+        preflight.PREFLIGHT_FILE
+    ]
 
 
 @pytest.mark.usefixtures("store")
-def test_artifacts_that_cannot_be_written_are_refused_with_the_place_and_the_reason(tmp_path: Path) -> None:
+def test_artifacts_that_cannot_be_written_are_refused_with_the_place_and_the_reason(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "a file").touch()
-    run_id = a_run(mlflow.create_experiment("nowhere", artifact_location=f"{tmp_path.as_uri()}/a%20file/of"))
+    run_id = a_run(
+        mlflow.create_experiment("nowhere", artifact_location=f"{tmp_path.as_uri()}/a%20file/of")
+    )
 
-    with pytest.raises(MlflowException, match=r"artifacts cannot be written to .*/a%20file/of/.*Not a directory.* Ask who runs"):
+    with pytest.raises(
+        MlflowException,
+        match=r"artifacts cannot be written to .*/a%20file/of/.*Not a directory.* Ask who runs",
+    ):
         preflight.check_artifacts(run_id)
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("store")
-def test_an_object_store_that_is_away_behind_a_server_that_answers_is_refused_in_seconds(tmp_path: Path) -> None:
+def test_an_object_store_that_is_away_behind_a_server_that_answers_is_refused_in_seconds(
+    tmp_path: Path,
+) -> None:
     store = f"sqlite:///{tmp_path}/server.db"
     uri = f"http://127.0.0.1:{free_port()}"
     away = {
@@ -54,12 +65,25 @@ def test_an_object_store_that_is_away_behind_a_server_that_answers_is_refused_in
         "AWS_ACCESS_KEY_ID": "nobody",
         "AWS_SECRET_ACCESS_KEY": "nothing",
     }
-    command = ["mlflow", "server", "--backend-store-uri", store, "--artifacts-destination", "s3://away", "--workers", "1"]
-    with serving(Place(tmp_path, away), [*command, "--port", uri.rpartition(":")[2]], f"{uri}/health"):
+    command = [
+        "mlflow",
+        "server",
+        "--backend-store-uri",
+        store,
+        "--artifacts-destination",
+        "s3://away",
+        "--workers",
+        "1",
+    ]
+    with serving(
+        Place(tmp_path, away), [*command, "--port", uri.rpartition(":")[2]], f"{uri}/health"
+    ):
         mlflow.set_tracking_uri(uri)
         run_id, before, start = a_run("0"), dict(os.environ), time.monotonic()
 
-        with pytest.raises(MlflowException, match="artifacts cannot be written to mlflow-artifacts:/"):
+        with pytest.raises(
+            MlflowException, match="artifacts cannot be written to mlflow-artifacts:/"
+        ):
             preflight.check_artifacts(run_id)
         seconds = time.monotonic() - start
 
@@ -98,6 +122,9 @@ def test_who_may_not_promote_a_model_is_told_the_right_by_name(
     if lacks is None:
         preflight.check_registry(model, "MANAGE")
     else:
-        with pytest.raises(MlflowException, match=f"user '{user}' lacks {lacks} on registered model {model}.*; ask its owner or an admin"):
+        with pytest.raises(
+            MlflowException,
+            match=f"user '{user}' lacks {lacks} on registered model {model}.*; ask its owner or an admin",
+        ):
             preflight.check_registry(model, "MANAGE")
     preflight.check_registry(f"{model}-of-my-own", "MANAGE")

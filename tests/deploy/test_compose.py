@@ -23,7 +23,14 @@ def pins(path: Path) -> set[str]:
 
 
 def test_it_is_a_compose_file() -> None:
-    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(FOLDER / "compose.yaml")]
+    command = [
+        sys.executable,
+        "-m",
+        "check_jsonschema",
+        "--builtin-schema",
+        "vendor.compose-spec",
+        str(FOLDER / "compose.yaml"),
+    ]
 
     checked = subprocess.run(command, capture_output=True, text=True, check=False)
 
@@ -31,11 +38,23 @@ def test_it_is_a_compose_file() -> None:
 
 
 def test_every_secret_comes_from_a_variable_that_the_example_names_without_a_value() -> None:
-    example = dict(line.split("=", 1) for line in (FOLDER / ".env.example").read_text().splitlines() if line and line[0] != "#")
+    example = dict(
+        line.split("=", 1)
+        for line in (FOLDER / ".env.example").read_text().splitlines()
+        if line and line[0] != "#"
+    )
     wanted = set(re.findall(r"\$\{(\w+)", TEXT))
-    given = {name: value for service in SERVICES.values() for name, value in service.get("environment", {}).items()}
+    given = {
+        name: value
+        for service in SERVICES.values()
+        for name, value in service.get("environment", {}).items()
+    }
 
-    secrets = {name: value for name, value in given.items() if re.search("PASSWORD|SECRET|KEY|BACKEND_STORE", name)}
+    secrets = {
+        name: value
+        for name, value in given.items()
+        if re.search("PASSWORD|SECRET|KEY|BACKEND_STORE", name)
+    }
 
     assert wanted == set(example)
     assert [name for name, value in example.items() if value] == ["DEFAULT_PERMISSION"]
@@ -56,7 +75,9 @@ def test_only_the_proxy_can_be_reached_and_mlflow_answers_to_its_name_alone() ->
     assert COMPOSE["networks"]["inside"] == {"internal": True}
     assert "--allowed-hosts=${DOMAIN}" in command
     assert "--app-name=basic-auth" in command
-    assert not [option for option in command if "password" in option.lower() or "://mlflow:" in option]
+    assert not [
+        option for option in command if "password" in option.lower() or "://mlflow:" in option
+    ]
 
 
 def test_versions_are_fixed_and_those_of_the_project() -> None:
@@ -69,11 +90,17 @@ def test_versions_are_fixed_and_those_of_the_project() -> None:
 
 
 def test_whoever_waits_for_a_service_waits_until_it_is_ready() -> None:
-    waits = [(name, condition["condition"]) for service in SERVICES.values() for name, condition in service.get("depends_on", {}).items()]
+    waits = [
+        (name, condition["condition"])
+        for service in SERVICES.values()
+        for name, condition in service.get("depends_on", {}).items()
+    ]
 
     assert len(waits) == 4
     for name, condition in waits:
-        assert condition == "service_completed_successfully" or (condition == "service_healthy" and "healthcheck" in SERVICES[name])
+        assert condition == "service_completed_successfully" or (
+            condition == "service_healthy" and "healthcheck" in SERVICES[name]
+        )
 
 
 def test_the_database_is_not_called_ready_while_the_image_still_makes_it() -> None:

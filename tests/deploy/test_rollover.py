@@ -34,14 +34,25 @@ ABOUT = {"name": "levels", "alias": "champion", "version": "2"}
 
 def event(entity: str = "model_version_alias", action: str = "created", **data: str) -> bytes:
     """What MLflow sends when an alias was set, the champion of `levels` unless said otherwise."""
-    return json.dumps({"entity": entity, "action": action, "timestamp": "2026-01-01T00:00:00+00:00", "data": ABOUT | data}).encode()
+    return json.dumps(
+        {
+            "entity": entity,
+            "action": action,
+            "timestamp": "2026-01-01T00:00:00+00:00",
+            "data": ABOUT | data,
+        }
+    ).encode()
 
 
 def signature(body: bytes, *, key: bytes = KEY, age: float = 0.0) -> dict[str, str]:
     """The headers that MLflow documents for its deliveries."""
     named, stamp = "0b0c6b4e", str(int(time.time() - age))
     code = b64encode(hmac.digest(key, f"{named}.{stamp}.".encode() + body, "sha256")).decode()
-    return {"X-MLflow-Delivery-Id": named, "X-MLflow-Timestamp": stamp, "X-MLflow-Signature": f"v1,{code}"}
+    return {
+        "X-MLflow-Delivery-Id": named,
+        "X-MLflow-Timestamp": stamp,
+        "X-MLflow-Signature": f"v1,{code}",
+    }
 
 
 def post(port: int, body: bytes, headers: dict[str, str]) -> int:
@@ -60,7 +71,9 @@ def moved() -> threading.Event:
 @pytest.fixture
 def port(moved: threading.Event) -> Iterator[int]:
     """Of a receiver that listens for the champion of `levels`."""
-    with Receiver(("127.0.0.1", 0), secret=KEY, concerns=("levels", "champion"), moved=moved) as receiver:
+    with Receiver(
+        ("127.0.0.1", 0), secret=KEY, concerns=("levels", "champion"), moved=moved
+    ) as receiver:
         thread = threading.Thread(target=receiver.serve_forever, args=(0.02,))
         thread.start()
         yield receiver.server_port
@@ -68,7 +81,9 @@ def port(moved: threading.Event) -> Iterator[int]:
         thread.join()
 
 
-def test_a_signed_delivery_of_now_about_our_alias_is_heard(port: int, moved: threading.Event) -> None:
+def test_a_signed_delivery_of_now_about_our_alias_is_heard(
+    port: int, moved: threading.Event
+) -> None:
     status = post(port, event(), signature(event()))
 
     assert status == 202
@@ -91,7 +106,9 @@ def test_a_copy_of_a_delivery_is_but_another_reason_to_look(port: int) -> None:
     ],
     ids=["another alias", "another model", "a deleted alias", "another event"],
 )
-def test_a_delivery_about_something_else_is_taken_and_left(port: int, moved: threading.Event, body: bytes) -> None:
+def test_a_delivery_about_something_else_is_taken_and_left(
+    port: int, moved: threading.Event, body: bytes
+) -> None:
     status = post(port, body, signature(body))
 
     assert status == 204
@@ -107,7 +124,11 @@ def refused() -> dict[str, tuple[bytes, dict[str, str], int]]:
         "unsigned": (event(), {}, 401),
         "of another secret": (event(), signature(event(), key=b"another"), 401),
         "with another body": (event(version="3"), signature(event()), 401),
-        "with another timestamp": (event(), signature(event()) | {"X-MLflow-Timestamp": str(int(time.time()) + 1)}, 401),
+        "with another timestamp": (
+            event(),
+            signature(event()) | {"X-MLflow-Timestamp": str(int(time.time()) + 1)},
+            401,
+        ),
         "with another id": (event(), signature(event()) | {"X-MLflow-Delivery-Id": "another"}, 401),
         "with a signature of another version": (event(), {"X-MLflow-Signature": "v2,YQ=="}, 401),
         "with a signature that is no text": (event(), {"X-MLflow-Signature": "v1,\xff"}, 401),
@@ -139,7 +160,9 @@ def test_what_is_not_to_be_believed_is_refused_in_one_line_without_its_body(
     connection.close()
     assert status == expected
     assert not moved.is_set()
-    (line,) = [record.getMessage() for record in caplog.records if record.name == "deploy.server.receiver"]
+    (line,) = [
+        record.getMessage() for record in caplog.records if record.name == "deploy.server.receiver"
+    ]
     assert line.startswith("refused a delivery from 127.0.0.1: it ")
     assert "levels" not in line
 
@@ -163,21 +186,32 @@ def lines(path: Path) -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
 
 
-def test_a_command_runs_once_for_every_version_that_comes_to_bear_the_alias(levels: list[model_version.Version], tmp_path: Path) -> None:
+def test_a_command_runs_once_for_every_version_that_comes_to_bear_the_alias(
+    levels: list[model_version.Version], tmp_path: Path
+) -> None:
     served = Rollover("levels", "champion", appending(tmp_path / "log"), None)
 
     for version in (levels[0], levels[0], levels[1], levels[0]):
         versions.set_alias("levels", "champion", version.number)
         served.look()
 
-    assert lines(tmp_path / "log") == ["levels 1 champion", "levels 2 champion", "levels 1 champion"]
+    assert lines(tmp_path / "log") == [
+        "levels 1 champion",
+        "levels 2 champion",
+        "levels 1 champion",
+    ]
 
 
 def test_a_command_that_fails_is_run_again_at_the_next_look(
     levels: list[model_version.Version], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     versions.set_alias("levels", "champion", levels[0].number)
-    served = Rollover("levels", "champion", ("sh", "-c", 'echo "$MODEL_VERSION" >> "$0"; exit 3', str(tmp_path / "log")), None)
+    served = Rollover(
+        "levels",
+        "champion",
+        ("sh", "-c", 'echo "$MODEL_VERSION" >> "$0"; exit 3', str(tmp_path / "log")),
+        None,
+    )
 
     served.look()
     served.look()
@@ -211,7 +245,9 @@ def test_with_a_public_key_nothing_runs_for_a_version_of_another_signer(
 
 
 @pytest.mark.usefixtures("store")
-def test_an_alias_that_nobody_bears_is_waited_for(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_alias_that_nobody_bears_is_waited_for(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     Rollover("agent", "champion", appending(tmp_path / "log"), None).look()
 
     assert lines(tmp_path / "log") == []
@@ -222,11 +258,17 @@ def test_an_alias_that_nobody_bears_is_waited_for(tmp_path: Path, caplog: pytest
 def test_files_in_an_object_store_that_is_away_are_waited_for(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    away = {"MLFLOW_S3_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_ACCESS_KEY_ID": "nobody", "AWS_SECRET_ACCESS_KEY": "nothing"}
+    away = {
+        "MLFLOW_S3_ENDPOINT_URL": "http://127.0.0.1:9",
+        "AWS_ACCESS_KEY_ID": "nobody",
+        "AWS_SECRET_ACCESS_KEY": "nothing",
+    }
     for name, value in (away | {"AWS_MAX_ATTEMPTS": "1"}).items():
         monkeypatch.setenv(name, value)
     MlflowClient().create_registered_model("agent")
-    MlflowClient().create_model_version("agent", "s3://away/agent", tags={model_version.DIGEST_TAG: "0" * 64})
+    MlflowClient().create_model_version(
+        "agent", "s3://away/agent", tags={model_version.DIGEST_TAG: "0" * 64}
+    )
     versions.set_alias("agent", "champion", 1)
 
     Rollover("agent", "champion", appending(tmp_path / "log"), None).look()
@@ -235,7 +277,9 @@ def test_files_in_an_object_store_that_is_away_are_waited_for(
     assert "agent@champion stays what it was: Could not connect to the endpoint URL" in caplog.text
 
 
-def test_the_command_does_not_see_the_secret(levels: list[model_version.Version], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_does_not_see_the_secret(
+    levels: list[model_version.Version], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     versions.set_alias("levels", "champion", levels[0].number)
     monkeypatch.setenv(SECRET, "hush")
 
@@ -256,7 +300,9 @@ def test_the_command_does_not_see_the_secret(levels: list[model_version.Version]
     ],
     ids=["no secret", "no program", "no alias", "no name", "no command"],
 )
-def test_wrong_usage_is_refused_with_the_way_out(arguments: Sequence[str], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_usage_is_refused_with_the_way_out(
+    arguments: Sequence[str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv(SECRET, raising=False)
 
     done = CliRunner().invoke(rollover, arguments)
@@ -271,7 +317,9 @@ def test_a_port_that_is_taken_is_refused(port: int, monkeypatch: pytest.MonkeyPa
     done = CliRunner().invoke(rollover, ["--port", str(port), "--", "true"])
 
     assert done.exit_code == 2
-    assert f"cannot listen on 127.0.0.1:{port}: Address already in use" in " ".join(done.output.split())
+    assert f"cannot listen on 127.0.0.1:{port}: Address already in use" in " ".join(
+        done.output.split()
+    )
 
 
 @pytest.mark.slow
@@ -281,13 +329,24 @@ def test_what_moves_while_the_command_runs_is_made_up_for_and_sigterm_waits_for_
     log, port = tmp_path / "log", free_port()
     versions.set_alias("levels", "champion", levels[0].number)
     (tmp_path / "secret").write_bytes(KEY + b"\n")
-    options = ["--model-name", "levels", "--every", "3600", "--port", str(port), "--secret-file", str(tmp_path / "secret")]
+    options = [
+        "--model-name",
+        "levels",
+        "--every",
+        "3600",
+        "--port",
+        str(port),
+        "--secret-file",
+        str(tmp_path / "secret"),
+    ]
     line = 'echo "begins $MODEL_VERSION" >> "$0"; until [ -e "$0.$MODEL_VERSION" ]; do sleep 0.1; done; echo "ends $MODEL_VERSION" >> "$0"'
     command = ["sh", "-c", line, str(log)]
     program = [sys.executable, "-m", "deploy.server.rollover", *options, "--", *command]
     variables = os.environ | {"MLFLOW_TRACKING_URI": mlflow.get_tracking_uri()}
 
-    with subprocess.Popen(program, cwd=ROOT, env=variables, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        program, cwd=ROOT, env=variables, stderr=subprocess.PIPE, text=True
+    ) as process:
         try:
             until(lambda: lines(log) == ["begins 1"])
             for version in (levels[1], levels[2]):

@@ -25,7 +25,9 @@ pytestmark = pytest.mark.slow
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "deploy.server.trial", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    return subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
 
 
 def processes(text: str) -> list[str]:
@@ -46,8 +48,16 @@ def test_who_does_not_log_in_is_refused_and_the_admin_is_not(trial: Trial) -> No
     default = f"{trial.uri}/api/2.0/mlflow/experiments/get?experiment_id=0"
 
     assert requests.get(default, timeout=PATIENCE).status_code == 401
-    assert requests.get(default, auth=("admin", "not the password"), timeout=PATIENCE).status_code == 401
-    assert requests.get(default, auth=("admin", trial.password()), timeout=PATIENCE).json()["experiment"]["name"] == "Default"
+    assert (
+        requests.get(default, auth=("admin", "not the password"), timeout=PATIENCE).status_code
+        == 401
+    )
+    assert (
+        requests.get(default, auth=("admin", trial.password()), timeout=PATIENCE).json()[
+            "experiment"
+        ]["name"]
+        == "Default"
+    )
 
 
 def test_secrets_lie_in_files_of_the_owner_alone_and_nowhere_else(trial: Trial) -> None:
@@ -57,14 +67,19 @@ def test_secrets_lie_in_files_of_the_owner_alone_and_nowhere_else(trial: Trial) 
     assert trial.folder.stat().st_mode & 0o077 == 0
     for secret in secrets:
         assert processes(secret) == []
-        assert [path.name for path in trial.folder.glob("*.log") if secret in path.read_text()] == []
+        assert [
+            path.name for path in trial.folder.glob("*.log") if secret in path.read_text()
+        ] == []
 
 
 def test_a_folder_with_a_running_server_is_refused_in_one_line(trial: Trial) -> None:
     done = run("--folder", str(trial.folder))
 
     assert done.returncode == 1
-    assert done.stderr == f"Error: a server runs in {trial.folder} at {trial.uri} already; end it, or give another folder.\n"
+    assert (
+        done.stderr
+        == f"Error: a server runs in {trial.folder} at {trial.uri} already; end it, or give another folder.\n"
+    )
 
 
 def test_a_port_that_is_taken_is_refused_in_one_line(tmp_path: Path) -> None:
@@ -73,15 +88,23 @@ def test_a_port_that_is_taken_is_refused_in_one_line(tmp_path: Path) -> None:
         done = run("--folder", str(tmp_path / "trial"), "--port", str(port))
 
     assert done.returncode == 1
-    assert done.stderr == f"Error: port {port} is taken (Address already in use); give another one by --port.\n"
+    assert (
+        done.stderr
+        == f"Error: port {port} is taken (Address already in use); give another one by --port.\n"
+    )
 
 
-def test_a_server_that_does_not_start_says_its_last_words_and_where_the_others_are(tmp_path: Path) -> None:
+def test_a_server_that_does_not_start_says_its_last_words_and_where_the_others_are(
+    tmp_path: Path,
+) -> None:
     command = [sys.executable, "-c", "print('what was tried'); print('no database')"]
     log = tmp_path / "failing.log"
 
     with (
-        pytest.raises(ClickException, match=rf"failing did not start; its last words are 'no database', and {log} has them all"),
+        pytest.raises(
+            ClickException,
+            match=rf"failing did not start; its last words are 'no database', and {log} has them all",
+        ),
         process.serving(command, ready=lambda: False, log=log, variables={}),
     ):
         pass
@@ -98,12 +121,19 @@ class Told(subprocess.Popen[bytes]):
         signal.raise_signal(signal.SIGINT)
 
 
-def test_who_is_told_to_stop_in_the_moment_of_starting_a_server_leaves_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_is_told_to_stop_in_the_moment_of_starting_a_server_leaves_no_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(subprocess, "Popen", Told)
 
     with (
         pytest.raises(KeyboardInterrupt),
-        process.serving(["sleep", "3600"], ready=lambda: True, log=tmp_path / "sleeping.log", variables=os.environ),
+        process.serving(
+            ["sleep", "3600"],
+            ready=lambda: True,
+            log=tmp_path / "sleeping.log",
+            variables=os.environ,
+        ),
     ):
         pass
 
@@ -111,10 +141,20 @@ def test_who_is_told_to_stop_in_the_moment_of_starting_a_server_leaves_no_proces
 
 
 def test_what_is_ended_while_it_starts_leaves_no_process(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "deploy.server.trial", "--folder", str(tmp_path), "--port", str(process.free_port())]
+    command = [
+        sys.executable,
+        "-m",
+        "deploy.server.trial",
+        "--folder",
+        str(tmp_path),
+        "--port",
+        str(process.free_port()),
+    ]
     deadline = time.monotonic() + process.PATIENCE
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as started:
-        while not (tmp_path / "mlflow.log").exists() or len(children(started.pid)) < 3:  # the log is there before its process is
+        while (
+            not (tmp_path / "mlflow.log").exists() or len(children(started.pid)) < 3
+        ):  # the log is there before its process is
             if time.monotonic() > deadline:
                 break
             time.sleep(0.1)

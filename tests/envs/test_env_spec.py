@@ -31,12 +31,16 @@ class Demanding(gymnasium.Env[Any, Any]):
 def test_an_environment_that_cannot_be_made_by_its_id_alone_is_refused() -> None:
     gymnasium.register("Demanding-v0", Demanding)
 
-    with pytest.raises(MlflowException, match="environment 'Demanding-v0' cannot be made: size is missing"):
+    with pytest.raises(
+        MlflowException, match="environment 'Demanding-v0' cannot be made: size is missing"
+    ):
         env_spec.make_env("Demanding-v0")
 
 
 def test_an_environment_is_made_again_with_its_arguments() -> None:
-    description = env_spec.spec_to_json(gymnasium.make("Pendulum-v1", g=3.5, max_episode_steps=7).spec)
+    description = env_spec.spec_to_json(
+        gymnasium.make("Pendulum-v1", g=3.5, max_episode_steps=7).spec
+    )
 
     with env_spec.make_from_spec(description) as env:
         assert env.unwrapped.g == 3.5  # type: ignore[attr-defined]
@@ -58,7 +62,9 @@ def test_the_monitor_is_left_out() -> None:
 
 
 def test_a_wrapper_that_does_not_record_is_refused() -> None:
-    with pytest.raises(MlflowException, match=r"Unrecorded does not record its arguments.*RecordConstructorArgs"):
+    with pytest.raises(
+        MlflowException, match=r"Unrecorded does not record its arguments.*RecordConstructorArgs"
+    ):
         env_spec.spec_to_json(Unrecorded(gymnasium.make("CartPole-v1")).spec)
 
 
@@ -68,20 +74,28 @@ def test_an_environment_without_spec_is_refused() -> None:
 
 
 def test_an_entry_point_that_is_a_function_is_refused() -> None:
-    with pytest.raises(MlflowException, match=r"cannot be written down: Callable found.*Register it by entry point"):
+    with pytest.raises(
+        MlflowException, match=r"cannot be written down: Callable found.*Register it by entry point"
+    ):
         env_spec.spec_to_json(EnvSpec("Local-v0", entry_point=lambda: None))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("env_id", ["Nope-v1", "nowhere:Nope-v1", "not an id"])
 def test_an_unknown_environment_is_refused(env_id: str) -> None:
-    with pytest.raises(MlflowException, match=f"environment '{env_id}' cannot be made: .*Give the id of a registered environment"):
+    with pytest.raises(
+        MlflowException,
+        match=f"environment '{env_id}' cannot be made: .*Give the id of a registered environment",
+    ):
         env_spec.make_env(env_id)
 
 
 def test_an_environment_whose_package_is_missing_is_refused(cartpole: str) -> None:
     missing = json.dumps(json.loads(cartpole) | {"entry_point": "nowhere:Nothing"})
 
-    with pytest.raises(MlflowException, match=r"CartPole-v1 \(nowhere:Nothing\) cannot be made here.*Install the package"):
+    with pytest.raises(
+        MlflowException,
+        match=r"CartPole-v1 \(nowhere:Nothing\) cannot be made here.*Install the package",
+    ):
         env_spec.make_from_spec(missing)
 
 
@@ -91,11 +105,16 @@ def test_arguments_and_wrappers_are_recorded_and_made_again() -> None:
         {"tests.environments:Hidden": {"factor": 0.5}},
     ]
 
-    description = env_spec.compose_spec("Pendulum-v1", kwargs={"g": 3.5, "max_episode_steps": 7}, wrappers=wrappers)
+    description = env_spec.compose_spec(
+        "Pendulum-v1", kwargs={"g": 3.5, "max_episode_steps": 7}, wrappers=wrappers
+    )
 
     recorded = json.loads(description)
     assert (recorded["kwargs"], recorded["max_episode_steps"]) == ({"g": 3.5}, 7)
-    assert [wrapper["kwargs"] for wrapper in recorded["additional_wrappers"]] == [{}, {"factor": 0.5}]
+    assert [wrapper["kwargs"] for wrapper in recorded["additional_wrappers"]] == [
+        {},
+        {"factor": 0.5},
+    ]
     with env_spec.make_from_spec(description) as env:
         assert isinstance(env, Hidden)
         assert env.factor == 0.5
@@ -112,7 +131,12 @@ def test_stacked_frames_and_named_masks_need_no_torch() -> None:
         "print({'torch', 'stable_baselines3'} & set(sys.modules))"
     )
 
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout
+        == "set()\n"
+    )
 
 
 def test_nothing_more_is_an_environment_by_its_id(cartpole: str) -> None:
@@ -120,22 +144,37 @@ def test_nothing_more_is_an_environment_by_its_id(cartpole: str) -> None:
 
 
 def test_a_limit_of_steps_can_be_taken_away() -> None:
-    assert json.loads(env_spec.compose_spec("Pendulum-v1", kwargs={"max_episode_steps": -1}))["max_episode_steps"] is None
+    assert (
+        json.loads(env_spec.compose_spec("Pendulum-v1", kwargs={"max_episode_steps": -1}))[
+            "max_episode_steps"
+        ]
+        is None
+    )
 
 
 def test_rl_zoo3_names_wrappers_with_a_dot() -> None:
-    description = env_spec.compose_spec("CartPole-v1", wrappers=["gymnasium.wrappers.TimeAwareObservation"])
+    description = env_spec.compose_spec(
+        "CartPole-v1", wrappers=["gymnasium.wrappers.TimeAwareObservation"]
+    )
 
-    assert json.loads(description)["additional_wrappers"][0]["entry_point"] == "gymnasium.wrappers:TimeAwareObservation"
+    assert (
+        json.loads(description)["additional_wrappers"][0]["entry_point"]
+        == "gymnasium.wrappers:TimeAwareObservation"
+    )
 
 
 def test_the_wrappers_of_a_registration_keep_their_arguments() -> None:
     registered = WrapperSpec("Hidden", "tests.environments:Hidden", {"factor": 3.0})
     gymnasium.register(
-        "Registered-v0", "gymnasium.envs.classic_control.cartpole:CartPoleEnv", max_episode_steps=500, additional_wrappers=(registered,)
+        "Registered-v0",
+        "gymnasium.envs.classic_control.cartpole:CartPoleEnv",
+        max_episode_steps=500,
+        additional_wrappers=(registered,),
     )
 
-    description = env_spec.compose_spec("Registered-v0", wrappers=["gymnasium.wrappers:TimeAwareObservation"])
+    description = env_spec.compose_spec(
+        "Registered-v0", wrappers=["gymnasium.wrappers:TimeAwareObservation"]
+    )
 
     with env_spec.make_from_spec(description) as env:
         assert env.observation_space.shape == (5,)
@@ -143,7 +182,10 @@ def test_the_wrappers_of_a_registration_keep_their_arguments() -> None:
 
 
 def test_an_entry_point_may_put_on_wrappers_of_its_own() -> None:
-    description = env_spec.compose_spec("tests.environments:WrappedCartPole-v0", wrappers=[{"tests.environments:Hidden": {"factor": 0.5}}])
+    description = env_spec.compose_spec(
+        "tests.environments:WrappedCartPole-v0",
+        wrappers=[{"tests.environments:Hidden": {"factor": 0.5}}],
+    )
 
     with env_spec.make_from_spec(description) as env, gymnasium.make("CartPole-v1") as bare:
         np.testing.assert_allclose(env.reset(seed=1)[0], bare.reset(seed=1)[0], rtol=1e-6)
@@ -152,36 +194,66 @@ def test_an_entry_point_may_put_on_wrappers_of_its_own() -> None:
 @pytest.mark.parametrize(
     ("wrapper", "says"),
     [
-        ("nowhere:Nothing", "wrapper nowhere:Nothing cannot be imported: No module named 'nowhere'; give 'module:Class' of a class"),
-        ("tests.environments:Nothing", "wrapper tests.environments:Nothing cannot be imported: module .* has no attribute 'Nothing'"),
+        (
+            "nowhere:Nothing",
+            "wrapper nowhere:Nothing cannot be imported: No module named 'nowhere'; give 'module:Class' of a class",
+        ),
+        (
+            "tests.environments:Nothing",
+            "wrapper tests.environments:Nothing cannot be imported: module .* has no attribute 'Nothing'",
+        ),
         ("Nothing", "\"Nothing\" names no wrapper; write 'module:Class'"),
         (7, "7 names no wrapper; write 'module:Class'"),
         ({"tests.environments:Hidden": 2}, "names no wrapper; write 'module:Class' or"),
         ({"a:A": {}, "b:B": {}}, "names no wrapper"),
-        ("tests.environments:OneStep", "tests.environments:OneStep is no gymnasium.Wrapper, nor a function that makes one"),
+        (
+            "tests.environments:OneStep",
+            "tests.environments:OneStep is no gymnasium.Wrapper, nor a function that makes one",
+        ),
         ("math:pi", "math:pi is no gymnasium.Wrapper"),
-        ("copy:deepcopy", "copy:deepcopy takes 'x' first, but Gymnasium hands the environment over as 'env'"),
-        ("tests.environments:Game", "tests.environments:Game takes 'game' first, .*; call its first parameter env"),
-        ({"tests.environments:Hidden": {"factr": 2}}, "Hidden does not take {\"factr\": 2}: got an unexpected .* 'factr'; it takes factor"),
-        ("gymnasium.wrappers:ResizeObservation", "ResizeObservation does not take {}: missing a required argument: 'shape'"),
-        ("gymnasium.wrappers:GrayscaleObservation", "wrapper gymnasium.wrappers:GrayscaleObservation cannot wrap .*CartPole-v1"),
+        (
+            "copy:deepcopy",
+            "copy:deepcopy takes 'x' first, but Gymnasium hands the environment over as 'env'",
+        ),
+        (
+            "tests.environments:Game",
+            "tests.environments:Game takes 'game' first, .*; call its first parameter env",
+        ),
+        (
+            {"tests.environments:Hidden": {"factr": 2}},
+            "Hidden does not take {\"factr\": 2}: got an unexpected .* 'factr'; it takes factor",
+        ),
+        (
+            "gymnasium.wrappers:ResizeObservation",
+            "ResizeObservation does not take {}: missing a required argument: 'shape'",
+        ),
+        (
+            "gymnasium.wrappers:GrayscaleObservation",
+            "wrapper gymnasium.wrappers:GrayscaleObservation cannot wrap .*CartPole-v1",
+        ),
         ("tests.environments:no_environment", "makes NoneType, which is no gymnasium.Env"),
     ],
 )
-def test_a_wrapper_that_cannot_be_recorded_is_refused_with_the_way_to_fix_it(wrapper: Any, says: str) -> None:
+def test_a_wrapper_that_cannot_be_recorded_is_refused_with_the_way_to_fix_it(
+    wrapper: Any, says: str
+) -> None:
     with pytest.raises(MlflowException, match=says):
         env_spec.compose_spec("CartPole-v1", wrappers=[wrapper])
 
 
 def test_arguments_that_an_environment_does_not_take_are_refused() -> None:
     with pytest.raises(
-        MlflowException, match=r'\'Pendulum-v1\' cannot be made with {"gravity": 1}: .*unexpected keyword argument \'gravity\''
+        MlflowException,
+        match=r'\'Pendulum-v1\' cannot be made with {"gravity": 1}: .*unexpected keyword argument \'gravity\'',
     ):
         env_spec.compose_spec("Pendulum-v1", kwargs={"gravity": 1})
 
 
 def test_arguments_that_json_cannot_hold_are_refused() -> None:
-    with pytest.raises(MlflowException, match=r"environment Pendulum-v1 cannot be written down: .* not JSON serializable"):
+    with pytest.raises(
+        MlflowException,
+        match=r"environment Pendulum-v1 cannot be written down: .* not JSON serializable",
+    ):
         env_spec.compose_spec("Pendulum-v1", kwargs={"g": np.float32(3)})
 
 
@@ -191,7 +263,11 @@ def test_a_longer_list_of_seeds_begins_with_the_shorter_one() -> None:
 
 
 def test_streams_and_seeds_have_nothing_in_common() -> None:
-    lists = [seeds.episode_seeds(seed, stream, 1000) for seed in range(3) for stream in get_args(seeds.SeedStream)]
+    lists = [
+        seeds.episode_seeds(seed, stream, 1000)
+        for seed in range(3)
+        for stream in get_args(seeds.SeedStream)
+    ]
 
     assert len(set().union(*lists)) > 0.9999 * sum(map(len, lists))
     assert len({values[0] for values in lists}) == len(lists)
@@ -202,7 +278,9 @@ def test_environments_are_the_same_whatever_does_not_change_an_episode(cartpole:
     def changed(**fields: Any) -> str:
         return json.dumps(json.loads(cartpole) | fields)
 
-    assert env_spec.is_same_env(cartpole, changed(reward_threshold=None, vector_entry_point=None, nondeterministic=True))
+    assert env_spec.is_same_env(
+        cartpole, changed(reward_threshold=None, vector_entry_point=None, nondeterministic=True)
+    )
     assert env_spec.is_same_env(cartpole, changed(a_field_of_a_later_version=None))
     assert not env_spec.is_same_env(cartpole, changed(max_episode_steps=200))
     assert not env_spec.is_same_env(cartpole, changed(a_field_of_a_later_version="something"))

@@ -23,7 +23,9 @@ def env_of(action_space: spaces.Space[Any]) -> gymnasium.Env[Any, Any]:
 
 
 @pytest.mark.parametrize("action_space", ACTIONS.values(), ids=list(ACTIONS))
-def test_actions_lie_in_their_space_and_follow_from_the_seed(action_space: spaces.Space[Any]) -> None:
+def test_actions_lie_in_their_space_and_follow_from_the_seed(
+    action_space: spaces.Space[Any],
+) -> None:
     observations = np.zeros((50, 1), np.float32)
 
     first, _ = RandomPolicy(env_of(action_space), seed=7).predict(observations)
@@ -43,7 +45,11 @@ def test_actions_are_uniform() -> None:
 
 @pytest.mark.parametrize("name", ["Discrete", "MultiDiscrete", "MultiBinary"])
 def test_masked_actions_are_uniform_over_what_is_allowed(name: str) -> None:
-    allowed = {"Discrete": [0, 1, 1], "MultiDiscrete": [1, 0, 0, 1, 1], "MultiBinary": [1, 0, 0, 1, 1, 1, 1, 1]}[name]
+    allowed = {
+        "Discrete": [0, 1, 1],
+        "MultiDiscrete": [1, 0, 0, 1, 1],
+        "MultiBinary": [1, 0, 0, 1, 1, 1, 1, 1],
+    }[name]
     masks = np.tile(np.array(allowed, bool), (3000, 1))
     policy = RandomPolicy(env_of(ACTIONS[name]), seed=0, takes_masks=True)
 
@@ -58,5 +64,7 @@ def test_masked_actions_are_uniform_over_what_is_allowed(name: str) -> None:
         "MultiBinary": {(0, 1, one, other) for one in (0, 1) for other in (0, 1)},
     }[name]
     assert set(seen) == expected
-    assert all(ACTIONS[name].contains(action.astype(ACTIONS[name].dtype)) for action in actions[:20])
+    assert all(
+        ACTIONS[name].contains(action.astype(ACTIONS[name].dtype)) for action in actions[:20]
+    )
     assert list(seen.values()) == pytest.approx([3000 / len(expected)] * len(expected), abs=150)

@@ -20,20 +20,29 @@ from mlflow_sb3.inference.onnx_policy import OnnxPolicy
 def swinging(tmp_path_factory: pytest.TempPathFactory) -> OnnxPolicy:
     """SAC on Pendulum-v1, with continuous actions, in which a difference of the last bit grows."""
     folder = tmp_path_factory.mktemp("sac") / "model"
-    mlflow_sb3.save_model(SAC("MlpPolicy", "Pendulum-v1", seed=0, device="cpu", learning_starts=32).learn(64), folder)
+    mlflow_sb3.save_model(
+        SAC("MlpPolicy", "Pendulum-v1", seed=0, device="cpu", learning_starts=32).learn(64), folder
+    )
     return OnnxPolicy.load(folder / "agent")
 
 
 def play(policy: Any, description: str, n_envs: int) -> Episodes:
     seeds = episode_seeds(1, "evaluation", 13)
-    return rollout.play_episodes(policy, partial(env_spec.make_from_spec, description), seeds, n_envs=n_envs)
+    return rollout.play_episodes(
+        policy, partial(env_spec.make_from_spec, description), seeds, n_envs=n_envs
+    )
 
 
 @pytest.mark.parametrize("n_envs", [2, 5, 13, 64])
-def test_the_result_is_the_same_for_any_number_of_environments(n_envs: int, saved: Path, swinging: OnnxPolicy, cartpole: str) -> None:
+def test_the_result_is_the_same_for_any_number_of_environments(
+    n_envs: int, saved: Path, swinging: OnnxPolicy, cartpole: str
+) -> None:
     pendulum = env_spec.spec_to_json(gymnasium.spec("Pendulum-v1"))
 
-    for policy, description in ((mlflow_sb3.load_policy(str(saved)), cartpole), (swinging, pendulum)):
+    for policy, description in (
+        (mlflow_sb3.load_policy(str(saved)), cartpole),
+        (swinging, pendulum),
+    ):
         one, many = play(policy, description, 1), play(policy, description, n_envs)
         assert one.returns.tolist() == many.returns.tolist()
         assert one.lengths.tolist() == many.lengths.tolist()
@@ -57,14 +66,19 @@ def test_progress_is_told_after_every_episode(saved: Path, cartpole: str) -> Non
     told: list[None] = []
 
     rollout.play_episodes(
-        mlflow_sb3.load_policy(str(saved)), partial(env_spec.make_from_spec, cartpole), [1, 2, 3], on_episode=lambda: told.append(None)
+        mlflow_sb3.load_policy(str(saved)),
+        partial(env_spec.make_from_spec, cartpole),
+        [1, 2, 3],
+        on_episode=lambda: told.append(None),
     )
 
     assert len(told) == 3
 
 
 def test_a_summary_is_what_a_hand_works_out() -> None:
-    summary = rollout.summarize_returns(Episodes(np.array([1, 2]), np.array([1.0, 3.0]), np.array([4, 8])))
+    summary = rollout.summarize_returns(
+        Episodes(np.array([1, 2]), np.array([1.0, 3.0]), np.array([4, 8]))
+    )
 
     assert str(summary) == "2.00 +/- 1.00"
     assert summary.metrics("evaluation/") == {

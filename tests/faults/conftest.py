@@ -33,7 +33,16 @@ def served(postgres: str, folder: Path) -> Iterator[str]:
     """An `mlflow server` that lasts as long as the context, which this process talks to meanwhile."""
     place = Place(folder, {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"})
     uri = f"http://127.0.0.1:{free_port()}"
-    command = ["mlflow", "server", "--backend-store-uri", postgres, "--artifacts-destination", str(folder / "served"), "--workers", "2"]
+    command = [
+        "mlflow",
+        "server",
+        "--backend-store-uri",
+        postgres,
+        "--artifacts-destination",
+        str(folder / "served"),
+        "--workers",
+        "2",
+    ]
     before = mlflow.get_tracking_uri()
     with serving(place, [*command, "--port", uri.rpartition(":")[2]], f"{uri}/health"):
         mlflow.set_tracking_uri(uri)

@@ -83,7 +83,9 @@ class Proxy:
             while content := client.recv(65536):
                 sent = 0 if content.startswith(_METHODS) else sent
                 if sent == 0 and self._happens(self.reject):
-                    client.sendall(f"HTTP/1.1 {self.status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode())
+                    client.sendall(
+                        f"HTTP/1.1 {self.status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode()
+                    )
                     _cut(client)
                     break
                 sent += len(content)

@@ -70,8 +70,13 @@ class Machine:
         return MlflowClient(self.uri)
 
     def start(self, *options: str) -> subprocess.Popen[bytes]:
-        theirs = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
-        own = {"MLFLOW_TRACKING_URI": self.uri, "XDG_STATE_HOME": str(self.folder / "state")} | self.variables
+        theirs = {
+            name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")
+        }
+        own = {
+            "MLFLOW_TRACKING_URI": self.uri,
+            "XDG_STATE_HOME": str(self.folder / "state"),
+        } | self.variables
         command = [sys.executable, "-m", "steps.train", *options]
         log = (self.folder / "log.txt").open("ab")
         with log:
@@ -91,7 +96,9 @@ class Machine:
         assert self.start(*options).wait() == 0, (self.folder / "log.txt").read_text()[-2000:]
         return self.last()
 
-    def train_killed(self, kills: int, ends_before: Moment, *options: str, always: Sequence[str] = ()) -> Run:
+    def train_killed(
+        self, kills: int, ends_before: Moment, *options: str, always: Sequence[str] = ()
+    ) -> Run:
         """Train, kill whenever the moment has come until there were so many kills, and resume until it is done.
 
         Args:
@@ -120,7 +127,11 @@ class Machine:
                 break
             origin = self._resumable() or origin
             given = ["--resume", origin] if origin else list(options)
-        if process.returncode != 0 and origin and (done := self.client.get_run(origin)).info.status == "FINISHED":
+        if (
+            process.returncode != 0
+            and origin
+            and (done := self.client.get_run(origin)).info.status == "FINISHED"
+        ):
             return done  # it was killed when all was done but for the delivery, which the one that was to go on with it made up for
         assert process.returncode == 0, (self.folder / "log.txt").read_text()[-2000:]
         return self.last()
@@ -130,7 +141,10 @@ class Machine:
         goals = iter(steps)
 
         def ends_before(process: subprocess.Popen[bytes]) -> bool:
-            goal, others = next(goals), self.snapshots()  # a process takes seconds before it has one
+            goal, others = (
+                next(goals),
+                self.snapshots(),
+            )  # a process takes seconds before it has one
             until(lambda: process.poll() is not None or _step(self.snapshots() - others) >= goal)
             return _ended(process, chance.uniform(0, 0.1))
 
@@ -140,21 +154,31 @@ class Machine:
         return processes.snapshots(self.folder / "state")
 
     def last(self) -> Run:
-        return self.client.search_runs(["0"], order_by=["attributes.start_time DESC"], max_results=1)[0]
+        return self.client.search_runs(
+            ["0"], order_by=["attributes.start_time DESC"], max_results=1
+        )[0]
 
     def _finished(self) -> bool:
-        runs = self.client.search_runs(["0"], order_by=["attributes.start_time DESC"], max_results=1)
+        runs = self.client.search_runs(
+            ["0"], order_by=["attributes.start_time DESC"], max_results=1
+        )
         return bool(runs) and runs[0].info.status == "FINISHED"
 
     def _resumable(self) -> str | None:
         """The last run, if a snapshot of it is there."""
-        runs = self.client.search_runs(["0"], order_by=["attributes.start_time DESC"], max_results=1)
-        folders = [self.folder / "state" / "mlflow-sb3" / run.info.run_id / "snapshots" for run in runs]
+        runs = self.client.search_runs(
+            ["0"], order_by=["attributes.start_time DESC"], max_results=1
+        )
+        folders = [
+            self.folder / "state" / "mlflow-sb3" / run.info.run_id / "snapshots" for run in runs
+        ]
         return runs[0].info.run_id if folders and list(folders[0].glob("*.snapshot")) else None
 
     def digests(self, run: Run) -> dict[str, str]:
         """SHA-256 of the weights of a finished run, those that it kept and the last."""
-        found: dict[str, str] = json.loads(mlflow.artifacts.load_text(f"{run.info.artifact_uri}/{TRAINING_JSON}"))["policy"]
+        found: dict[str, str] = json.loads(
+            mlflow.artifacts.load_text(f"{run.info.artifact_uri}/{TRAINING_JSON}")
+        )["policy"]
         return found
 
     def resumes(self) -> int:
@@ -163,14 +187,17 @@ class Machine:
 
     def _resumed_at(self, run: Run) -> int:
         entries = journal.read(self.folder / "state" / "mlflow-sb3" / run.info.run_id)
-        said = run.data.tags | {key: value for entry in entries for key, value in entry.get("tags", {}).items()}
+        said = run.data.tags | {
+            key: value for entry in entries for key, value in entry.get("tags", {}).items()
+        }
         return int(said.get(AT, "0"))
 
     def history(self, run: Run) -> dict[str, list[tuple[int, float]]]:
         """Step and value of every point, by key; of the clock, the step alone."""
         return {
             key: sorted(
-                (point.step, 0.0 if key in UNLIKE else point.value) for point in self.client.get_metric_history(run.info.run_id, key)
+                (point.step, 0.0 if key in UNLIKE else point.value)
+                for point in self.client.get_metric_history(run.info.run_id, key)
             )
             for key in run.data.metrics
         }
@@ -198,9 +225,15 @@ def _ended(process: subprocess.Popen[bytes], seconds: float) -> bool:
     return True
 
 
-def differing(reference: dict[str, list[tuple[int, float]]], found: dict[str, list[tuple[int, float]]]) -> list[str]:
+def differing(
+    reference: dict[str, list[tuple[int, float]]], found: dict[str, list[tuple[int, float]]]
+) -> list[str]:
     """The keys whose points are not the same, each once."""
-    return [key for key in sorted({*reference, *found}) if Counter(reference.get(key, [])) != Counter(found.get(key, []))]
+    return [
+        key
+        for key in sorted({*reference, *found})
+        if Counter(reference.get(key, [])) != Counter(found.get(key, []))
+    ]
 
 
 @click.command()
@@ -227,7 +260,16 @@ def main(kills: int, seed: int, algorithms: tuple[str, ...]) -> None:
                 same += machine.digests(run) == digests
                 points += sum(map(len, found.values()))
                 differences += differing(expected, found)
-            row = [" ".join(RECIPES[algo]), machine.kills, machine.resumes(), finished, same, len(expected), points, differences or "none"]
+            row = [
+                " ".join(RECIPES[algo]),
+                machine.kills,
+                machine.resumes(),
+                finished,
+                same,
+                len(expected),
+                points,
+                differences or "none",
+            ]
         click.echo(f"| {' | '.join(map(str, row))} |")
 
 

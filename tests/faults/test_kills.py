@@ -32,7 +32,10 @@ def crown(levels: list[Version], *numbers: int) -> None:
 
 
 def aliases() -> dict[str, int]:
-    return {alias: int(number) for alias, number in MlflowClient().get_registered_model("levels").aliases.items()}
+    return {
+        alias: int(number)
+        for alias, number in MlflowClient().get_registered_model("levels").aliases.items()
+    }
 
 
 def assert_settled(*numbers: int) -> None:
@@ -58,16 +61,22 @@ def test_a_promotion_that_is_killed_anywhere_leaves_a_champion_and_is_finished_b
         found.append(aliases().get("champion"))
         assert found[-1] in (5, before[-1] if before else None), killed_before
         assert worker.call(uri, promote) == 0, killed_before
-        assert aliases() == {"champion": 5} | ({"previous-champion": 3} if before else {}), killed_before
+        assert aliases() == {"champion": 5} | ({"previous-champion": 3} if before else {}), (
+            killed_before
+        )
         assert_settled(*before, 5)
         if code == 0:
             break
         assert code == KILLED
     assert len(set(found)) == 2
-    assert len(found) > 12  # the tags, the description, the lock, the journal twice, three aliases, the lock again
+    assert (
+        len(found) > 12
+    )  # the tags, the description, the lock, the journal twice, three aliases, the lock again
 
 
-def test_a_challenger_that_loses_never_becomes_champion_however_it_is_killed(levels: list[Version]) -> None:
+def test_a_challenger_that_loses_never_becomes_champion_however_it_is_killed(
+    levels: list[Version],
+) -> None:
     uri, promote = mlflow.get_tracking_uri(), partial(worker.promote, 3)
     crown(levels, 1, 5)
     for killed_before in count(1):
@@ -84,7 +93,9 @@ def test_a_challenger_that_loses_never_becomes_champion_however_it_is_killed(lev
         assert code == KILLED
 
 
-def test_a_rollback_that_is_killed_anywhere_is_finished_by_the_next_and_goes_no_further(levels: list[Version]) -> None:
+def test_a_rollback_that_is_killed_anywhere_is_finished_by_the_next_and_goes_no_further(
+    levels: list[Version],
+) -> None:
     uri = mlflow.get_tracking_uri()
     found = []
     for killed_before in count(1):

@@ -35,8 +35,16 @@ def contend(uri: str, state: str, pipe: Connection) -> None:
     mlflow.set_tracking_uri(uri)
     mlflow.set_experiment("contenders")
     os.environ["XDG_STATE_HOME"] = state
-    heartbeat.INTERVAL, heartbeat.WATCHED = 1.0, 6.0  # beats of all of them at once are much for a slow machine
-    for name in ("create_model_version", "search_model_versions", "delete_model_version", "get_run"):
+    heartbeat.INTERVAL, heartbeat.WATCHED = (
+        1.0,
+        6.0,
+    )  # beats of all of them at once are much for a slow machine
+    for name in (
+        "create_model_version",
+        "search_model_versions",
+        "delete_model_version",
+        "get_run",
+    ):
         setattr(MlflowClient, name, slowed(getattr(MlflowClient, name)))
     while True:
         with mlflow.start_run() as run, heartbeat.heartbeat(run.info.run_id):
@@ -73,12 +81,18 @@ def server(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         yield uri
 
 
-def test_of_many_at_once_one_gets_the_lease_of_the_dead_and_the_others_leave(server: str, tmp_path: Path) -> None:
+def test_of_many_at_once_one_gets_the_lease_of_the_dead_and_the_others_leave(
+    server: str, tmp_path: Path
+) -> None:
     mlflow.set_experiment("contenders")
     contenders: dict[Any, Connection] = {}
     for number in range(CONTENDERS):
         pipe, theirs = context.Pipe()
-        process = context.Process(target=contend, args=(server, str(tmp_path / f"machine{number % 2}"), theirs), daemon=True)
+        process = context.Process(
+            target=contend,
+            args=(server, str(tmp_path / f"machine{number % 2}"), theirs),
+            daemon=True,
+        )
         process.start()
         contenders[process] = pipe
 
@@ -92,7 +106,9 @@ def test_of_many_at_once_one_gets_the_lease_of_the_dead_and_the_others_leave(ser
 
         assert answers == ["ready"] * len(contenders)
         assert len(owners) == 1
-        assert {answer for answer in said.values() if answer != "owner"} <= {ticket.run_id for ticket in tickets}
+        assert {answer for answer in said.values() if answer != "owner"} <= {
+            ticket.run_id for ticket in tickets
+        }
         os.kill(owners[0].pid, signal.SIGKILL)
         owners[0].join()
         del contenders[owners[0]]
@@ -100,12 +116,23 @@ def test_of_many_at_once_one_gets_the_lease_of_the_dead_and_the_others_leave(ser
             pipe.send("over")
 
 
-def test_of_two_schedules_the_second_leaves_and_the_next_goes_on_with_the_first_that_was_killed(server: str, tmp_path: Path) -> None:
+def test_of_two_schedules_the_second_leaves_and_the_next_goes_on_with_the_first_that_was_killed(
+    server: str, tmp_path: Path
+) -> None:
     place = Place(tmp_path, {"MLFLOW_TRACKING_URI": server, "MLFLOW_EXPERIMENT_NAME": "schedules"})
-    call = ("main", *RECIPE, "gate_episodes=50", "episodes=3", "model_name=scheduled", "exclusive=true")
+    call = (
+        "main",
+        *RECIPE,
+        "gate_episodes=50",
+        "episodes=3",
+        "model_name=scheduled",
+        "exclusive=true",
+    )
     first = start(place, *call)
     until(snapshots)
-    os.killpg(first.pid, signal.SIGSTOP)  # so that it is at work for as long as the second one needs
+    os.killpg(
+        first.pid, signal.SIGSTOP
+    )  # so that it is at work for as long as the second one needs
 
     second = place.mlflow_run(*call)
     os.killpg(first.pid, signal.SIGKILL)
@@ -118,11 +145,19 @@ def test_of_two_schedules_the_second_leaves_and_the_next_goes_on_with_the_first_
     runs = client.search_runs([experiment.experiment_id], "tags.mlflow.project.entryPoint = 'main'")
     resumed, left, killed = runs
     assert second.returncode == 0, second.stderr
-    assert f"Left: run {killed.info.run_id} of main is at work on scheduled since 20" in second.stdout
+    assert (
+        f"Left: run {killed.info.run_id} of main is at work on scheduled since 20" in second.stdout
+    )
     assert "==" not in second.stdout
     assert (left.info.status, left.data.tags[lease.LEFT]) == ("FINISHED", killed.info.run_id)
     assert third.returncode == 0, third.stderr
     assert "== train: resumes run" in third.stdout
-    assert (resumed.info.status, resumed.data.tags[CONTINUES], killed.info.status) == ("FINISHED", killed.info.run_id, "FAILED")
-    assert [version.version for version in client.search_model_versions("name = 'scheduled'")] == ["1"]
+    assert (resumed.info.status, resumed.data.tags[CONTINUES], killed.info.status) == (
+        "FINISHED",
+        killed.info.run_id,
+        "FAILED",
+    )
+    assert [version.version for version in client.search_model_versions("name = 'scheduled'")] == [
+        "1"
+    ]
     assert client.search_model_versions("name = 'scheduled.lease'") == []

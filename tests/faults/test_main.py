@@ -31,7 +31,13 @@ def start(place: Place, entry_point: str, *parameters: str) -> subprocess.Popen[
     command = ["mlflow", "run", str(ROOT), "-e", entry_point, "--env-manager", "local", *given]
     with (place.folder / "log.txt").open("a") as log:
         return subprocess.Popen(
-            command, cwd=place.folder, env=place.environment(), stdout=log, stderr=log, text=True, start_new_session=True
+            command,
+            cwd=place.folder,
+            env=place.environment(),
+            stdout=log,
+            stderr=log,
+            text=True,
+            start_new_session=True,
         )
 
 
@@ -47,7 +53,11 @@ def snapshots() -> set[Path]:
 def reference(tmp_path: Path) -> tuple[Machine, Run]:
     """The training that nobody disturbed."""
     machine = Machine(tmp_path)
-    options = [part for parameter in RECIPE for part in (f"--{parameter.partition('=')[0]}", parameter.partition("=")[2])]
+    options = [
+        part
+        for parameter in RECIPE
+        for part in (f"--{parameter.partition('=')[0]}", parameter.partition("=")[2])
+    ]
     return machine, machine.train(*options)
 
 
@@ -68,7 +78,12 @@ def calling(module: str, pid: int) -> list[int]:
 
 def stopped(place: Place) -> Run:
     """The training that was told to stop, when it has."""
-    until(lambda: INTERRUPTED_TAG in runs(place, "train")[0].data.tags and runs(place, "train")[0].info.status != "RUNNING")
+    until(
+        lambda: (
+            INTERRUPTED_TAG in runs(place, "train")[0].data.tags
+            and runs(place, "train")[0].info.status != "RUNNING"
+        )
+    )
     return runs(place, "train")[0]
 
 
@@ -95,7 +110,9 @@ def test_mlflow_run_that_is_told_to_stop_makes_a_snapshot_and_resumes_to_the_sam
     assert differing(machine.history(whole), here.history(run)) == []
 
 
-def test_mlflow_run_that_gets_ctrl_c_keeps_the_snapshot_and_says_what_ended_it(place: Place) -> None:
+def test_mlflow_run_that_gets_ctrl_c_keeps_the_snapshot_and_says_what_ended_it(
+    place: Place,
+) -> None:
     project = start(place, "train", *RECIPE)
     until(snapshots)
 
@@ -109,7 +126,9 @@ def test_mlflow_run_that_gets_ctrl_c_keeps_the_snapshot_and_says_what_ended_it(p
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_step_that_is_told_to_stop_says_so_in_its_exit_code(tmp_path: Path, number: int, code: int) -> None:
+def test_a_step_that_is_told_to_stop_says_so_in_its_exit_code(
+    tmp_path: Path, number: int, code: int
+) -> None:
     machine = Machine(tmp_path)
     process = machine.start_and_wait("--algo", "ppo", "--timesteps", "100000")
 
@@ -123,7 +142,9 @@ def test_a_step_that_is_told_to_stop_says_so_in_its_exit_code(tmp_path: Path, nu
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_main_that_is_killed_in_a_step_goes_on_there_and_does_nothing_twice(place: Place, step: str) -> None:
+def test_main_that_is_killed_in_a_step_goes_on_there_and_does_nothing_twice(
+    place: Place, step: str
+) -> None:
     project = start(place, "main", *RECIPE)
     until(lambda: runs(place, step) and (step != "train" or snapshots()))
     time.sleep({"log_model": 5.0, "promote": 2.0}.get(step, 0.5))
@@ -152,8 +173,13 @@ def test_main_that_is_killed_in_a_step_goes_on_there_and_does_nothing_twice(plac
         assert f"== train: resumes run {before['train'][0]}" in again.stdout
 
 
-def test_a_train_step_whose_main_alone_is_killed_stops_by_itself_and_the_next_main_resumes_it(place: Place) -> None:
-    long = ("timesteps=30000", *(parameter for parameter in RECIPE if not parameter.startswith("timesteps=")))
+def test_a_train_step_whose_main_alone_is_killed_stops_by_itself_and_the_next_main_resumes_it(
+    place: Place,
+) -> None:
+    long = (
+        "timesteps=30000",
+        *(parameter for parameter in RECIPE if not parameter.startswith("timesteps=")),
+    )
     project = start(place, "main", *long)
     until(snapshots)
     (main,) = calling("steps.main", project.pid)
@@ -177,7 +203,10 @@ def test_a_train_step_whose_main_alone_is_killed_stops_by_itself_and_the_next_ma
     )
     assert int(resumed.data.tags[AT]) > 0
     assert [run.info.status for run in runs(place, "main")] == ["FINISHED", "FAILED"]
-    assert [int(version.version) for version in place.client.search_model_versions("name = 'cartpole-v1-ppo'")] == [1]
+    assert [
+        int(version.version)
+        for version in place.client.search_model_versions("name = 'cartpole-v1-ppo'")
+    ] == [1]
 
 
 def test_main_hands_a_signal_on_and_goes_on_afterwards(place: Place) -> None:
@@ -194,5 +223,9 @@ def test_main_hands_a_signal_on_and_goes_on_afterwards(place: Place) -> None:
     assert (again.returncode, anew.returncode) == (0, 0)
     assert "resumes" not in anew.stdout
     assert "is reused" not in anew.stdout
-    digests = {run.data.tags[POLICY_DIGEST_TAG] for run in runs(place, "train") if run.info.status == "FINISHED"}
+    digests = {
+        run.data.tags[POLICY_DIGEST_TAG]
+        for run in runs(place, "train")
+        if run.info.status == "FINISHED"
+    }
     assert len(digests) == 1

@@ -30,15 +30,32 @@ TIMESTEPS = (300, 20_000, 2_000, 1_000, 8_000, 12_000, 500, 4_000)
 """That they train for."""
 
 
-def test_mains_at_once_make_one_champion_which_none_of_them_beats(mlflow_server: str, tmp_path: Path) -> None:
+def test_mains_at_once_make_one_champion_which_none_of_them_beats(
+    mlflow_server: str, tmp_path: Path
+) -> None:
     experiment_id = mlflow.create_experiment("mains")
     place = Place(tmp_path, {"MLFLOW_TRACKING_URI": mlflow_server, "XDG_STATE_HOME": str(tmp_path)})
-    calls = [["-P", f"timesteps={timesteps}", "-P", f"seed={seed}"] for seed, timesteps in enumerate(TIMESTEPS[:MAINS])]
-    command = ["mlflow", "run", str(ROOT), "-e", "main", "--env-manager", "local", "--experiment-id", experiment_id]
+    calls = [
+        ["-P", f"timesteps={timesteps}", "-P", f"seed={seed}"]
+        for seed, timesteps in enumerate(TIMESTEPS[:MAINS])
+    ]
+    command = [
+        "mlflow",
+        "run",
+        str(ROOT),
+        "-e",
+        "main",
+        "--env-manager",
+        "local",
+        "--experiment-id",
+        experiment_id,
+    ]
 
     started = [
         subprocess.Popen(
-            [*command, "-P", "algo=ppo", "-P", f"model_name={NAME}", "-P", "episodes=10", *call], cwd=tmp_path, env=place.environment()
+            [*command, "-P", "algo=ppo", "-P", f"model_name={NAME}", "-P", "episodes=10", *call],
+            cwd=tmp_path,
+            env=place.environment(),
         )
         for call in calls
     ]
@@ -54,13 +71,21 @@ def test_mains_at_once_make_one_champion_which_none_of_them_beats(mlflow_server:
     champion = find_champion(NAME, "champion")
     assert champion in versions
     seeds = episode_seeds(0, "gate", 400)
-    means = {version.number: float(registered_agent.load_agent(version).play(seeds).returns.mean()) for version in versions}
-    reigned = [find_version(NAME, number=number) for number in alias_history.read_history(NAME, "champion").numbers]
+    means = {
+        version.number: float(registered_agent.load_agent(version).play(seeds).returns.mean())
+        for version in versions
+    }
+    reigned = [
+        find_version(NAME, number=number)
+        for number in alias_history.read_history(NAME, "champion").numbers
+    ]
     print(f"mean returns {means}, champions {[version.number for version in reigned]}")  # noqa: T201 pytest -s shows it
     assert reigned[-1] == champion
     assert {verdict(later, earlier) for earlier, later in pairwise(reigned)} <= {"promote"}
     # What the gate promises: nobody is surely better. Among equals the mean of the champion need not be the highest.
-    assert "promote" not in {verdict(version, champion) for version in versions if version != champion}
+    assert "promote" not in {
+        verdict(version, champion) for version in versions if version != champion
+    }
 
 
 def verdict(challenger: Version, champion: Version) -> str:

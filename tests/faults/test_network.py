@@ -18,7 +18,16 @@ from tests.faults.proxy import Proxy
 pytestmark = pytest.mark.slow
 
 NAME = "cartpole-v1-ppo"
-TINY = ["--algo", "ppo", "--timesteps", "64", "--preset", "none", "--hyperparams", '{"n_steps": 64, "batch_size": 64, "n_epochs": 1}']
+TINY = [
+    "--algo",
+    "ppo",
+    "--timesteps",
+    "64",
+    "--preset",
+    "none",
+    "--hyperparams",
+    '{"n_steps": 64, "batch_size": 64, "n_epochs": 1}',
+]
 QUICKLY = {"MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "0", "MLFLOW_HTTP_REQUEST_BACKOFF_JITTER": "0"}
 """MLflow tries as often as by default, and waits less."""
 FAULTS: dict[str, dict[str, Any]] = {
@@ -41,7 +50,10 @@ class Steps:
 
     def __init__(self, folder: Path, port: int) -> None:
         self._folder = folder
-        own = {"MLFLOW_TRACKING_URI": f"http://127.0.0.1:{port}", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
+        own = {
+            "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{port}",
+            "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+        }
         self._variables = QUICKLY | own
 
     def run(self, name: str, *options: str) -> str | None:
@@ -64,7 +76,18 @@ def trained(mlflow_server: str, tmp_path: Path) -> str:
     assert past.run("train", *TINY, "--state-folder", str(tmp_path)) is None
     run_id = str(MlflowClient().search_runs(["0"])[0].info.run_id)
     assert past.run("log_model", "--run-id", run_id) is None
-    assert past.run("promote", "--model-name", NAME, "--rule", "force", "--reason", "somebody has to be the first") is None
+    assert (
+        past.run(
+            "promote",
+            "--model-name",
+            NAME,
+            "--rule",
+            "force",
+            "--reason",
+            "somebody has to be the first",
+        )
+        is None
+    )
     return run_id
 
 
@@ -79,10 +102,15 @@ def assert_whole(number: int) -> None:
 
 def running() -> set[str]:
     """The runs that have not ended."""
-    return {run.info.run_id for run in MlflowClient().search_runs(["0"], "attributes.status = 'RUNNING'")}
+    return {
+        run.info.run_id
+        for run in MlflowClient().search_runs(["0"], "attributes.status = 'RUNNING'")
+    }
 
 
-def test_every_step_succeeds_or_says_why_not_and_every_version_is_whole(mlflow_server: str, trained: str, tmp_path: Path) -> None:
+def test_every_step_succeeds_or_says_why_not_and_every_version_is_whole(
+    mlflow_server: str, trained: str, tmp_path: Path
+) -> None:
     ends = {}
     for fault, settings in FAULTS.items():
         before = running()
@@ -91,7 +119,11 @@ def test_every_step_succeeds_or_says_why_not_and_every_version_is_whole(mlflow_s
             through = Steps(tmp_path, proxy.port)
 
             ends[fault] = [
-                None if fault in TRAINED else through.run("train", *TINY, "--state-folder", str(tmp_path), "--delivery-timeout", "10"),
+                None
+                if fault in TRAINED
+                else through.run(
+                    "train", *TINY, "--state-folder", str(tmp_path), "--delivery-timeout", "10"
+                ),
                 through.run("log_model", "--run-id", trained),
                 through.run("promote", "--model-name", NAME),
                 through.run("evaluate", "--model-name", NAME, "--episodes", "3"),
@@ -101,7 +133,9 @@ def test_every_step_succeeds_or_says_why_not_and_every_version_is_whole(mlflow_s
         if fault not in HOPELESS:
             failed = [end for end in ends[fault] if end is not None]
             assert None in ends[fault][1:], ends[fault]
-            assert len(running() - before) <= len(failed)  # the network may keep the server from hearing of a failure
+            assert len(running() - before) <= len(
+                failed
+            )  # the network may keep the server from hearing of a failure
     found = MlflowClient().search_model_versions(f"name='{NAME}'")
     for version in found:
         assert_whole(int(version.version))

@@ -104,7 +104,9 @@ def talking_to(uri: str) -> Iterator[None]:
     mlflow.set_tracking_uri(before)
 
 
-def assert_every_point_arrived_once(client: MlflowClient, run_id: str, written: list[tuple[str, float, int, int]]) -> None:
+def assert_every_point_arrived_once(
+    client: MlflowClient, run_id: str, written: list[tuple[str, float, int, int]]
+) -> None:
     stored = [
         (key, point.value, point.timestamp, point.step)
         for key in {key for key, *_ in written}
@@ -117,7 +119,9 @@ def assert_every_point_arrived_once(client: MlflowClient, run_id: str, written: 
 class Slowly(MetricWriter):
     """Remembers what it hands on, and takes a little time for each rollout, so that training lasts as long as the outage."""
 
-    def __init__(self, told: RunLogger, written: list[tuple[str, float, int, int]], seconds: float) -> None:
+    def __init__(
+        self, told: RunLogger, written: list[tuple[str, float, int, int]], seconds: float
+    ) -> None:
         super().__init__(told)
         self._seconds = seconds
         points = told.points
@@ -134,7 +138,9 @@ class Slowly(MetricWriter):
         time.sleep(self._seconds)
 
 
-def train(run_id: str, folder: Path, seconds: float) -> tuple[RunLogger, list[tuple[str, float, int, int]]]:
+def train(
+    run_id: str, folder: Path, seconds: float
+) -> tuple[RunLogger, list[tuple[str, float, int, int]]]:
     """Train for some seconds; returns what was written, and how long the thread was held."""
     written: list[tuple[str, float, int, int]] = []
     rollouts = 80
@@ -190,7 +196,9 @@ def test_a_network_that_is_slow_or_cuts_connections_delivers_every_point_once(
     assert cut == 0.0 or proxy.cuts > 1
 
 
-def test_a_step_behind_a_network_of_five_seconds_trains_the_same_agent_with_every_point_once(server: Server, tmp_path: Path) -> None:
+def test_a_step_behind_a_network_of_five_seconds_trains_the_same_agent_with_every_point_once(
+    server: Server, tmp_path: Path
+) -> None:
     (tmp_path / "whole").mkdir()
     (tmp_path / "through").mkdir()
     whole = Machine(tmp_path / "whole")
@@ -206,7 +214,9 @@ def test_a_step_behind_a_network_of_five_seconds_trains_the_same_agent_with_ever
     assert run.data.tags[POLICY_DIGEST_TAG] == reference.data.tags[POLICY_DIGEST_TAG]
 
 
-def test_a_step_of_whose_connections_half_are_cut_says_everything_once_or_how_to_say_it(server: Server, tmp_path: Path) -> None:
+def test_a_step_of_whose_connections_half_are_cut_says_everything_once_or_how_to_say_it(
+    server: Server, tmp_path: Path
+) -> None:
     (tmp_path / "whole").mkdir()
     (tmp_path / "through").mkdir()
     whole = Machine(tmp_path / "whole")
@@ -215,24 +225,37 @@ def test_a_step_of_whose_connections_half_are_cut_says_everything_once_or_how_to
     with Proxy(server.port).running() as proxy:
         through = Machine(folder, f"http://127.0.0.1:{proxy.port}", variables=QUICKLY)
         step = through.start(*SHORT, "--delivery-timeout", "1")
-        until(lambda: step.poll() is not None or list(folder.glob("state/mlflow-sb3/*/journal.jsonl")))
+        until(
+            lambda: step.poll() is not None or list(folder.glob("state/mlflow-sb3/*/journal.jsonl"))
+        )
         proxy.cut = 0.5
         code = step.wait()
         proxy.cut = 0.0
         said = (folder / "log.txt").read_text()
         command = re.search(
-            r"Error: the tracking server \S+ did not take everything .*: python -m steps\.deliver (\S+)$", said, re.MULTILINE
+            r"Error: the tracking server \S+ did not take everything .*: python -m steps\.deliver (\S+)$",
+            said,
+            re.MULTILINE,
         )
         assert (code, command is None) in ((0, True), (1, False)), said
         if command is not None:
-            subprocess.run([sys.executable, "-m", "steps.deliver", command[1]], cwd=ROOT, env=server.place.environment(), check=True)
+            subprocess.run(
+                [sys.executable, "-m", "steps.deliver", command[1]],
+                cwd=ROOT,
+                env=server.place.environment(),
+                check=True,
+            )
 
     here = Machine(folder, server.uri)
     run = here.last()
     assert (run.info.status, run.data.tags.get("error")) == ("FINISHED", None)
     assert differing(whole.history(reference), here.history(run)) == []
     assert run.data.tags[POLICY_DIGEST_TAG] == reference.data.tags[POLICY_DIGEST_TAG]
-    assert {file.path for file in here.client.list_artifacts(run.info.run_id)} >= {"agent", "candidates.json", "training.json"}
+    assert {file.path for file in here.client.list_artifacts(run.info.run_id)} >= {
+        "agent",
+        "candidates.json",
+        "training.json",
+    }
     assert not (folder / "state" / "mlflow-sb3" / run.info.run_id).exists()
     assert proxy.cuts > 1
 
@@ -246,7 +269,9 @@ def end_of_a_step(server: Server, do: Callable[[Proxy], object]) -> tuple[Result
     return done, proxy, MlflowClient(server.uri).search_runs([experiment.experiment_id])
 
 
-def test_a_step_that_is_done_says_so_though_answers_break_off(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_that_is_done_says_so_though_answers_break_off(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
 
     done, proxy, runs = end_of_a_step(server, lambda proxy: setattr(proxy, "break_off", 5))
@@ -274,13 +299,28 @@ def last_run(client: MlflowClient) -> Run:
     return client.search_runs(["0"], order_by=["attributes.start_time DESC"], max_results=1)[0]
 
 
-def test_a_server_that_goes_away_for_good_costs_the_step_and_a_command_delivers_everything_once(server: Server) -> None:
+def test_a_server_that_goes_away_for_good_costs_the_step_and_a_command_delivers_everything_once(
+    server: Server,
+) -> None:
     own = server.place.environment() | {"MLFLOW_TRACKING_URI": server.uri}
-    command = [sys.executable, "-m", "steps.train", "--timesteps", "12000", "--delivery-timeout", "3"]
+    command = [
+        sys.executable,
+        "-m",
+        "steps.train",
+        "--timesteps",
+        "12000",
+        "--delivery-timeout",
+        "3",
+    ]
     step = subprocess.Popen(command, cwd=ROOT, env=own, stderr=subprocess.PIPE, text=True)
     client = MlflowClient(server.uri)
     with step:
-        until(lambda: any("rollout/ep_rew_mean" in run.data.metrics for run in client.search_runs(["0"], max_results=1)))
+        until(
+            lambda: any(
+                "rollout/ep_rew_mean" in run.data.metrics
+                for run in client.search_runs(["0"], max_results=1)
+            )
+        )
         server.kill()
         _, errors = step.communicate(timeout=PATIENCE)
 
@@ -293,26 +333,46 @@ def test_a_server_that_goes_away_for_good_costs_the_step_and_a_command_delivers_
 
     server.start()
     delivered = subprocess.run(
-        [sys.executable, "-m", "steps.deliver", found[1]], cwd=ROOT, env=own, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "steps.deliver", found[1]],
+        cwd=ROOT,
+        env=own,
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
     assert delivered.returncode == 0, delivered.stderr
     run = last_run(client)
     assert run.info.status == "FINISHED"
     assert "error" not in run.data.tags
-    assert {file.path for file in client.list_artifacts(run.info.run_id)} >= {"agent", "candidates.json", "training.json"}
-    reference = subprocess.run(command, cwd=ROOT, env=own, capture_output=True, text=True, check=False)
+    assert {file.path for file in client.list_artifacts(run.info.run_id)} >= {
+        "agent",
+        "candidates.json",
+        "training.json",
+    }
+    reference = subprocess.run(
+        command, cwd=ROOT, env=own, capture_output=True, text=True, check=False
+    )
     assert reference.returncode == 0, reference.stderr
     whole = last_run(client)
     for key in whole.data.metrics:
-        expected, arrived = (client.get_metric_history(one.info.run_id, key) for one in (whole, run))
-        assert sorted(point.step for point in arrived) == sorted(point.step for point in expected), key
+        expected, arrived = (
+            client.get_metric_history(one.info.run_id, key) for one in (whole, run)
+        )
+        assert sorted(point.step for point in arrived) == sorted(
+            point.step for point in expected
+        ), key
     assert run.data.tags["mlflow_sb3.policy_digest"] == whole.data.tags["mlflow_sb3.policy_digest"]
 
 
-def test_main_that_is_told_to_stop_while_the_server_is_away_stops_in_seconds(server: Server) -> None:
+def test_main_that_is_told_to_stop_while_the_server_is_away_stops_in_seconds(
+    server: Server,
+) -> None:
     state = server.place.folder / "state"
-    own = server.place.environment() | {"MLFLOW_TRACKING_URI": server.uri, "XDG_STATE_HOME": str(state)}
+    own = server.place.environment() | {
+        "MLFLOW_TRACKING_URI": server.uri,
+        "XDG_STATE_HOME": str(state),
+    }
     command = [sys.executable, "-m", "steps.main", "--timesteps", "100000"]
     with subprocess.Popen(command, cwd=ROOT, env=own, stderr=subprocess.PIPE, text=True) as main:
         until(lambda: list(state.glob("mlflow-sb3/*/snapshots/*.snapshot")))
@@ -327,11 +387,20 @@ def test_main_that_is_told_to_stop_while_the_server_is_away_stops_in_seconds(ser
     assert time.monotonic() - start < 60
 
 
-def test_a_server_that_does_not_answer_is_refused_in_seconds_before_anything_is_lost(tmp_path: Path) -> None:
+def test_a_server_that_does_not_answer_is_refused_in_seconds_before_anything_is_lost(
+    tmp_path: Path,
+) -> None:
     own = Place(tmp_path).environment() | {"MLFLOW_TRACKING_URI": f"http://127.0.0.1:{free_port()}"}
     start = time.monotonic()
 
-    done = subprocess.run([sys.executable, "-m", "steps.train"], cwd=ROOT, env=own, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "steps.train"],
+        cwd=ROOT,
+        env=own,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
     assert (done.returncode, time.monotonic() - start < 30) == (1, True)
     assert re.search(r"^Error: tracking server http\S+ does not answer", done.stderr, re.MULTILINE)

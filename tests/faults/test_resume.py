@@ -47,7 +47,9 @@ for step in range(before + 1, 10**9):
 
 
 @pytest.mark.parametrize("algo", RECIPES)
-def test_a_training_that_is_killed_three_times_ends_as_if_nobody_had(algo: str, tmp_path: Path) -> None:
+def test_a_training_that_is_killed_three_times_ends_as_if_nobody_had(
+    algo: str, tmp_path: Path
+) -> None:
     (tmp_path / "whole").mkdir()
     (tmp_path / "killed").mkdir()
     whole, killed = Machine(tmp_path / "whole"), Machine(tmp_path / "killed")
@@ -61,7 +63,11 @@ def test_a_training_that_is_killed_three_times_ends_as_if_nobody_had(algo: str, 
     assert (killed.kills, killed.resumes()) == (3, 3)
     assert killed.digests(run) == whole.digests(reference)
     assert differing(whole.history(reference), killed.history(run)) == []
-    assert [path for path in (tmp_path / "killed" / "state" / "mlflow-sb3").iterdir() if path.name == run.info.run_id] == []
+    assert [
+        path
+        for path in (tmp_path / "killed" / "state" / "mlflow-sb3").iterdir()
+        if path.name == run.info.run_id
+    ] == []
 
 
 def test_another_machine_goes_on_from_what_was_uploaded(tmp_path: Path) -> None:
@@ -96,15 +102,27 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> Machine:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (["--resume", "STOPPED", "--seed", "7"], "Error: --seed is 7, and run STOPPED was trained with 0; leave it out"),
-        (["--resume", "STOPPED", "--env", "Acrobot-v1"], "Error: --env is 'Acrobot-v1', and run STOPPED was trained with 'CartPole-v1'"),
+        (
+            ["--resume", "STOPPED", "--seed", "7"],
+            "Error: --seed is 7, and run STOPPED was trained with 0; leave it out",
+        ),
+        (
+            ["--resume", "STOPPED", "--env", "Acrobot-v1"],
+            "Error: --env is 'Acrobot-v1', and run STOPPED was trained with 'CartPole-v1'",
+        ),
         (["--resume", "0" * 32], f"Error: Run with id={'0' * 32} not found"),
         (["--resume", "EMPTY"], "Error: run EMPTY left no whole snapshot"),
         (["--resume", "FINISHED"], "Error: run FINISHED finished, and there is nothing to resume"),
     ],
 )
-def test_what_cannot_be_resumed_is_one_line(stopped: Machine, options: list[str], says: str) -> None:
-    names = {"STOPPED": _first(stopped), "EMPTY": _made(stopped, "KILLED"), "FINISHED": _made(stopped, "FINISHED")}
+def test_what_cannot_be_resumed_is_one_line(
+    stopped: Machine, options: list[str], says: str
+) -> None:
+    names = {
+        "STOPPED": _first(stopped),
+        "EMPTY": _made(stopped, "KILLED"),
+        "FINISHED": _made(stopped, "FINISHED"),
+    }
     given = [names.get(option, option) for option in options]
 
     own = {"MLFLOW_TRACKING_URI": stopped.uri, "XDG_STATE_HOME": str(stopped.folder / "state")}
@@ -126,7 +144,11 @@ def test_what_cannot_be_resumed_is_one_line(stopped: Machine, options: list[str]
 
 
 def _first(machine: Machine) -> str:
-    return str(machine.client.search_runs(["0"], order_by=["attributes.start_time ASC"], max_results=1)[0].info.run_id)
+    return str(
+        machine.client.search_runs(["0"], order_by=["attributes.start_time ASC"], max_results=1)[
+            0
+        ].info.run_id
+    )
 
 
 def _made(machine: Machine, status: str) -> str:
@@ -138,7 +160,12 @@ def _made(machine: Machine, status: str) -> str:
 def test_no_torn_snapshot_is_ever_loaded_however_often_saving_is_killed(tmp_path: Path) -> None:
     chance = random.Random(0)
     for _ in range(KILLED_SAVES):
-        process = subprocess.Popen([sys.executable, "-c", SAVING, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            [sys.executable, "-c", SAVING, str(tmp_path)],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         with process:
             assert process.stdout is not None
             said = int(process.stdout.readline())
@@ -150,12 +177,20 @@ def test_no_torn_snapshot_is_ever_loaded_however_often_saving_is_killed(tmp_path
         assert snapshot.load_snapshot(newest)["model"].num_timesteps in (said, said + 1)
 
 
-def test_a_disk_that_is_full_costs_snapshots_and_nothing_else(small_disk: Path, tmp_path: Path) -> None:
+def test_a_disk_that_is_full_costs_snapshots_and_nothing_else(
+    small_disk: Path, tmp_path: Path
+) -> None:
     machine = Machine(tmp_path)
 
-    run = machine.train(*RECIPES["dqn"], "--state-folder", str(small_disk), "--snapshot-every", "1000")
+    run = machine.train(
+        *RECIPES["dqn"], "--state-folder", str(small_disk), "--snapshot-every", "1000"
+    )
 
     log = (tmp_path / "log.txt").read_text()
     assert run.info.status == "FINISHED"
     assert log.count("No space left on device; training goes on, and the one before it stays.") == 1
-    assert {file.path for file in machine.client.list_artifacts(run.info.run_id)} >= {"agent", "candidates.json", "training.json"}
+    assert {file.path for file in machine.client.list_artifacts(run.info.run_id)} >= {
+        "agent",
+        "candidates.json",
+        "training.json",
+    }

@@ -36,7 +36,10 @@ def test_the_best_of_eight_promotions_at_once_is_champion() -> None:
         barrier = worker.context.Barrier(len(ORDER))
 
         processes = [
-            worker.start(mlflow.get_tracking_uri(), partial(worker.promote, 1 + place), barrier=barrier) for place in range(len(ORDER))
+            worker.start(
+                mlflow.get_tracking_uri(), partial(worker.promote, 1 + place), barrier=barrier
+            )
+            for place in range(len(ORDER))
         ]
         for process in processes:
             process.join()
@@ -45,5 +48,7 @@ def test_the_best_of_eight_promotions_at_once_is_champion() -> None:
         reigns = json.loads(model.tags["mlflow_sb3.reigns.champion"])["numbers"]
         assert [process.exitcode for process in processes] == [0] * len(ORDER)
         assert int(model.aliases["champion"]) == best == reigns[-1]
-        assert [ORDER[number - 1] for number in reigns] == sorted(ORDER[number - 1] for number in reigns)
+        assert [ORDER[number - 1] for number in reigns] == sorted(
+            ORDER[number - 1] for number in reigns
+        )
         assert [found.name for found in client.search_registered_models()] == ["levels"]

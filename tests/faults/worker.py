@@ -23,12 +23,22 @@ from mlflow_sb3.registry import lock, versions
 LEASE = 1.5
 """Seconds after which these processes take a lock from a dead holder, who may be missed sooner than in life."""
 
-CALLS = ("create", "set", "update", "delete", *(("get", "search") if os.environ.get("KILL_BEFORE_READS") else ()))
+CALLS = (
+    "create",
+    "set",
+    "update",
+    "delete",
+    *(("get", "search") if os.environ.get("KILL_BEFORE_READS") else ()),
+)
 """A kill before a call that reads leaves what a kill before the next one that writes leaves, so that these are enough every day."""
 
 context = get_context("forkserver")
 context.set_forkserver_preload(
-    [__name__, "mlflow_sb3.training.training_run", *(f"steps.{name}" for name in ("train", "log_model", "promote", "evaluate"))]
+    [
+        __name__,
+        "mlflow_sb3.training.training_run",
+        *(f"steps.{name}" for name in ("train", "log_model", "promote", "evaluate")),
+    ]
 )
 
 
@@ -50,7 +60,12 @@ def call(uri: str, work: Callable[[], str], killed_before: int | None = None) ->
 
 
 def start(
-    uri: str, work: Callable[[], str], killed_before: int | None = None, *, lease: float = lock.LOCK_TIMEOUT, barrier: Any = None
+    uri: str,
+    work: Callable[[], str],
+    killed_before: int | None = None,
+    *,
+    lease: float = lock.LOCK_TIMEOUT,
+    barrier: Any = None,
 ) -> Any:
     process = context.Process(target=_run, args=(uri, work, killed_before, lease, barrier))
     process.start()
@@ -81,7 +96,9 @@ def _step(name: str, options: tuple[str, ...], variables: dict[str, str], log: P
         sys.stdout.flush()
 
 
-def _run(uri: str, work: Callable[[], str], killed_before: int | None, lease: float, barrier: Any) -> None:
+def _run(
+    uri: str, work: Callable[[], str], killed_before: int | None, lease: float, barrier: Any
+) -> None:
     mlflow.set_tracking_uri(uri)
     mlflow.set_experiment("levels")
     lock.LOCK_TIMEOUT = lease

@@ -26,7 +26,11 @@ BOX = spaces.Box(-1, 1, (3,))
 
 
 def untrained(
-    observation_space: spaces.Space[Any], action_space: spaces.Space[Any], *, algo: type[BaseAlgorithm] = PPO, policy: str = "MlpPolicy"
+    observation_space: spaces.Space[Any],
+    action_space: spaces.Space[Any],
+    *,
+    algo: type[BaseAlgorithm] = PPO,
+    policy: str = "MlpPolicy",
 ) -> BaseAlgorithm:
     return algo(policy, Spaces(observation_space, action_space), device="cpu", seed=0)  # type: ignore[call-arg]
 
@@ -35,8 +39,12 @@ def exported(model: BaseAlgorithm) -> OnnxPolicy:
     return onnx_export.export_policy(model, source_env.find_source_env(model)).policy
 
 
-def compare(model: BaseAlgorithm, policy: OnnxPolicy, observations: NDArray[Any]) -> onnx_export.Parity:
-    return onnx_export.check_parity(model, policy, source_env.find_source_env(model), onnx_export.ParityInputs(observations, 0))
+def compare(
+    model: BaseAlgorithm, policy: OnnxPolicy, observations: NDArray[Any]
+) -> onnx_export.Parity:
+    return onnx_export.check_parity(
+        model, policy, source_env.find_source_env(model), onnx_export.ParityInputs(observations, 0)
+    )
 
 
 CASES: list[tuple[type[BaseAlgorithm], spaces.Space[Any], spaces.Space[Any], set[str]]] = [
@@ -44,9 +52,19 @@ CASES: list[tuple[type[BaseAlgorithm], spaces.Space[Any], spaces.Space[Any], set
     (PPO, spaces.Box(-1, 1, (3, 2)), spaces.Discrete(3), {"logits"}),
     (DQN, spaces.Box(-1, 1, (3,), np.float64), spaces.Discrete(3), {"q_values"}),
     (DQN, spaces.Box(0, 9, (3,), np.int64), spaces.Discrete(3), {"q_values"}),
-    (A2C, spaces.Box(0, 255, (3,), np.uint8), spaces.Box(-3, 1, (2,), np.float64), {"mean", "log_std"}),
+    (
+        A2C,
+        spaces.Box(0, 255, (3,), np.uint8),
+        spaces.Box(-3, 1, (2,), np.float64),
+        {"mean", "log_std"},
+    ),
     (PPO, BOX, spaces.Box(-3, 1, (2, 2)), {"mean", "log_std"}),
-    (SAC, BOX, spaces.Box(np.array([-1, 0]), np.array([1, 9]), dtype=np.float32), {"mean", "log_std"}),
+    (
+        SAC,
+        BOX,
+        spaces.Box(np.array([-1, 0]), np.array([1, 9]), dtype=np.float32),
+        {"mean", "log_std"},
+    ),
     (SAC, BOX, spaces.Box(-3, 1, (2,), np.float64), {"mean", "log_std"}),
     (TD3, BOX, spaces.Box(-3, 1, (2, 2)), set()),
     (DDPG, BOX, spaces.Box(-3, 1, (2,)), set()),
@@ -61,7 +79,9 @@ class Case:
     observations: NDArray[Any]
 
 
-@pytest.fixture(scope="module", params=CASES, ids=lambda case: f"{case[0].__name__} {case[1]} {case[2]}")
+@pytest.fixture(
+    scope="module", params=CASES, ids=lambda case: f"{case[0].__name__} {case[1]} {case[2]}"
+)
 def case(request: pytest.FixtureRequest) -> Case:
     """An agent of spaces that classic control does not have."""
     algo, observation_space, action_space, parameters = request.param
@@ -84,7 +104,10 @@ def test_actions_lie_in_the_action_space_and_are_those_of_sb3(case: Case) -> Non
 
 @pytest.mark.parametrize("batch", [1, 7, 64])
 def test_an_observation_gets_the_same_action_in_a_batch_of_any_size(case: Case, batch: int) -> None:
-    parts = [case.policy.predict(case.observations[start : start + batch])[0] for start in range(0, 256, batch)]
+    parts = [
+        case.policy.predict(case.observations[start : start + batch])[0]
+        for start in range(0, 256, batch)
+    ]
 
     assert np.array_equal(np.concatenate(parts), case.policy.predict(case.observations)[0])
 
@@ -101,7 +124,10 @@ def test_one_changed_weight_is_found(case: Case) -> None:
     with torch.no_grad():
         weight[0] += 0.01
 
-    with pytest.raises(MlflowException, match=r"differs from stable_baselines3 by .*\(allowed: 1e-05\).*nothing was saved"):
+    with pytest.raises(
+        MlflowException,
+        match=r"differs from stable_baselines3 by .*\(allowed: 1e-05\).*nothing was saved",
+    ):
         compare(case.model, case.policy, case.observations)
 
     with torch.no_grad():
@@ -131,7 +157,10 @@ def test_values_near_zero_are_judged_by_the_size_that_values_have() -> None:
         weight[:] = weight[0] * 1e5
         bias[:] = 0
 
-    assert onnx_export.export_policy(model, source_env.find_source_env(model)).parity.max_difference < 1e-6
+    assert (
+        onnx_export.export_policy(model, source_env.find_source_env(model)).parity.max_difference
+        < 1e-6
+    )
 
 
 def test_equal_values_may_choose_either_action() -> None:
@@ -170,14 +199,26 @@ class Doubling(FlattenExtractor):
 
 
 def extracting(extractor: type[FlattenExtractor]) -> BaseAlgorithm:
-    return PPO("MlpPolicy", "CartPole-v1", policy_kwargs={"features_extractor_class": extractor}, device="cpu", seed=0)
+    return PPO(
+        "MlpPolicy",
+        "CartPole-v1",
+        policy_kwargs={"features_extractor_class": extractor},
+        device="cpu",
+        seed=0,
+    )
 
 
 @pytest.mark.parametrize(
     ("extractor", "says"),
     [
-        (Branching, r"cannot be exported to ONNX: Branching, at 'return observations if observations.sum\(\) > 0 .*inference=native"),
-        (Bessel, "cannot be exported to ONNX: Bessel uses the operator prims.bessel_j0, which has no ONNX function; .*inference=native"),
+        (
+            Branching,
+            r"cannot be exported to ONNX: Branching, at 'return observations if observations.sum\(\) > 0 .*inference=native",
+        ),
+        (
+            Bessel,
+            "cannot be exported to ONNX: Bessel uses the operator prims.bessel_j0, which has no ONNX function; .*inference=native",
+        ),
     ],
 )
 def test_what_cannot_be_exported_is_named_by_module_and_operator(
@@ -190,12 +231,19 @@ def test_what_cannot_be_exported_is_named_by_module_and_operator(
 
 
 def test_a_features_extractor_of_ones_own_is_exported() -> None:
-    assert model_writer.prepare_model(extracting(Doubling), None).card["parity"]["max_difference"] <= 1e-5
+    assert (
+        model_writer.prepare_model(extracting(Doubling), None).card["parity"]["max_difference"]
+        <= 1e-5
+    )
 
 
-@pytest.mark.parametrize("model", ["agent.zip", untrained(BOX, spaces.Discrete(2)).policy], ids=["a path", "a policy"])
+@pytest.mark.parametrize(
+    "model", ["agent.zip", untrained(BOX, spaces.Discrete(2)).policy], ids=["a path", "a policy"]
+)
 def test_what_is_no_algorithm_is_refused(model: Any) -> None:
-    with pytest.raises(MlflowException, match="is no agent; give an algorithm of stable_baselines3 or sb3_contrib"):
+    with pytest.raises(
+        MlflowException, match="is no agent; give an algorithm of stable_baselines3 or sb3_contrib"
+    ):
         model_writer.prepare_model(model, None)
 
 
@@ -211,20 +259,34 @@ def test_an_own_vectorised_wrapper_that_changes_observations_is_refused() -> Non
             observations, *rest = self.venv.step_wait()
             return np.asarray(observations)[:, :2], *rest
 
-    with pytest.raises(MlflowException, match=r"learned through Halved, which cannot be exported; use a gymnasium\.Wrapper"):
-        model_writer.prepare_model(PPO("MlpPolicy", Halved(make_vec_env("CartPole-v1")), device="cpu"), None)
+    with pytest.raises(
+        MlflowException,
+        match=r"learned through Halved, which cannot be exported; use a gymnasium\.Wrapper",
+    ):
+        model_writer.prepare_model(
+            PPO("MlpPolicy", Halved(make_vec_env("CartPole-v1")), device="cpu"), None
+        )
 
 
 def test_what_normalizes_twice_is_refused() -> None:
-    vec_env = VecNormalize(VecNormalize(make_vec_env("CartPole-v1"), norm_reward=False), norm_obs=False)
+    vec_env = VecNormalize(
+        VecNormalize(make_vec_env("CartPole-v1"), norm_reward=False), norm_obs=False
+    )
 
-    with pytest.raises(MlflowException, match=r"VecNormalize, VecNormalize, from the inside out, cannot be exported"):
+    with pytest.raises(
+        MlflowException,
+        match=r"VecNormalize, VecNormalize, from the inside out, cannot be exported",
+    ):
         model_writer.prepare_model(PPO("MlpPolicy", vec_env, device="cpu"), None)
 
 
-@pytest.mark.parametrize("farthest", [float(np.finfo(np.float32).max), float(np.finfo(np.float64).max)])
+@pytest.mark.parametrize(
+    "farthest", [float(np.finfo(np.float32).max), float(np.finfo(np.float64).max)]
+)
 def test_bounds_may_be_far_away(farthest: float) -> None:
-    model = untrained(spaces.Box(-farthest, farthest, (3,), np.float64), spaces.Discrete(2), algo=DQN)
+    model = untrained(
+        spaces.Box(-farthest, farthest, (3,), np.float64), spaces.Discrete(2), algo=DQN
+    )
 
     assert model_writer.prepare_model(model, None).card["parity"]["max_difference"] <= 1e-5
 
@@ -242,7 +304,8 @@ def test_frames_stacked_outside_of_normalization_are_refused() -> None:
     vec_env = VecFrameStack(VecNormalize(make_vec_env("CartPole-v1")), 2)
 
     with pytest.raises(
-        MlflowException, match=r"VecNormalize, VecFrameStack, from the inside out, cannot be exported; wrap .* by VecFrameStack first"
+        MlflowException,
+        match=r"VecNormalize, VecFrameStack, from the inside out, cannot be exported; wrap .* by VecFrameStack first",
     ):
         model_writer.prepare_model(PPO("MlpPolicy", vec_env, device="cpu"), None)
 
@@ -270,7 +333,9 @@ def test_an_environment_with_other_spaces_is_refused() -> None:
 
 
 def test_a_model_of_a_script_and_one_of_a_step_name_the_same_environment(cartpole: str) -> None:
-    described = source_env.find_source_env(PPO("MlpPolicy", "CartPole-v1", device="cpu")).description
+    described = source_env.find_source_env(
+        PPO("MlpPolicy", "CartPole-v1", device="cpu")
+    ).description
 
     assert described is not None
     assert json.loads(described) == json.loads(cartpole)

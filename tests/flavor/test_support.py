@@ -39,11 +39,18 @@ Cell = tuple[str, str, str]
 
 def cells() -> dict[Cell, bool]:
     """The table: whether an algorithm goes together with an observation and an action."""
-    rows = [line.strip("| ").split(" | ") for line in (ROOT / "docs" / "support.md").read_text().splitlines() if line.startswith("| ")]
+    rows = [
+        line.strip("| ").split(" | ")
+        for line in (ROOT / "docs" / "support.md").read_text().splitlines()
+        if line.startswith("| ")
+    ]
     _, _, *actions = rows[0]
     found: dict[Cell, bool] = {}
     for algo, observation, *supported in rows[2:]:
-        found |= {(algo.strip("`"), observation, action): word == "yes" for action, word in zip(actions, supported, strict=True)}
+        found |= {
+            (algo.strip("`"), observation, action): word == "yes"
+            for action, word in zip(actions, supported, strict=True)
+        }
     return found
 
 
@@ -51,7 +58,9 @@ CELLS = cells()
 
 
 def described(cell: Cell) -> str:
-    return env_spec.spec_to_json(gymnasium.make("Named-v0", observations=cell[1], actions=cell[2]).spec)
+    return env_spec.spec_to_json(
+        gymnasium.make("Named-v0", observations=cell[1], actions=cell[2]).spec
+    )
 
 
 ACTING = """
@@ -96,9 +105,14 @@ for line in sys.stdin:
 @pytest.fixture(scope="module")
 def acting() -> Iterator[subprocess.Popen[str]]:
     """A process without PyTorch, SB3 and Gymnasium, which may unpickle nothing; it answers for a model's folder with its actions."""
-    settings = os.environ | {"MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false", "PYTHONWARNINGS": "ignore"}
+    settings = os.environ | {
+        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+        "PYTHONWARNINGS": "ignore",
+    }
     command = [sys.executable, "-c", ACTING]
-    with subprocess.Popen(command, cwd=ROOT, env=settings, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        command, cwd=ROOT, env=settings, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
         yield process
         assert process.stdin is not None
         process.stdin.close()
@@ -111,7 +125,9 @@ def trials(cell: Cell) -> dict[str, Any]:
     arrays = dict(drawn) if isinstance(drawn, dict) else {"observation": drawn}
     rng = np.random.default_rng(1)
     if cell[0] == "ppo_lstm":
-        arrays |= {name: rng.uniform(-1, 1, (256, 2, 16)).astype(np.float32) for name in ("hidden", "cell")}
+        arrays |= {
+            name: rng.uniform(-1, 1, (256, 2, 16)).astype(np.float32) for name in ("hidden", "cell")
+        }
     if cell[0] == "ppo_mask":
         with env_spec.make_from_spec(described(cell)) as env:
             arrays["action_masks"] = np.tile(env.get_wrapper_attr("action_masks")(), (256, 1))
@@ -121,15 +137,21 @@ def trials(cell: Cell) -> dict[str, Any]:
 def wanted_of(model: BaseAlgorithm, cell: Cell, arrays: dict[str, Any]) -> Any:
     """What SB3 does."""
     rows = dict(arrays)
-    state = tuple(rows.pop(name).swapaxes(0, 1) for name in ("hidden", "cell") if name in rows) or None
+    state = (
+        tuple(rows.pop(name).swapaxes(0, 1) for name in ("hidden", "cell") if name in rows) or None
+    )
     masks = rows.pop("action_masks", None)
     policy = SB3Policy.of(model, environments.OBSERVATIONS[cell[1]], environments.ACTIONS[cell[2]])
     return policy.predict(rows.get("observation", rows), state, action_masks=masks)[0]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("cell", [cell for cell, supported in CELLS.items() if supported], ids="-".join)
-def test_an_agent_acts_without_torch_as_sb3_does(cell: Cell, acting: subprocess.Popen[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "cell", [cell for cell, supported in CELLS.items() if supported], ids="-".join
+)
+def test_an_agent_acts_without_torch_as_sb3_does(
+    cell: Cell, acting: subprocess.Popen[str], tmp_path: Path
+) -> None:
     description = described(cell)
     model = algorithms.build(cell[0], description, SMALL[cell[0]], seed=0).learn(16)
     mlflow_sb3.save_model(model, tmp_path / "model", environment=description)
@@ -153,7 +175,9 @@ def test_an_agent_acts_without_torch_as_sb3_does(cell: Cell, acting: subprocess.
         assert all(environments.ACTIONS[cell[2]].contains(action) for action in actions), name
 
 
-@pytest.mark.parametrize("cell", [cell for cell, supported in CELLS.items() if not supported], ids="-".join)
+@pytest.mark.parametrize(
+    "cell", [cell for cell, supported in CELLS.items() if not supported], ids="-".join
+)
 def test_what_does_not_go_together_is_refused(cell: Cell) -> None:
     with pytest.raises(MlflowException, match=r"does not fit|refuses these hyperparameters"):
         algorithms.build(cell[0], described(cell), SMALL[cell[0]], seed=0)
@@ -163,12 +187,18 @@ def test_the_table_has_every_algorithm_and_every_space() -> None:
     assert {cell[0] for cell in CELLS} == set(algorithms.ALGORITHMS)
     assert {cell[1] for cell in CELLS} == set(environments.OBSERVATIONS)
     assert {cell[2] for cell in CELLS} == set(environments.ACTIONS)
-    assert len(CELLS) == len(algorithms.ALGORITHMS) * len(environments.OBSERVATIONS) * len(environments.ACTIONS)
+    assert len(CELLS) == len(algorithms.ALGORITHMS) * len(environments.OBSERVATIONS) * len(
+        environments.ACTIONS
+    )
 
 
-@pytest.mark.parametrize("space", [*environments.OBSERVATIONS.values(), *environments.ACTIONS.values()], ids=str)
+@pytest.mark.parametrize(
+    "space", [*environments.OBSERVATIONS.values(), *environments.ACTIONS.values()], ids=str
+)
 def test_a_space_is_built_again_from_its_card(space: gymnasium.Space[Any]) -> None:
-    again = spaces.rebuild_space(SpaceInfo.from_json(json.loads(json.dumps(asdict(spaces.describe_space(space))))))
+    again = spaces.rebuild_space(
+        SpaceInfo.from_json(json.loads(json.dumps(asdict(spaces.describe_space(space)))))
+    )
 
     assert spaces.describe_space(again).inputs.keys() == spaces.describe_space(space).inputs.keys()
     if isinstance(space, gymnasium.spaces.Box):

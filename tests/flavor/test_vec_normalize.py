@@ -48,25 +48,33 @@ def returns_of_sb3(model: BaseAlgorithm, env_id: str, seeds: list[int]) -> list[
     returns: list[float] = []
     for seed in seeds:
         env.seed(seed)
-        episode, _ = evaluate_policy(model, env, n_eval_episodes=1, return_episode_rewards=True, warn=False)
+        episode, _ = evaluate_policy(
+            model, env, n_eval_episodes=1, return_episode_rewards=True, warn=False
+        )
         assert isinstance(episode, list)
         returns += episode
     return returns
 
 
 @pytest.mark.parametrize(("env_id", "tolerance"), [("CartPole-v1", 0.0), ("Pendulum-v1", 1e-4)])
-def test_raw_episodes_by_onnx_are_those_of_sb3_on_the_normalized_environment(env_id: str, tolerance: float, tmp_path: Path) -> None:
+def test_raw_episodes_by_onnx_are_those_of_sb3_on_the_normalized_environment(
+    env_id: str, tolerance: float, tmp_path: Path
+) -> None:
     model = trained(env_id)
     policy = saved(model, tmp_path / "model")
     seeds = episode_seeds(0, "evaluation", 20)
 
     played = rollout.play_episodes(policy, lambda: gymnasium.make(env_id), seeds)
 
-    assert played.returns == pytest.approx(returns_of_sb3(model, env_id, seeds), rel=tolerance, abs=0)
+    assert played.returns == pytest.approx(
+        returns_of_sb3(model, env_id, seeds), rel=tolerance, abs=0
+    )
     assert len(set(played.returns)) > 5
 
 
-@pytest.mark.parametrize("settings", [{"clip_obs": 0.5}, {"norm_obs": False}, {"norm_reward": False, "epsilon": 0.1}])
+@pytest.mark.parametrize(
+    "settings", [{"clip_obs": 0.5}, {"norm_obs": False}, {"norm_reward": False, "epsilon": 0.1}]
+)
 def test_settings_are_those_of_the_callers(settings: dict[str, Any], tmp_path: Path) -> None:
     model = trained("Pendulum-v1", **settings)
     observations = np.random.default_rng(0).normal(0, 3, (64, 3)).astype(np.float32)
@@ -75,7 +83,9 @@ def test_settings_are_those_of_the_callers(settings: dict[str, Any], tmp_path: P
 
     actions, _ = saved(model, tmp_path / "model").predict(observations)
 
-    expected, _ = model.predict(np.asarray(vec_normalize.normalize_obs(observations)), deterministic=True)
+    expected, _ = model.predict(
+        np.asarray(vec_normalize.normalize_obs(observations)), deterministic=True
+    )
     assert actions == pytest.approx(expected, abs=4e-5)
 
 
@@ -91,10 +101,14 @@ def test_the_callers_vec_normalize_stays_as_it_was(pendulum: PPO, tmp_path: Path
     assert pendulum.get_vec_normalize_env() is vec_normalize
 
 
-def test_an_agent_goes_on_with_what_it_had_learned_to_normalize_with(pendulum: PPO, tmp_path: Path) -> None:
+def test_an_agent_goes_on_with_what_it_had_learned_to_normalize_with(
+    pendulum: PPO, tmp_path: Path
+) -> None:
     saved(pendulum, tmp_path / "model")
 
-    again = mlflow_sb3.load_model(str(tmp_path / "model"), env=make_vec_env("Pendulum-v1", n_envs=2), device="cpu")
+    again = mlflow_sb3.load_model(
+        str(tmp_path / "model"), env=make_vec_env("Pendulum-v1", n_envs=2), device="cpu"
+    )
 
     assert read_statistics(again) == read_statistics(pendulum)
     before = read_statistics(again)
@@ -122,8 +136,12 @@ def test_statistics_that_were_changed_are_refused(pendulum: PPO, tmp_path: Path)
 
 def test_images_and_dicts_are_normalized_inside_the_graph(tmp_path: Path) -> None:
     settings = {"norm_obs_keys": ["vector"]}
-    description = env_spec.compose_spec("tests.environments:Named-v0", kwargs={"observations": "Dict", "actions": "Box"})
-    model = algorithms.build("ppo", description, {"n_steps": 32, "batch_size": 32, "normalize": settings}, seed=0).learn(32)
+    description = env_spec.compose_spec(
+        "tests.environments:Named-v0", kwargs={"observations": "Dict", "actions": "Box"}
+    )
+    model = algorithms.build(
+        "ppo", description, {"n_steps": 32, "batch_size": 32, "normalize": settings}, seed=0
+    ).learn(32)
 
     mlflow_sb3.save_model(model, tmp_path / "model", environment=description)
 
@@ -137,17 +155,23 @@ def test_images_and_dicts_are_normalized_inside_the_graph(tmp_path: Path) -> Non
 def test_native_inference_normalizes_too(pendulum: PPO, tmp_path: Path) -> None:
     mlflow_sb3.save_model(pendulum, tmp_path / "model", inference="native")
     observations = np.random.default_rng(0).normal(0, 1, (64, 3)).astype(np.float32)
-    act: Callable[..., Any] = partial(mlflow_sb3.load_policy(str(tmp_path / "model")).predict, observations)
+    act: Callable[..., Any] = partial(
+        mlflow_sb3.load_policy(str(tmp_path / "model")).predict, observations
+    )
 
     exported = saved(pendulum, tmp_path / "exported")
 
     assert act()[0] == pytest.approx(exported.predict(observations)[0], abs=4e-5)
 
 
-def test_an_agent_without_environments_says_that_it_lacks_its_normalization(pendulum: PPO, tmp_path: Path) -> None:
+def test_an_agent_without_environments_says_that_it_lacks_its_normalization(
+    pendulum: PPO, tmp_path: Path
+) -> None:
     saved(pendulum, tmp_path / "model")
 
-    with pytest.warns(UserWarning, match="learned with VecNormalize, which it has again if env= is given"):
+    with pytest.warns(
+        UserWarning, match="learned with VecNormalize, which it has again if env= is given"
+    ):
         mlflow_sb3.load_model(str(tmp_path / "model"), device="cpu")
 
 
@@ -157,6 +181,8 @@ def test_images_get_their_normalization_before_they_are_transposed(tmp_path: Pat
     model = algorithms.build("ppo", description, hyperparams, seed=0).learn(8)
     mlflow_sb3.save_model(model, tmp_path / "model", environment=description)
 
-    again = mlflow_sb3.load_model(str(tmp_path / "model"), env=env_spec.make_from_spec(description), device="cpu")
+    again = mlflow_sb3.load_model(
+        str(tmp_path / "model"), env=env_spec.make_from_spec(description), device="cpu"
+    )
 
     assert read_statistics(again) == read_statistics(model)

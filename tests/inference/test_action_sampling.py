@@ -34,18 +34,26 @@ AGENTS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "squashed gaussian": ("sac", "Box", {}),
     "gSDE": ("ppo", "Box", {"use_sde": True}),
     "squashed gSDE": ("sac", "Box", {"use_sde": True}),
-    "epsilon-greedy": ("dqn", "Discrete", {"exploration_initial_eps": 0.4, "exploration_final_eps": 0.4}),
+    "epsilon-greedy": (
+        "dqn",
+        "Discrete",
+        {"exploration_initial_eps": 0.4, "exploration_final_eps": 0.4},
+    ),
     "deterministic": ("td3", "Box", {}),
 }
 
 
 def built(algo: str, actions: str, hyperparams: dict[str, Any]) -> tuple[BaseAlgorithm, str]:
-    description = env_spec.compose_spec("tests.environments:Named-v0", kwargs={"observations": "vector", "actions": actions})
+    description = env_spec.compose_spec(
+        "tests.environments:Named-v0", kwargs={"observations": "vector", "actions": actions}
+    )
     return algorithms.build(algo, description, hyperparams, seed=0), description
 
 
 @pytest.fixture(scope="module", params=AGENTS.values(), ids=list(AGENTS))
-def agent(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[BaseAlgorithm, OnnxPolicy, Any]:
+def agent(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[BaseAlgorithm, OnnxPolicy, Any]:
     model, description = built(*request.param)
     if request.param[0] == "dqn":
         model.exploration_rate = 0.4  # type: ignore[attr-defined]
@@ -65,11 +73,19 @@ def of_sb3(model: BaseAlgorithm, spaces: Any, masks: Any) -> NDArray[Any]:
     np.random.seed(5)
     model.action_space.seed(5)
     if type(model).__name__ == "DQN":
-        return np.concatenate([native.predict(observation, deterministic=False)[0] for _ in range(SAMPLES)])
+        return np.concatenate(
+            [native.predict(observation, deterministic=False)[0] for _ in range(SAMPLES)]
+        )
     if model.use_sde:
         model.policy.reset_noise(SAMPLES)  # type: ignore[operator]
     batch = np.repeat(observation, SAMPLES, axis=0)
-    actions = [native.predict(batch, deterministic=False, action_masks=None if masks is None else np.tile(masks, (SAMPLES, 1)))[0]]
+    actions = [
+        native.predict(
+            batch,
+            deterministic=False,
+            action_masks=None if masks is None else np.tile(masks, (SAMPLES, 1)),
+        )[0]
+    ]
     return np.concatenate(actions)
 
 
@@ -78,9 +94,15 @@ def p_values(ours: NDArray[Any], theirs: NDArray[Any]) -> list[float]:
     ours, theirs = ours.reshape(len(ours), -1), theirs.reshape(len(theirs), -1)
     if ours.dtype.kind == "f":
         columns = [(mine, other) for mine, other in zip(ours.T, theirs.T, strict=True)]
-        return [float(stats.ks_2samp(mine, other).pvalue) for mine, other in [*columns, (ours.sum(axis=1), theirs.sum(axis=1))]]
+        return [
+            float(stats.ks_2samp(mine, other).pvalue)
+            for mine, other in [*columns, (ours.sum(axis=1), theirs.sum(axis=1))]
+        ]
     kinds = sorted({tuple(row) for row in [*ours.tolist(), *theirs.tolist()]})
-    table = [[sum(tuple(row) == kind for row in rows.tolist()) for kind in kinds] for rows in (ours, theirs)]
+    table = [
+        [sum(tuple(row) == kind for row in rows.tolist()) for kind in kinds]
+        for rows in (ours, theirs)
+    ]
     return [float(stats.chi2_contingency(table).pvalue)] if len(kinds) > 1 else [1.0]
 
 
@@ -102,11 +124,16 @@ def test_samples_are_those_of_sb3(agent: tuple[BaseAlgorithm, OnnxPolicy, Any]) 
         assert min(p_values(ours, theirs)) > LEVEL
 
 
-def test_a_seed_gives_the_same_actions_again_and_none_gives_others(agent: tuple[BaseAlgorithm, OnnxPolicy, Any]) -> None:
+def test_a_seed_gives_the_same_actions_again_and_none_gives_others(
+    agent: tuple[BaseAlgorithm, OnnxPolicy, Any],
+) -> None:
     _, policy, (_, masks) = agent
     batch = np.random.default_rng(0).uniform(-1, 1, (500, 3)).astype(np.float32)
     act: Callable[..., Any] = partial(
-        policy.predict, batch, deterministic=False, action_masks=None if masks is None else np.tile(masks, (500, 1))
+        policy.predict,
+        batch,
+        deterministic=False,
+        action_masks=None if masks is None else np.tile(masks, (500, 1)),
     )
 
     first, again, other, unseeded = (act(seed=seed)[0].tolist() for seed in (3, 3, 4, None))
@@ -122,7 +149,10 @@ def test_a_wrong_distribution_is_noticed() -> None:
     rng = np.random.default_rng(0)
 
     assert min(p_values(rng.normal(0, 1, (SAMPLES, 2)), rng.normal(0, 1.1, (SAMPLES, 2)))) < LEVEL
-    assert min(p_values(rng.integers(3, size=SAMPLES), rng.choice(3, SAMPLES, p=[0.28, 0.36, 0.36]))) < LEVEL
+    assert (
+        min(p_values(rng.integers(3, size=SAMPLES), rng.choice(3, SAMPLES, p=[0.28, 0.36, 0.36])))
+        < LEVEL
+    )
 
 
 def test_pyfunc_samples_by_its_params(tmp_path: Path) -> None:
@@ -133,12 +163,25 @@ def test_pyfunc_samples_by_its_params(tmp_path: Path) -> None:
 
     sampled = served.predict(batch, params={"deterministic": False, "seed": 7})
 
-    assert sampled.tolist() == served.predict(batch, params={"deterministic": False, "seed": 7}).tolist()
-    assert sampled.tolist() != served.predict(batch, params={"deterministic": False, "seed": 8}).tolist()
-    assert served.predict(batch).tolist() == served.predict(batch, params={"deterministic": True}).tolist()
+    assert (
+        sampled.tolist()
+        == served.predict(batch, params={"deterministic": False, "seed": 7}).tolist()
+    )
+    assert (
+        sampled.tolist()
+        != served.predict(batch, params={"deterministic": False, "seed": 8}).tolist()
+    )
+    assert (
+        served.predict(batch).tolist()
+        == served.predict(batch, params={"deterministic": True}).tolist()
+    )
     assert len(np.unique(sampled)) > 50
 
 
 def test_an_unknown_kind_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"cannot be sampled \(unknown\); call predict with deterministic=True"):
-        action_sampling.sample_actions({"kind": "unknown"}, {"action": np.zeros(1)}, np.random.default_rng(0))
+    with pytest.raises(
+        ValueError, match=r"cannot be sampled \(unknown\); call predict with deterministic=True"
+    ):
+        action_sampling.sample_actions(
+            {"kind": "unknown"}, {"action": np.zeros(1)}, np.random.default_rng(0)
+        )

@@ -35,8 +35,12 @@ from tests.processes import PATIENCE, until
 OFF_POLICY = {"learning_starts": 8, "batch_size": 8, "buffer_size": 100}
 
 
-def save(folder: Path, algo: str, observations: str, hyperparams: dict[str, Any], **options: Any) -> Path:
-    description = env_spec.compose_spec("tests.environments:Named-v0", kwargs={"observations": observations, "actions": "Discrete"})
+def save(
+    folder: Path, algo: str, observations: str, hyperparams: dict[str, Any], **options: Any
+) -> Path:
+    description = env_spec.compose_spec(
+        "tests.environments:Named-v0", kwargs={"observations": observations, "actions": "Discrete"}
+    )
     model = algorithms.build(algo, description, hyperparams, seed=0)
     mlflow_sb3.save_model(model, folder, environment=description, **options)
     return folder
@@ -46,7 +50,9 @@ def save(folder: Path, algo: str, observations: str, hyperparams: dict[str, Any]
 def images(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """An agent that sees images, as tensors and as bytes."""
     folder = tmp_path_factory.mktemp("images")
-    return save(folder / "tensor", "dqn", "image", OFF_POLICY), save(folder / "bytes", "dqn", "image", OFF_POLICY, image_input="base64")
+    return save(folder / "tensor", "dqn", "image", OFF_POLICY), save(
+        folder / "bytes", "dqn", "image", OFF_POLICY, image_input="base64"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +62,9 @@ def batch() -> NDArray[np.uint8]:
     return drawn
 
 
-def test_an_image_may_come_as_its_bytes(images: tuple[Path, Path], batch: NDArray[np.uint8]) -> None:
+def test_an_image_may_come_as_its_bytes(
+    images: tuple[Path, Path], batch: NDArray[np.uint8]
+) -> None:
     tensor, binary = (mlflow.pyfunc.load_model(str(folder)) for folder in images)
     frame = pd.DataFrame({"observation": [image.tobytes() for image in batch]})
 
@@ -68,12 +76,18 @@ def test_an_image_may_come_as_its_bytes(images: tuple[Path, Path], batch: NDArra
 def test_an_image_of_another_size_is_refused(images: tuple[Path, Path]) -> None:
     model = mlflow.pyfunc.load_model(str(images[1]))
 
-    with pytest.raises(MlflowException, match=r"an image has 7 bytes; expected 4320, the uint8 values of \(36, 40, 3\) in C order"):
+    with pytest.raises(
+        MlflowException,
+        match=r"an image has 7 bytes; expected 4320, the uint8 values of \(36, 40, 3\) in C order",
+    ):
         model.predict(pd.DataFrame({"observation": [b"1234567"]}))
 
 
 def test_what_is_no_image_is_not_served_as_bytes(tmp_path: Path) -> None:
-    with pytest.raises(MlflowException, match=r"base64 is for observations of one uint8 image.*use image_input=tensor"):
+    with pytest.raises(
+        MlflowException,
+        match=r"base64 is for observations of one uint8 image.*use image_input=tensor",
+    ):
         save(tmp_path / "model", "dqn", "vector", OFF_POLICY, image_input="base64")
 
     assert not (tmp_path / "model").exists()
@@ -81,7 +95,9 @@ def test_what_is_no_image_is_not_served_as_bytes(tmp_path: Path) -> None:
 
 def test_no_image_is_refused(images: tuple[Path, Path]) -> None:
     with pytest.raises(MlflowException, match="there are no images; give one at least"):
-        PolicyModel(mlflow_sb3.load_policy(str(images[1]))).predict(pd.DataFrame({"observation": []}))
+        PolicyModel(mlflow_sb3.load_policy(str(images[1]))).predict(
+            pd.DataFrame({"observation": []})
+        )
 
 
 def test_keys_may_be_called_as_a_state_where_there_is_none(tmp_path: Path) -> None:
@@ -89,13 +105,18 @@ def test_keys_may_be_called_as_a_state_where_there_is_none(tmp_path: Path) -> No
     drawn = onnx_export.sample_observations(RESERVED, 3)
     assert isinstance(drawn, dict)
 
-    served = mlflow.pyfunc.load_model(str(folder)).predict({key: values.astype(np.float64) for key, values in drawn.items()})
+    served = mlflow.pyfunc.load_model(str(folder)).predict(
+        {key: values.astype(np.float64) for key, values in drawn.items()}
+    )
 
     assert served.tolist() == mlflow_sb3.load_policy(str(folder)).predict(drawn)[0].tolist()
 
 
 def test_keys_that_mean_something_else_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(MlflowException, match="the observation has a key 'cell', which means something else in a request; rename it"):
+    with pytest.raises(
+        MlflowException,
+        match="the observation has a key 'cell', which means something else in a request; rename it",
+    ):
         save(tmp_path / "model", "ppo_lstm", "Reserved", {"n_steps": 8, "batch_size": 8})
 
 
@@ -103,12 +124,29 @@ def test_keys_that_mean_something_else_are_refused(tmp_path: Path) -> None:
 def serving(folder: Path) -> Iterator[str]:
     """``mlflow models serve`` as a process; gives its URL."""
     port = free_port()
-    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", str(folder), "--env-manager", "local", "-p", str(port)]
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "models",
+        "serve",
+        "-m",
+        str(folder),
+        "--env-manager",
+        "local",
+        "-p",
+        str(port),
+    ]
     with (folder.parent / f"{folder.name}.log").open("w") as log:
         settings = os.environ | {"MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}
-        process = subprocess.Popen(command, cwd=folder.parent, env=settings, stdout=log, stderr=log, start_new_session=True)
+        process = subprocess.Popen(
+            command, cwd=folder.parent, env=settings, stdout=log, stderr=log, start_new_session=True
+        )
         try:
-            until(lambda: process.poll() is not None or answers(f"http://127.0.0.1:{port}/ping"), otherwise=Path(log.name).read_text)
+            until(
+                lambda: process.poll() is not None or answers(f"http://127.0.0.1:{port}/ping"),
+                otherwise=Path(log.name).read_text,
+            )
             assert process.poll() is None, Path(log.name).read_text()
             yield f"http://127.0.0.1:{port}/invocations"
         finally:
@@ -117,7 +155,9 @@ def serving(folder: Path) -> Iterator[str]:
 
 
 def ask(url: str, body: dict[str, Any]) -> Any:
-    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    request = urllib.request.Request(
+        url, json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
     with urllib.request.urlopen(request, timeout=PATIENCE) as response:
         return json.load(response)["predictions"]
 
@@ -130,7 +170,9 @@ def refused(url: str, body: dict[str, Any]) -> str:
 
 
 @pytest.mark.slow
-def test_bytes_come_as_base64_over_http(images: tuple[Path, Path], batch: NDArray[np.uint8]) -> None:
+def test_bytes_come_as_base64_over_http(
+    images: tuple[Path, Path], batch: NDArray[np.uint8]
+) -> None:
     records = [{"observation": base64.b64encode(image.tobytes()).decode()} for image in batch]
 
     with serving(images[1]) as url:
@@ -169,12 +211,31 @@ def test_a_server_keeps_no_state_which_travels_with_the_requests(tmp_path: Path)
 
     with serving(folder) as url:
         for step, batch in enumerate(observations):
-            answer = ask(url, {"inputs": {"observation": batch.tolist(), "episode_start": [step == 0] * 2, **memory}})
+            answer = ask(
+                url,
+                {
+                    "inputs": {
+                        "observation": batch.tolist(),
+                        "episode_start": [step == 0] * 2,
+                        **memory,
+                    }
+                },
+            )
             memory = {name: answer[name] for name in memory}
             expected, state = policy.predict(batch, state)
             assert answer["action"] == expected.tolist()
         sampled = [
-            ask(url, {"inputs": {"observation": observations[0].tolist(), "episode_start": [True] * 2, **memory}, "params": params})
+            ask(
+                url,
+                {
+                    "inputs": {
+                        "observation": observations[0].tolist(),
+                        "episode_start": [True] * 2,
+                        **memory,
+                    },
+                    "params": params,
+                },
+            )
             for params in ({"deterministic": False, "seed": 3}, {"deterministic": False, "seed": 3})
         ]
 

@@ -42,7 +42,9 @@ class Place:
         path = f"{Path(sys.executable).parent}{os.pathsep}{own['PATH']}"
         return own | {"PATH": path, "MLFLOW_TRACKING_URI": self.store} | self.variables
 
-    def mlflow_run(self, entry_point: str, *parameters: str, uri: str = str(ROOT)) -> subprocess.CompletedProcess[str]:
+    def mlflow_run(
+        self, entry_point: str, *parameters: str, uri: str = str(ROOT)
+    ) -> subprocess.CompletedProcess[str]:
         given = [part for parameter in parameters for part in ("-P", parameter)]
         return self.run(["mlflow", "run", uri, "-e", entry_point, "--env-manager", "local", *given])
 
@@ -51,7 +53,13 @@ class Place:
 
     def run(self, command: Sequence[str], timeout: int = 900) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            command, cwd=self.folder, env=self.environment(), capture_output=True, text=True, timeout=timeout, check=False
+            command,
+            cwd=self.folder,
+            env=self.environment(),
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
         )
 
     def runs(self, filter_string: str = "") -> list[Run]:
@@ -63,7 +71,9 @@ class Place:
 def serving(place: Place, command: Sequence[str], ready: str) -> Iterator[None]:
     """A server as a process, from the moment that it answers at the URL `ready`; ended with all its children."""
     log = place.folder / f"server-{os.getpid()}.log"
-    with process.serving(command, ready=lambda: process.answers(ready), log=log, variables=place.environment()):
+    with process.serving(
+        command, ready=lambda: process.answers(ready), log=log, variables=place.environment()
+    ):
         yield
 
 
@@ -86,7 +96,11 @@ def trained_place(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> P
     parent = (base if worker_id == "master" else base.parent) / "trained"
     with FileLock(f"{parent}.lock"):
         if not parent.exists():
-            done = cloned(parent).shell(command("pip install -r requirements.txt").replace("timesteps=50000", "timesteps=2000"))
+            done = cloned(parent).shell(
+                command("pip install -r requirements.txt").replace(
+                    "timesteps=50000", "timesteps=2000"
+                )
+            )
             assert done.returncode == 0, done.stdout + done.stderr
             assert "Mean reward: " in done.stdout
             shutil.copytree(parent / "mlflow-sb3", parent / "untouched")

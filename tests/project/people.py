@@ -35,8 +35,20 @@ class Person:
     def step(self, name: str, *options: str, **variables: str) -> subprocess.CompletedProcess[str]:
         """Call a step as a program."""
         command = [sys.executable, "-m", f"steps.{name}", *options]
-        own = self.place.environment() | {"MLFLOW_EXPERIMENT_NAME": self.name, "PYTHONPATH": str(ROOT)} | variables
-        return subprocess.run(command, cwd=self.place.folder, env=own, capture_output=True, text=True, timeout=600, check=False)
+        own = (
+            self.place.environment()
+            | {"MLFLOW_EXPERIMENT_NAME": self.name, "PYTHONPATH": str(ROOT)}
+            | variables
+        )
+        return subprocess.run(
+            command,
+            cwd=self.place.folder,
+            env=own,
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
+        )
 
 
 def join(trial: Trial, name: str, parent: Path) -> Person:
@@ -50,7 +62,10 @@ def at_home(trial: Trial, user: str, parent: Path) -> Person:
     """A user in their folder."""
     home = parent / user
     home.mkdir(exist_ok=True)
-    quiet = {"MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
+    quiet = {
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    }
     own = {"HOME": str(home), "XDG_STATE_HOME": str(home / "state")}
     return Person(user, Place(home, trial.login(user) | own | quiet))
 
@@ -78,7 +93,15 @@ def git_server(folder: Path) -> Iterator[str]:
     """The URI of a repository on a git server, whose HEAD is broken. (MLflow takes a `file://` that exists for a folder.)"""
     _commit(folder / "repository")
     port = str(process.free_port())
-    command = ["git", "daemon", "--export-all", f"--base-path={folder}", "--listen=127.0.0.1", f"--port={port}", str(folder)]
+    command = [
+        "git",
+        "daemon",
+        "--export-all",
+        f"--base-path={folder}",
+        "--listen=127.0.0.1",
+        f"--port={port}",
+        str(folder),
+    ]
     uri = f"git://127.0.0.1:{port}/repository"
     asked = ["git", "ls-remote", "--quiet", uri]
     with process.serving(
@@ -91,7 +114,15 @@ def git_server(folder: Path) -> Iterator[str]:
 
 
 def _commit(repository: Path) -> None:
-    git = ["git", "-C", str(repository), "-c", "user.name=Team", "-c", "user.email=team@example.com"]
+    git = [
+        "git",
+        "-C",
+        str(repository),
+        "-c",
+        "user.name=Team",
+        "-c",
+        "user.email=team@example.com",
+    ]
     project = repository / SUBFOLDER
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(project)], check=True)
     shutil.rmtree(project / ".git")

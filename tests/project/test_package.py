@@ -28,7 +28,17 @@ print(mlflow_sb3.__file__, action.shape, "steps" in sys.modules)
 
 def test_the_installed_package_saves_and_loads(tmp_path: Path) -> None:
     site = tmp_path / "site"
-    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(site), str(cloned(tmp_path).folder)]
+    install = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--target",
+        str(site),
+        str(cloned(tmp_path).folder),
+    ]
     subprocess.run(install, check=True)
 
     done = Place(tmp_path, {"PYTHONPATH": str(site)}).run([sys.executable, "-c", SCRIPT])

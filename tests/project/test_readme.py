@@ -29,7 +29,10 @@ pytestmark = pytest.mark.slow
 def find_links() -> str:
     """Where pip was told to look for packages besides its index, which uv has to be told again."""
     configured = subprocess.run(
-        [sys.executable, "-m", "pip", "config", "get", "global.find-links"], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "pip", "config", "get", "global.find-links"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     return os.environ.get("UV_FIND_LINKS", configured.stdout.strip())
 
@@ -59,14 +62,22 @@ def test_ci_runs_the_test_command_of_the_readme() -> None:
 def test_the_ui_shows_what_a_run_left(trained_place: Place) -> None:
     port = free_port()
 
-    with serving(trained_place, command("mlflow ui").replace("5000", str(port)).split(), f"http://127.0.0.1:{port}/health"):
+    with serving(
+        trained_place,
+        command("mlflow ui").replace("5000", str(port)).split(),
+        f"http://127.0.0.1:{port}/health",
+    ):
         pass
 
 
-@pytest.mark.skipif(shutil.which("pyenv") is None, reason="MLflow's virtualenv manager needs pyenv on PATH")
+@pytest.mark.skipif(
+    shutil.which("pyenv") is None, reason="MLflow's virtualenv manager needs pyenv on PATH"
+)
 def test_the_plain_command_makes_an_environment_with_virtualenv(tmp_path: Path) -> None:
     place = replace(cloned(tmp_path), variables={"MLFLOW_ENV_ROOT": str(tmp_path)})
-    line = next(line for line in TABLE if line.startswith("mlflow run .") and "--env-manager" not in line)
+    line = next(
+        line for line in TABLE if line.startswith("mlflow run .") and "--env-manager" not in line
+    )
 
     done = place.shell(line.replace("timesteps=50000", "timesteps=300"))
 
@@ -75,7 +86,10 @@ def test_the_plain_command_makes_an_environment_with_virtualenv(tmp_path: Path) 
 
 
 def test_uv_makes_an_environment(tmp_path: Path) -> None:
-    place = replace(cloned(tmp_path), variables={"MLFLOW_ENV_ROOT": str(tmp_path), "UV_FIND_LINKS": find_links()})
+    place = replace(
+        cloned(tmp_path),
+        variables={"MLFLOW_ENV_ROOT": str(tmp_path), "UV_FIND_LINKS": find_links()},
+    )
     line = next(line for line in TABLE if line.endswith("--env-manager uv"))
 
     done = place.shell(line.replace("timesteps=50000", "timesteps=300"))
@@ -86,7 +100,9 @@ def test_uv_makes_an_environment(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(shutil.which("conda") is None, reason="conda is not installed")
 def test_conda_makes_an_environment(tmp_path: Path) -> None:
-    done = cloned(tmp_path).shell(command("conda env create").replace("timesteps=50000", "timesteps=300"))
+    done = cloned(tmp_path).shell(
+        command("conda env create").replace("timesteps=50000", "timesteps=300")
+    )
 
     assert done.returncode == 0, done.stderr
 
@@ -99,23 +115,47 @@ def test_conda_users_get_the_same_requirements() -> None:
 
 def test_a_git_uri_evaluates_the_champion(trained_place: Place, tmp_path: Path) -> None:
     with people.git_server(tmp_path) as uri:
-        done = trained_place.shell(re.sub(r"https://\S+", f"'{uri}#{people.SUBFOLDER}' -v {people.TAG}", command("mlflow run https")))
+        done = trained_place.shell(
+            re.sub(
+                r"https://\S+",
+                f"'{uri}#{people.SUBFOLDER}' -v {people.TAG}",
+                command("mlflow run https"),
+            )
+        )
 
     assert done.returncode == 0, done.stderr
     assert f"Fetching project from {uri}" in done.stderr
     assert "Mean reward: " in done.stdout
 
 
-def test_main_from_git_works_in_a_clone_in_which_relative_paths_begin(tmp_path: Path, keys: Keys) -> None:
+def test_main_from_git_works_in_a_clone_in_which_relative_paths_begin(
+    tmp_path: Path, keys: Keys
+) -> None:
     folder = tmp_path / "empty"
     folder.mkdir()
-    place = Place(folder, {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db", "MLFLOW_EXPERIMENT_NAME": "nightly"})
+    place = Place(
+        folder,
+        {
+            "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db",
+            "MLFLOW_EXPERIMENT_NAME": "nightly",
+        },
+    )
     client = MlflowClient(place.variables["MLFLOW_TRACKING_URI"])
     client.create_experiment("nightly", artifact_location=(tmp_path / "artifacts").as_uri())
     whole = str(keys.private)
 
     with people.git_server(tmp_path) as uri:
-        call = ["mlflow", "run", f"{uri}#{people.SUBFOLDER}", "-v", people.TAG, "-e", "main", "--env-manager", "local"]
+        call = [
+            "mlflow",
+            "run",
+            f"{uri}#{people.SUBFOLDER}",
+            "-v",
+            people.TAG,
+            "-e",
+            "main",
+            "--env-manager",
+            "local",
+        ]
         call += ["-P", "timesteps=300", "-P", "episodes=3"]
         done = place.run([*call, "-P", f"signing_key={whole}", "-P", f"public_key={keys.public}"])
         refused = place.run([*call, "-P", f"signing_key={os.path.relpath(whole, folder)}"])
@@ -130,10 +170,14 @@ def test_main_from_git_works_in_a_clone_in_which_relative_paths_begin(tmp_path: 
 
 def test_a_signed_version_is_evaluated_with_the_public_key(trained_place: Place) -> None:
     run_id = trained_place.runs("tags.mlflow.project.entryPoint = 'train'")[0].info.run_id
-    line = command("mlflow run . -e log_model").replace("run_id=RUN_ID", f"run_id={run_id} -P model_name=signed")
+    line = command("mlflow run . -e log_model").replace(
+        "run_id=RUN_ID", f"run_id={run_id} -P model_name=signed"
+    )
 
     made = trained_place.shell(command("openssl"))
-    done = trained_place.shell(line.replace("alias=challenger", "alias=challenger -P model_name=signed"))
+    done = trained_place.shell(
+        line.replace("alias=challenger", "alias=challenger -P model_name=signed")
+    )
 
     assert made.returncode == 0, made.stderr
     assert done.returncode == 0, done.stderr
@@ -141,14 +185,19 @@ def test_a_signed_version_is_evaluated_with_the_public_key(trained_place: Place)
     assert "Mean reward: " in done.stdout
 
 
-def test_versions_are_promoted_replayed_and_rolled_back(tmp_path: Path, untouched_folder: Path) -> None:
+def test_versions_are_promoted_replayed_and_rolled_back(
+    tmp_path: Path, untouched_folder: Path
+) -> None:
     """In a copy of the store: others read the champion of the first one."""
     place = Place(shutil.copytree(untouched_folder, tmp_path / "copy"))
     run_id = place.runs("tags.mlflow.project.entryPoint = 'train'")[0].info.run_id
     replayed = place.runs("tags.mlflow.project.entryPoint = 'promote'")[0].info.run_id
     for _ in range(2):
         log = tmp_path / "log_model.txt"
-        assert worker.step("log_model", "--run-id", run_id, variables=place.environment(), log=log) == 0, log.read_text()
+        assert (
+            worker.step("log_model", "--run-id", run_id, variables=place.environment(), log=log)
+            == 0
+        ), log.read_text()
     lines = command("mlflow run . -e promote").splitlines()
 
     done = [place.shell(line.replace("RUN_ID", replayed)) for line in lines]
@@ -156,16 +205,24 @@ def test_versions_are_promoted_replayed_and_rolled_back(tmp_path: Path, untouche
     assert [one.returncode for one in done] == [0] * 5, [one.stderr for one in done]
     assert "tie: cartpole-v1-dqn/3 and cartpole-v1-dqn/1 returned the same" in done[0].stdout
     assert "tie: " in done[1].stdout
-    assert "promote: cartpole-v1-dqn/3 did not have to play in place of cartpole-v1-dqn/1: the champion overheats" in done[2].stdout
+    assert (
+        "promote: cartpole-v1-dqn/3 did not have to play in place of cartpole-v1-dqn/1: the champion overheats"
+        in done[2].stdout
+    )
     assert f"identical: run {replayed}" in done[3].stdout
-    assert "rollback: cartpole-v1-dqn/1 is the champion again, in place of cartpole-v1-dqn/3: it fell over." in done[4].stdout
+    assert (
+        "rollback: cartpole-v1-dqn/1 is the champion again, in place of cartpole-v1-dqn/3: it fell over."
+        in done[4].stdout
+    )
 
 
 def test_a_training_is_resumed_and_made_again(tmp_path: Path) -> None:
     place = cloned(tmp_path)
     resume, reproduce = command("mlflow run . -e train -P resume").splitlines()
     options = ["--algo", "ppo", "--timesteps", "6000"]
-    step = subprocess.Popen([sys.executable, "-m", "steps.train", *options], cwd=place.folder, env=place.environment())
+    step = subprocess.Popen(
+        [sys.executable, "-m", "steps.train", *options], cwd=place.folder, env=place.environment()
+    )
     with step:
         while not processes.snapshots(Path(os.environ["XDG_STATE_HOME"])):
             assert step.poll() is None
@@ -191,7 +248,13 @@ def test_the_scripts_of_the_readme_run(script: str, trained_place: Place) -> Non
 def test_the_served_champion_answers_curl(trained_place: Place) -> None:
     port = str(free_port())
 
-    with serving(trained_place, command("mlflow models serve").replace("5001", port).split(), f"http://127.0.0.1:{port}/ping"):
+    with serving(
+        trained_place,
+        command("mlflow models serve").replace("5001", port).split(),
+        f"http://127.0.0.1:{port}/ping",
+    ):
         answer = trained_place.shell(command("curl").replace("5001", port))
 
-    assert re.fullmatch(r'\{"predictions": \[[01]\]\}', answer.stdout), answer.stdout + answer.stderr
+    assert re.fullmatch(r'\{"predictions": \[[01]\]\}', answer.stdout), (
+        answer.stdout + answer.stderr
+    )

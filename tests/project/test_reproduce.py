@@ -44,7 +44,9 @@ def trained(place: Place) -> Callable[[str], Run]:
 
 
 @contextmanager
-def changed_record(place: Place, run: Run, folder: Path, change: Callable[[dict[str, Any]], None]) -> Iterator[None]:
+def changed_record(
+    place: Place, run: Run, folder: Path, change: Callable[[dict[str, Any]], None]
+) -> Iterator[None]:
     """The record of a run with a change in it."""
     uri, path = f"{run.info.artifact_uri}/{TRAINING_JSON}", folder / TRAINING_JSON
     before = mlflow.artifacts.load_text(uri)
@@ -60,7 +62,9 @@ def changed_record(place: Place, run: Run, folder: Path, change: Callable[[dict[
 
 
 @pytest.mark.parametrize("algo", TRAININGS)
-def test_a_training_is_done_again_with_identical_weights(place: Place, trained: Callable[[str], Run], algo: str) -> None:
+def test_a_training_is_done_again_with_identical_weights(
+    place: Place, trained: Callable[[str], Run], algo: str
+) -> None:
     run = trained(algo)
 
     done = place.mlflow_run("reproduce", f"run_id={run.info.run_id}", uri=str(place.folder))
@@ -68,21 +72,30 @@ def test_a_training_is_done_again_with_identical_weights(place: Place, trained: 
     again = place.runs("tags.mlflow.project.entryPoint = 'train'")[0]
     reproduction = place.runs("tags.mlflow.project.entryPoint = 'reproduce'")[0]
     assert done.returncode == 0, done.stderr
-    assert f"identical: the weights of run {run.info.run_id} and of run {again.info.run_id}" in done.stdout
+    assert (
+        f"identical: the weights of run {run.info.run_id} and of run {again.info.run_id}"
+        in done.stdout
+    )
     assert reproduction.data.tags["mlflow_sb3.reproduction"] == "identical"
     assert again.data.tags["mlflow.parentRunId"] == reproduction.info.run_id
     assert again.data.tags[POLICY_DIGEST_TAG] == run.data.tags[POLICY_DIGEST_TAG]
     assert place.shell("git worktree list").stdout.count("\n") == 1
 
 
-def test_a_hyperparameter_that_was_changed_in_the_record_is_named(place: Place, trained: Callable[[str], Run], tmp_path: Path) -> None:
+def test_a_hyperparameter_that_was_changed_in_the_record_is_named(
+    place: Place, trained: Callable[[str], Run], tmp_path: Path
+) -> None:
     run = trained("ppo")
 
-    with changed_record(place, run, tmp_path, lambda record: record["recipe"]["hyperparams"].update(gae_lambda=0.5)):
+    with changed_record(
+        place, run, tmp_path, lambda record: record["recipe"]["hyperparams"].update(gae_lambda=0.5)
+    ):
         done = place.mlflow_run("reproduce", f"run_id={run.info.run_id}", uri=str(place.folder))
 
     assert done.returncode == 0, done.stderr
-    assert "hyperparameter gae_lambda was 0.8 in the parameters of the run, and 0.5 now" in done.stdout
+    assert (
+        "hyperparameter gae_lambda was 0.8 in the parameters of the run, and 0.5 now" in done.stdout
+    )
     assert "different: the weights of run" in done.stdout
 
 
@@ -91,10 +104,17 @@ def test_a_run_that_trained_nothing_and_a_commit_that_is_gone_are_one_line(
 ) -> None:
     run = trained("ppo")
 
-    with changed_record(place, run, tmp_path, lambda record: record["facts"].update(commit="a" * 40)):
+    with changed_record(
+        place, run, tmp_path, lambda record: record["facts"].update(commit="a" * 40)
+    ):
         gone = place.mlflow_run("reproduce", f"run_id={run.info.run_id}", uri=str(place.folder))
-    empty = place.mlflow_run("reproduce", f"run_id={place.client.create_run('0').info.run_id}", uri=str(place.folder))
+    empty = place.mlflow_run(
+        "reproduce", f"run_id={place.client.create_run('0').info.run_id}", uri=str(place.folder)
+    )
 
     assert f"Error: commit {'a' * 40} is neither in" in gone.stderr
-    assert "holds no training.json; give the id of a finished run of the entry point train." in empty.stderr
+    assert (
+        "holds no training.json; give the id of a finished run of the entry point train."
+        in empty.stderr
+    )
     assert (gone.returncode, empty.returncode) == (1, 1)

@@ -37,7 +37,11 @@ SERVER = {
 
 def script() -> str:
     """The script of docs/serving.md."""
-    found = re.findall(r"<!-- restart.sh -->\n```bash\n(.*?)```", (ROOT / "docs" / "serving.md").read_text(), re.DOTALL)
+    found = re.findall(
+        r"<!-- restart.sh -->\n```bash\n(.*?)```",
+        (ROOT / "docs" / "serving.md").read_text(),
+        re.DOTALL,
+    )
     return str(found[0])
 
 
@@ -49,7 +53,16 @@ def tracking(levels: list[model_version.Version], tmp_path: Path) -> Iterator[Ml
     place.folder.mkdir()
     shutil.copy(tmp_path / "levels.db", place.folder / "mlflow.db")
     uri = f"http://127.0.0.1:{free_port()}"
-    command = ["mlflow", "server", "--backend-store-uri", place.store, "--default-artifact-root", str(place.folder), "--workers", "1"]
+    command = [
+        "mlflow",
+        "server",
+        "--backend-store-uri",
+        place.store,
+        "--default-artifact-root",
+        str(place.folder),
+        "--workers",
+        "1",
+    ]
     with serving(place, [*command, "--port", uri.rpartition(":")[2]], f"{uri}/health"):
         yield MlflowClient(uri)
 
@@ -61,7 +74,9 @@ def registered(client: MlflowClient, url: str) -> Webhook:
 
 
 @contextmanager
-def rolling_over(tracking: MlflowClient, tmp_path: Path, port: int, ports: Sequence[int]) -> Iterator[None]:
+def rolling_over(
+    tracking: MlflowClient, tmp_path: Path, port: int, ports: Sequence[int]
+) -> Iterator[None]:
     """The receiver, from when the champion is served on both ports; it looks by itself once an hour, so that only webhooks tell it."""
     (tmp_path / "restart.sh").write_text(script())
     (tmp_path / "served").mkdir()
@@ -74,7 +89,15 @@ def rolling_over(tracking: MlflowClient, tmp_path: Path, port: int, ports: Seque
         "PYTHONPATH": str(ROOT),
     }
     options = ["--model-name", "levels", "--every", "3600", "--port", str(port)]
-    command = [sys.executable, "-m", "deploy.server.rollover", *options, "--", "bash", str(tmp_path / "restart.sh")]
+    command = [
+        sys.executable,
+        "-m",
+        "deploy.server.rollover",
+        *options,
+        "--",
+        "bash",
+        str(tmp_path / "restart.sh"),
+    ]
     with serving(Place(tmp_path, variables), command, f"http://127.0.0.1:{ports[-1]}/ping"):
         yield
 
@@ -83,7 +106,12 @@ def asked(port: int) -> int | None:
     """What the agent at a port does, or None when its server is away."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
     try:
-        connection.request("POST", "/invocations", json.dumps({"inputs": [[0.0]]}), {"Content-Type": "application/json"})
+        connection.request(
+            "POST",
+            "/invocations",
+            json.dumps({"inputs": [[0.0]]}),
+            {"Content-Type": "application/json"},
+        )
         (action,) = json.load(connection.getresponse())["predictions"]
     except (ConnectionError, http.client.HTTPException):
         return None
@@ -97,7 +125,9 @@ def proxied(ports: Sequence[int]) -> int | None:
     return next((action for action in map(asked, [*ports, ports[0]]) if action is not None), None)
 
 
-def test_when_the_alias_moves_the_new_champion_is_served_within_seconds_and_without_a_gap(tracking: MlflowClient, tmp_path: Path) -> None:
+def test_when_the_alias_moves_the_new_champion_is_served_within_seconds_and_without_a_gap(
+    tracking: MlflowClient, tmp_path: Path
+) -> None:
     port, *ports = (free_port() for _ in range(3))
     webhook = registered(tracking, f"http://127.0.0.1:{port}/")
 

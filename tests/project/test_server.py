@@ -16,18 +16,34 @@ pytestmark = pytest.mark.slow
 def test_main_makes_a_champion_on_a_server(place: Place) -> None:
     uri = f"http://127.0.0.1:{free_port()}"
     served = place.folder / "served"
-    command = ["mlflow", "server", "--backend-store-uri", place.store, "--artifacts-destination", str(served), "--workers", "1"]
+    command = [
+        "mlflow",
+        "server",
+        "--backend-store-uri",
+        place.store,
+        "--artifacts-destination",
+        str(served),
+        "--workers",
+        "1",
+    ]
     remote = replace(place, variables={"MLFLOW_TRACKING_URI": uri})
 
     with serving(place, [*command, "--port", uri.rpartition(":")[2]], f"{uri}/health"):
         main = remote.mlflow_run("main", "timesteps=300", "episodes=3")
-        promoted = remote.mlflow_run("promote", "version=1", "rule=force", "reason=300 steps may not be enough to beat random actions")
+        promoted = remote.mlflow_run(
+            "promote",
+            "version=1",
+            "rule=force",
+            "reason=300 steps may not be enough to beat random actions",
+        )
         again = remote.mlflow_run("evaluate", "alias=champion", "episodes=3", "video=true")
 
     assert main.returncode == 0, main.stderr
     assert promoted.returncode == 0, promoted.stderr
     assert again.returncode == 0, again.stderr
-    assert place.client.get_model_version_by_alias("cartpole-v1-dqn", "champion").tags[model_version.DIGEST_TAG]
+    assert place.client.get_model_version_by_alias("cartpole-v1-dqn", "champion").tags[
+        model_version.DIGEST_TAG
+    ]
     assert [run.info.status for run in place.runs()] == ["FINISHED"] * 7
     assert len(list(served.rglob("episode.mp4"))) == 1
     assert not (place.folder / "mlruns").exists()

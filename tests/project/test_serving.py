@@ -52,10 +52,24 @@ def bare_python(trained_place: Place, tmp_path_factory: pytest.TempPathFactory) 
     """A virtual environment with the requirements of the model, and gymnasium to act in."""
     folder, before = tmp_path_factory.mktemp("bare"), mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(trained_place.store)
-    requirements = mlflow.artifacts.download_artifacts(artifact_uri=f"{URI}/requirements.txt", dst_path=str(folder))
+    requirements = mlflow.artifacts.download_artifacts(
+        artifact_uri=f"{URI}/requirements.txt", dst_path=str(folder)
+    )
     mlflow.set_tracking_uri(before)
     python = folder / "venv" / "bin" / "python"
-    subprocess.run([sys.executable, "-m", "uv", "venv", "--quiet", "--python", sys.executable, str(folder / "venv")], check=True)
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "uv",
+            "venv",
+            "--quiet",
+            "--python",
+            sys.executable,
+            str(folder / "venv"),
+        ],
+        check=True,
+    )
     install = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", str(python)]
     subprocess.run([*install, "-r", requirements, "gymnasium"], check=True)
     return python
@@ -69,9 +83,23 @@ def test_a_model_acts_without_torch_and_sb3(trained_place: Place, bare_python: P
     assert str(ROOT) not in done.stdout
 
 
-def test_a_model_serves_over_http_without_torch_and_sb3(trained_place: Place, bare_python: Path) -> None:
+def test_a_model_serves_over_http_without_torch_and_sb3(
+    trained_place: Place, bare_python: Path
+) -> None:
     port = free_port()
-    command = [str(bare_python), "-m", "mlflow", "models", "serve", "-m", URI, "--env-manager", "local", "-p", str(port)]
+    command = [
+        str(bare_python),
+        "-m",
+        "mlflow",
+        "models",
+        "serve",
+        "-m",
+        URI,
+        "--env-manager",
+        "local",
+        "-p",
+        str(port),
+    ]
     url = f"http://127.0.0.1:{port}"
     with serving(trained_place, command, f"{url}/ping"):
         answer = invoke(url, {"inputs": [[0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.2, 1.0]]})
@@ -83,7 +111,9 @@ def test_a_model_serves_over_http_without_torch_and_sb3(trained_place: Place, ba
 
 
 def invoke(url: str, body: dict[str, object]) -> dict[str, list[int]]:
-    request = urllib.request.Request(f"{url}/invocations", json.dumps(body).encode(), {"Content-Type": "application/json"})
+    request = urllib.request.Request(
+        f"{url}/invocations", json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
     with urllib.request.urlopen(request, timeout=PATIENCE) as response:
         answer: dict[str, list[int]] = json.load(response)
     return answer

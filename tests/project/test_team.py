@@ -51,22 +51,39 @@ class Team:
 def team(trial: Trial, tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Team:
     """One for all workers on the same server."""
     base = tmp_path_factory.getbasetemp()
-    folder = (base if worker_id == "master" else base.parent) / f"team-{trial.uri.rpartition(':')[2]}"
+    folder = (
+        base if worker_id == "master" else base.parent
+    ) / f"team-{trial.uri.rpartition(':')[2]}"
     with FileLock(f"{folder}.lock"):
         if not folder.exists():
             folder.mkdir()
-            manager, editor, reader = (people.join(trial, name, folder) for name in ("mana", "edda", "rita"))
+            manager, editor, reader = (
+                people.join(trial, name, folder) for name in ("mana", "edda", "rita")
+            )
             names = (manager.name, editor.name, reader.name)
             given = ["timesteps=300", "episodes=3", f"model_name={manager.name}"]
             options = [part for parameter in given for part in ("-P", parameter)]
-            command = ["mlflow", "run", str(ROOT), "-e", "main", "--env-manager", "local", "--experiment-name", manager.name, *options]
+            command = [
+                "mlflow",
+                "run",
+                str(ROOT),
+                "-e",
+                "main",
+                "--env-manager",
+                "local",
+                "--experiment-name",
+                manager.name,
+                *options,
+            ]
             done = manager.place.run(command)
             assert done.returncode == 0, done.stdout + done.stderr
             trial.grant(editor.name, "EDIT", model=manager.name)
             trial.grant(reader.name, "READ", model=manager.name)
             (folder / "said").write_text(done.stdout + done.stderr)
             (folder / "names").write_text(" ".join(names))
-    manager, editor, reader = (people.at_home(trial, name, folder) for name in (folder / "names").read_text().split())
+    manager, editor, reader = (
+        people.at_home(trial, name, folder) for name in (folder / "names").read_text().split()
+    )
     return Team(trial, manager.name, manager, editor, reader, folder, (folder / "said").read_text())
 
 
@@ -81,7 +98,17 @@ def admin(team: Team, monkeypatch: pytest.MonkeyPatch) -> Iterator[MlflowClient]
 
 
 def promote(team: Team, person: Person, version: str) -> subprocess.CompletedProcess[str]:
-    return person.step("promote", "--model-name", team.model, "--version", version, "--rule", "force", "--reason", "300 steps are few")
+    return person.step(
+        "promote",
+        "--model-name",
+        team.model,
+        "--version",
+        version,
+        "--rule",
+        "force",
+        "--reason",
+        "300 steps are few",
+    )
 
 
 def the_line(done: subprocess.CompletedProcess[str]) -> str:
@@ -114,31 +141,68 @@ def test_main_leaves_its_model_in_the_bucket(team: Team, admin: MlflowClient) ->
     assert not (team.manager.place.folder / "mlruns").exists()
 
 
-def test_another_machine_evaluates_by_a_tag_in_git_with_the_right_to_read(team: Team, admin: MlflowClient, tmp_path: Path) -> None:
+def test_another_machine_evaluates_by_a_tag_in_git_with_the_right_to_read(
+    team: Team, admin: MlflowClient, tmp_path: Path
+) -> None:
     admin.set_registered_model_alias(team.model, "best", "1")
     programs = people.virtual_environment(tmp_path / "venv")
     given = ["-P", f"model_name={team.model}", "-P", "alias=best", "-P", "episodes=3"]
-    options = ["-v", people.TAG, "-e", "evaluate", "--env-manager", "local", "--experiment-name", team.reader.name, *given]
-    own = team.reader.place.environment() | {"PATH": f"{programs}{os.pathsep}/usr/bin{os.pathsep}/bin"}
+    options = [
+        "-v",
+        people.TAG,
+        "-e",
+        "evaluate",
+        "--env-manager",
+        "local",
+        "--experiment-name",
+        team.reader.name,
+        *given,
+    ]
+    own = team.reader.place.environment() | {
+        "PATH": f"{programs}{os.pathsep}/usr/bin{os.pathsep}/bin"
+    }
     token = uuid.uuid4().hex
     address = f"https://reader:{token}@git.example/repository"
 
     with people.git_server(tmp_path) as uri:
         # a git daemon knows no logins: MLflow is given the address with a token, and git goes to the daemon instead
-        own |= {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": f"url.{uri}.insteadOf", "GIT_CONFIG_VALUE_0": address}
-        command = [str(programs / "python"), "-m", "mlflow", "run", f"{address}#{people.SUBFOLDER}", *options]
-        done = subprocess.run(command, cwd=tmp_path, env=own, capture_output=True, text=True, timeout=600, check=False)
+        own |= {
+            "GIT_CONFIG_COUNT": "1",
+            "GIT_CONFIG_KEY_0": f"url.{uri}.insteadOf",
+            "GIT_CONFIG_VALUE_0": address,
+        }
+        command = [
+            str(programs / "python"),
+            "-m",
+            "mlflow",
+            "run",
+            f"{address}#{people.SUBFOLDER}",
+            *options,
+        ]
+        done = subprocess.run(
+            command, cwd=tmp_path, env=own, capture_output=True, text=True, timeout=600, check=False
+        )
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Mean reward: " in done.stdout
     assert "metrics are on this run alone" in done.stderr
     run = next(run for run in runs_in(team.reader.name, admin) if run.info.status == "FINISHED")
     assert "evaluation/mean_return" in run.data.metrics
-    assert run.data.tags["mlflow.source.name"] == f"https://git.example/repository#{people.SUBFOLDER}"
-    model = admin.get_logged_model(str(admin.get_model_version(team.model, "1").source).removeprefix("models:/"))
-    kept = bucket(team.trial) | {one.info.run_id: shown(one).encode() for one in runs_in(team.reader.name, admin)}
+    assert (
+        run.data.tags["mlflow.source.name"] == f"https://git.example/repository#{people.SUBFOLDER}"
+    )
+    model = admin.get_logged_model(
+        str(admin.get_model_version(team.model, "1").source).removeprefix("models:/")
+    )
+    kept = bucket(team.trial) | {
+        one.info.run_id: shown(one).encode() for one in runs_in(team.reader.name, admin)
+    }
     kept |= {"model": repr((vars(model), model.tags, model.params)).encode()}
-    kept |= {line: line.encode() for line in (done.stdout + done.stderr).splitlines() if not PRINTED.search(line)}
+    kept |= {
+        line: line.encode()
+        for line in (done.stdout + done.stderr).splitlines()
+        if not PRINTED.search(line)
+    }
     assert [name for name, content in kept.items() if token.encode() in content] == []
 
 
@@ -148,17 +212,33 @@ def test_who_may_read_cannot_register_a_version(team: Team, admin: MlflowClient)
     done = team.reader.step("log_model", "--run-id", trained, "--model-name", team.model)
 
     assert the_line(done) == lacking(team, team.reader, "EDIT", has="READ")
-    assert [found.version for found in admin.search_model_versions(f"name = '{team.model}'") if found.run_id == trained] == ["1"]
+    assert [
+        found.version
+        for found in admin.search_model_versions(f"name = '{team.model}'")
+        if found.run_id == trained
+    ] == ["1"]
 
 
-def test_who_may_not_write_to_the_experiment_of_a_training_logs_no_part_of_a_model_of_it(team: Team, admin: MlflowClient) -> None:
+def test_who_may_not_write_to_the_experiment_of_a_training_logs_no_part_of_a_model_of_it(
+    team: Team, admin: MlflowClient
+) -> None:
     experiment = f"{team.editor.name}-logs"
     trained = admin.get_run(str(admin.get_model_version(team.model, "1").run_id))
 
-    done = team.editor.step("log_model", "--run-id", trained.info.run_id, "--model-name", experiment, MLFLOW_EXPERIMENT_NAME=experiment)
+    done = team.editor.step(
+        "log_model",
+        "--run-id",
+        trained.info.run_id,
+        "--model-name",
+        experiment,
+        MLFLOW_EXPERIMENT_NAME=experiment,
+    )
 
     what = f"lacks EDIT on experiment {trained.info.experiment_id}, and has READ"
-    assert the_line(done) == f"Error: user '{team.editor.name}' {what}; ask its owner or an admin for it."
+    assert (
+        the_line(done)
+        == f"Error: user '{team.editor.name}' {what}; ask its owner or an admin for it."
+    )
     (run,) = runs_in(experiment, admin)
     assert run.info.status == "FAILED"
     assert list(admin.search_logged_models([run.info.experiment_id])) == []
@@ -168,17 +248,27 @@ def test_who_may_edit_trains_and_logs_but_does_not_promote(team: Team, admin: Ml
     trained = team.editor.step("train", "--timesteps", "300")
     run_id = runs_in(team.editor.name, admin)[0].info.run_id
     logged = team.editor.step("log_model", "--run-id", run_id, "--model-name", team.model)
-    (own,) = (found.version for found in admin.search_model_versions(f"name = '{team.model}'") if found.run_id == run_id)
+    (own,) = (
+        found.version
+        for found in admin.search_model_versions(f"name = '{team.model}'")
+        if found.run_id == run_id
+    )
     refused = promote(team, team.editor, own)
 
     assert trained.returncode == 0, trained.stderr
     assert logged.returncode == 0, logged.stderr
     assert f"Registered {team.model}/{own} as the challenger" in logged.stdout
     assert the_line(refused) == lacking(team, team.editor, "MANAGE", has="EDIT")
-    assert [run.info.status for run in runs_in(team.editor.name, admin)] == ["FAILED", "FINISHED", "FINISHED"]
+    assert [run.info.status for run in runs_in(team.editor.name, admin)] == [
+        "FAILED",
+        "FINISHED",
+        "FINISHED",
+    ]
     aliases = admin.get_registered_model(team.model).aliases
     assert [alias for alias, number in aliases.items() if str(number) == own] == ["challenger"]
-    assert not {"mlflow_sb3.promotion_run", "mlflow_sb3.verdict"} & set(admin.get_model_version(team.model, own).tags)
+    assert not {"mlflow_sb3.promotion_run", "mlflow_sb3.verdict"} & set(
+        admin.get_model_version(team.model, own).tags
+    )
 
 
 def test_who_may_not_promote_is_told_before_main_trains(team: Team, admin: MlflowClient) -> None:
@@ -195,28 +285,53 @@ def test_who_may_manage_promotes(team: Team, admin: MlflowClient) -> None:
 
     assert done.returncode == 0, done.stderr
     assert admin.get_registered_model(team.model).aliases["champion"] == "1"
-    assert not [model.name for model in admin.search_registered_models(f"name = '{team.model}.lock'")]
+    assert not [
+        model.name for model in admin.search_registered_models(f"name = '{team.model}.lock'")
+    ]
 
 
 def test_no_secret_is_in_what_is_kept_or_said(team: Team, admin: MlflowClient) -> None:
     password = team.trial.password(team.manager.name)
     with_password = team.trial.uri.replace("://", f"://{team.manager.name}:{password}@")
-    refused = team.manager.step("evaluate", "--model-name", team.model, "--version", "1", MLFLOW_TRACKING_URI=with_password)
-    unknown = team.manager.step("evaluate", "--model-name", team.model, MLFLOW_TRACKING_PASSWORD=f"not {password}")
+    refused = team.manager.step(
+        "evaluate", "--model-name", team.model, "--version", "1", MLFLOW_TRACKING_URI=with_password
+    )
+    unknown = team.manager.step(
+        "evaluate", "--model-name", team.model, MLFLOW_TRACKING_PASSWORD=f"not {password}"
+    )
     users = [ADMIN, *(one.name for one in (team.manager, team.editor, team.reader))]
-    secrets = [team.trial.store.secret, str(people.database(team.trial).password), *(team.trial.password(user) for user in users)]
+    secrets = [
+        team.trial.store.secret,
+        str(people.database(team.trial).password),
+        *(team.trial.password(user) for user in users),
+    ]
 
     kept = bucket(team.trial) | files_in(team.folder)
     kept |= {str(path): path.read_bytes() for path in team.trial.folder.glob("*.log")}
     kept |= {f"{run.info.run_id}": shown(run).encode() for run in all_runs(admin)}
     kept |= {model.name: repr(model).encode() for model in admin.search_registered_models()}
-    kept |= {f"{found.name}/{found.version}": repr(found).encode() for found in admin.search_model_versions()}
-    kept |= {"said": (team.said + refused.stdout + refused.stderr + unknown.stdout + unknown.stderr).encode()}
+    kept |= {
+        f"{found.name}/{found.version}": repr(found).encode()
+        for found in admin.search_model_versions()
+    }
+    kept |= {
+        "said": (
+            team.said + refused.stdout + refused.stderr + unknown.stdout + unknown.stderr
+        ).encode()
+    }
 
-    assert the_line(refused).startswith(f"Error: {with_password.replace(password, '***')} holds a login, which MLflow prints")
-    assert the_line(unknown).startswith(f"Error: tracking server {team.trial.uri} does not know this user with this password; set ")
+    assert the_line(refused).startswith(
+        f"Error: {with_password.replace(password, '***')} holds a login, which MLflow prints"
+    )
+    assert the_line(unknown).startswith(
+        f"Error: tracking server {team.trial.uri} does not know this user with this password; set "
+    )
     assert len(kept) > 40
-    assert [name for name, content in kept.items() if any(secret.encode() in content for secret in secrets)] == []
+    assert [
+        name
+        for name, content in kept.items()
+        if any(secret.encode() in content for secret in secrets)
+    ] == []
 
 
 def shown(run: Run) -> str:

@@ -32,7 +32,10 @@ def promote(version: Version, **terms: Any) -> record.PromotionRecord:
 
 
 def aliases(name: str = "levels") -> dict[str, int]:
-    return {alias: int(number) for alias, number in MlflowClient().get_registered_model(name).aliases.items()}
+    return {
+        alias: int(number)
+        for alias, number in MlflowClient().get_registered_model(name).aliases.items()
+    }
 
 
 def tags(version: Version) -> dict[str, str]:
@@ -43,7 +46,9 @@ def tags(version: Version) -> dict[str, str]:
 def logged() -> dict[str, Any]:
     run = mlflow.active_run()
     assert run is not None
-    found: dict[str, Any] = json.loads(mlflow.artifacts.load_text(f"{run.info.artifact_uri}/promotion.json"))
+    found: dict[str, Any] = json.loads(
+        mlflow.artifacts.load_text(f"{run.info.artifact_uri}/promotion.json")
+    )
     return found
 
 
@@ -131,7 +136,11 @@ def test_a_least_return_is_asked_of_the_mean(levels: Levels) -> None:
     inconclusive = promote(levels[4], gate=replace(SURE, min_return=6.0))
     promoted = promote(levels[4], gate=Gate(episodes=60, min_return=5.0))
 
-    assert (rejected["verdict"], inconclusive["verdict"], promoted["verdict"]) == ("reject", "inconclusive", "promote")
+    assert (rejected["verdict"], inconclusive["verdict"], promoted["verdict"]) == (
+        "reject",
+        "inconclusive",
+        "promote",
+    )
     assert "min_return is 9.00" in rejected["reason"]
 
 
@@ -143,10 +152,14 @@ def test_both_play_the_seeds_of_their_pair(levels: Levels) -> None:
     seed = QUICK.seed("levels", levels[2].model_id, levels[4].model_id, found["environment"])
     seeds = episode_seeds(seed, "gate", 25)
     assert found["episodes"]["seed"] == seeds
-    assert found["seeds"] == record.seeds_digest(Episodes(np.array(seeds), np.zeros(25), np.zeros(25, np.int64)))
+    assert found["seeds"] == record.seeds_digest(
+        Episodes(np.array(seeds), np.zeros(25), np.zeros(25, np.int64))
+    )
 
 
-def test_a_challenger_that_loses_loses_its_alias_and_one_that_wins_is_no_challenger_any_more(levels: Levels) -> None:
+def test_a_challenger_that_loses_loses_its_alias_and_one_that_wins_is_no_challenger_any_more(
+    levels: Levels,
+) -> None:
     held = []
     for number in (3, 4, 1, 5):
         versions.set_alias("levels", "challenger", number)
@@ -202,8 +215,13 @@ def test_what_nobody_approved_does_not_take_over_by_force_either(levels: Levels)
     assert aliases() == {}
 
 
-@pytest.mark.parametrize(("fault", "says"), [("nan", "returned nan, which cannot be compared"), ("crash", "the simulator is gone")])
-def test_what_cannot_be_decided_is_an_error_and_moves_nothing(levels: Levels, fault: str, says: str) -> None:
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [("nan", "returned nan, which cannot be compared"), ("crash", "the simulator is gone")],
+)
+def test_what_cannot_be_decided_is_an_error_and_moves_nothing(
+    levels: Levels, fault: str, says: str
+) -> None:
     promote(levels[2])
     judge = env_spec.compose_spec("tests.environments:Levels-v0", kwargs={"fault": fault})
 
@@ -219,7 +237,10 @@ def test_agents_of_different_environments_are_compared_where_one_is_named(levels
     promote(levels[2])
     other = leveled(7, spread=2.0)
 
-    with pytest.raises(MlflowException, match=r"levels/6 and levels/3 were trained in different environments.*name the one that judges"):
+    with pytest.raises(
+        MlflowException,
+        match=r"levels/6 and levels/3 were trained in different environments.*name the one that judges",
+    ):
         promote(other)
     found = promote(other, judge="champion")
 
@@ -242,7 +263,9 @@ def test_a_judge_that_does_not_fit_is_refused(judge: str, says: str) -> None:
         promote(versions.find_version("levels", number=5), judge=judge)
 
 
-def test_a_champion_that_came_meanwhile_is_played_against(levels: Levels, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_champion_that_came_meanwhile_is_played_against(
+    levels: Levels, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The champion changes while the games are played: exactly between them and the lock."""
     promote(levels[2])
     written = promotion_run.write_record
@@ -259,12 +282,16 @@ def test_a_champion_that_came_meanwhile_is_played_against(levels: Levels, monkey
 
     assert found["verdict"] == "reject"
     assert found["champion"]["number"] == 5
-    assert [(earlier["champion"]["number"], earlier["verdict"]) for earlier in found["earlier"]] == [(3, "promote")]
+    assert [
+        (earlier["champion"]["number"], earlier["verdict"]) for earlier in found["earlier"]
+    ] == [(3, "promote")]
     assert aliases() == {"champion": 5}
 
 
 @pytest.mark.parametrize("lost_at", [1, 2], ids=["before the alias moves", "after it"])
-def test_a_lock_that_is_lost_is_taken_again(levels: Levels, monkeypatch: pytest.MonkeyPatch, lost_at: int) -> None:
+def test_a_lock_that_is_lost_is_taken_again(
+    levels: Levels, monkeypatch: pytest.MonkeyPatch, lost_at: int
+) -> None:
     """Somebody takes the lock away exactly before one of the checks."""
     promote(levels[2])
     check, checks = lock.PromotionLock.check, []
@@ -285,7 +312,9 @@ def test_a_lock_that_is_lost_is_taken_again(levels: Levels, monkeypatch: pytest.
     assert len(checks) > lost_at
 
 
-def test_a_late_call_does_not_put_the_worse_one_over_a_new_champion(levels: Levels, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_late_call_does_not_put_the_worse_one_over_a_new_champion(
+    levels: Levels, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The holder stalls before its alias is set, another one takes the lock and becomes champion, and then the call comes."""
     promote(levels[0], force="a history")
     set_alias = versions.set_alias
@@ -358,7 +387,9 @@ def test_what_was_rolled_back_and_promoted_again_is_not_marked_any_more(levels: 
 def test_naming_the_judge_that_judges_anyway_is_no_other_chance(levels: Levels) -> None:
     promote(levels[4])
 
-    found = [promote(levels[2], judge=judge)["episodes"] for judge in (None, "champion", "challenger")]
+    found = [
+        promote(levels[2], judge=judge)["episodes"] for judge in (None, "champion", "challenger")
+    ]
 
     assert found[0] == found[1] == found[2]
 
@@ -442,9 +473,14 @@ def test_a_champion_whose_files_are_gone_is_named_and_rolled_back(store: str) ->
         first, second, third = leveled(5), leveled(7), leveled(6)
         promote(first, force="a history")
         promote(second, force="a history")
-        shutil.rmtree(mlflow.get_logged_model(second.model_id).artifact_location.removeprefix("file://"))
+        shutil.rmtree(
+            mlflow.get_logged_model(second.model_id).artifact_location.removeprefix("file://")
+        )
 
-        with pytest.raises(MlflowException, match="levels/2 cannot be loaded: model version levels/2 has no files any more"):
+        with pytest.raises(
+            MlflowException,
+            match="levels/2 cannot be loaded: model version levels/2 has no files any more",
+        ):
             promote(third)
         refused = aliases(), logged()["verdict"]
         rollback.roll_back("levels")

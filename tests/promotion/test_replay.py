@@ -19,12 +19,16 @@ from mlflow_sb3.registry.model_version import Version
 def run_id(levels: list[Version]) -> str:
     """A promotion of version 5 in place of version 3."""
     promote.promote_version(levels[2], PromotionOptions(force="the first"))
-    return str(promote.promote_version(levels[4], PromotionOptions(gate=Gate(episodes=60)))["run_id"])
+    return str(
+        promote.promote_version(levels[4], PromotionOptions(gate=Gate(episodes=60)))["run_id"]
+    )
 
 
 def rewrite(run_id: str, **changes: Any) -> None:
     found = promotion_run.load_record(run_id) | changes
-    Path(mlflow.get_run(run_id).info.artifact_uri.removeprefix("file://"), "promotion.json").write_text(json.dumps(found))
+    Path(
+        mlflow.get_run(run_id).info.artifact_uri.removeprefix("file://"), "promotion.json"
+    ).write_text(json.dumps(found))
 
 
 def test_a_promotion_is_identical_when_it_is_played_again(run_id: str) -> None:
@@ -38,17 +42,25 @@ def test_a_first_promotion_and_one_with_a_judge_are_identical_too(levels: list[V
     first = promote.promote_version(levels[4], PromotionOptions(gate=Gate(episodes=60)))
     assert replay.replay(first["run_id"]) == []
 
-    judged = promote.promote_version(levels[2], PromotionOptions(gate=Gate(episodes=60), judge="tests.environments:Levels-v0"))
+    judged = promote.promote_version(
+        levels[2], PromotionOptions(gate=Gate(episodes=60), judge="tests.environments:Levels-v0")
+    )
     assert replay.replay(judged["run_id"]) == []
 
 
 def test_what_differs_is_named(run_id: str) -> None:
     before = promotion_run.load_record(run_id)
-    returns = [before["episodes"]["challenger_return"][0] + 1, *before["episodes"]["challenger_return"][1:]]
+    returns = [
+        before["episodes"]["challenger_return"][0] + 1,
+        *before["episodes"]["challenger_return"][1:],
+    ]
 
     rewrite(run_id, verdict="reject", episodes=before["episodes"] | {"challenger_return": returns})
 
-    assert replay.replay(run_id) == ["verdict was reject and is promote", "episodes differ in challenger_return"]
+    assert replay.replay(run_id) == [
+        "verdict was reject and is promote",
+        "episodes differ in challenger_return",
+    ]
 
 
 def test_another_model_under_the_same_number_is_refused(run_id: str) -> None:
@@ -56,7 +68,10 @@ def test_another_model_under_the_same_number_is_refused(run_id: str) -> None:
 
     rewrite(run_id, challenger=before["challenger"] | {"digest": "0" * 64})
 
-    with pytest.raises(MlflowException, match=r"levels/5 is the model .* and .* with 0000.* played; the games cannot be played again"):
+    with pytest.raises(
+        MlflowException,
+        match=r"levels/5 is the model .* and .* with 0000.* played; the games cannot be played again",
+    ):
         replay.replay(run_id)
 
 

@@ -32,7 +32,9 @@ def promoted(levels: list[Version], champion: int, challenger: int, gate: Gate) 
     promote.promote_version(levels[challenger - 1], PromotionOptions(gate=gate))
     run = mlflow.active_run()
     assert run is not None
-    found: dict[str, Any] = json.loads(mlflow.artifacts.load_text(f"{run.info.artifact_uri}/promotion.json"))
+    found: dict[str, Any] = json.loads(
+        mlflow.artifacts.load_text(f"{run.info.artifact_uri}/promotion.json")
+    )
     return found
 
 
@@ -42,11 +44,17 @@ def numbers(value: Any) -> set[str]:
         return set().union(*map(numbers, value.values())) if value else set()
     if isinstance(value, list):
         return set()
-    return {report_text.format_number(value), str(value)} if isinstance(value, (int, float)) and not isinstance(value, bool) else set()
+    return (
+        {report_text.format_number(value), str(value)}
+        if isinstance(value, (int, float)) and not isinstance(value, bool)
+        else set()
+    )
 
 
 @pytest.mark.parametrize("case", GATES)
-def test_every_number_in_the_description_and_the_picture_is_one_of_the_record(levels: list[Version], case: str) -> None:
+def test_every_number_in_the_description_and_the_picture_is_one_of_the_record(
+    levels: list[Version], case: str
+) -> None:
     champion, challenger, gate = GATES[case]
     found = promoted(levels, champion, challenger, gate)
     pairs = len(found["episodes"]["seed"])
@@ -54,13 +62,25 @@ def test_every_number_in_the_description_and_the_picture_is_one_of_the_record(le
     if found["largest_share_of_other_pairs"]:
         known.add(f"{100 * found['largest_share_of_other_pairs']:.2f}")
 
-    text = str(MlflowClient().get_model_version("levels", str(challenger)).description).replace(found["run_id"], "")
-    text = text.replace(f"levels/{champion}", "").replace(f"levels/{challenger}", "").replace(str(found["commit"]), "")
+    text = str(MlflowClient().get_model_version("levels", str(challenger)).description).replace(
+        found["run_id"], ""
+    )
+    text = (
+        text.replace(f"levels/{champion}", "")
+        .replace(f"levels/{challenger}", "")
+        .replace(str(found["commit"]), "")
+    )
     figure = plots.plot_pairs(found)
-    shown = [part for axes in figure.axes for part in (axes.get_title(), axes.get_xlabel(), axes.get_ylabel())]
+    shown = [
+        part
+        for axes in figure.axes
+        for part in (axes.get_title(), axes.get_xlabel(), axes.get_ylabel())
+    ]
     drawn = " ".join(shown).replace(f"levels/{champion}", "").replace(f"levels/{challenger}", "")
 
-    assert found["reason"] in str(MlflowClient().get_model_version("levels", str(challenger)).description)
+    assert found["reason"] in str(
+        MlflowClient().get_model_version("levels", str(challenger)).description
+    )
     assert set(re.findall(r"-?\d+(?:\.\d+)?", text.replace("mlflow-sb3", ""))) <= known
     assert set(re.findall(r"-?\d+(?:\.\d+)?", drawn)) <= known
 
@@ -72,11 +92,19 @@ def test_the_points_of_the_picture_are_the_pairs_and_the_looks(levels: list[Vers
 
     (scattered,) = [part for part in pairs.collections if isinstance(part, PathCollection)]
     assert sorted(map(tuple, scattered.get_offsets().tolist())) == sorted(  # type: ignore[union-attr]
-        zip(found["episodes"]["champion_return"], found["episodes"]["challenger_return"], strict=True)
+        zip(
+            found["episodes"]["champion_return"],
+            found["episodes"]["challenger_return"],
+            strict=True,
+        )
     )
     (means,) = [part for part in looks.collections if isinstance(part, PathCollection)]
-    assert [y for _, y in means.get_offsets().tolist()] == [look["mean_difference"] for look in found["looks"]]  # type: ignore[union-attr]
-    assert [label.get_text() for label in looks.get_xticklabels()] == [str(look["pairs"]) for look in found["looks"]]
+    assert [y for _, y in means.get_offsets().tolist()] == [
+        look["mean_difference"] for look in found["looks"]
+    ]  # type: ignore[union-attr]
+    assert [label.get_text() for label in looks.get_xticklabels()] == [
+        str(look["pairs"]) for look in found["looks"]
+    ]
 
 
 def test_what_people_wrote_in_a_description_stays(levels: list[Version]) -> None:
@@ -102,8 +130,13 @@ def test_what_people_wrote_in_a_description_stays(levels: list[Version]) -> None
         (7.0, None, "The environment does not tell them apart"),
     ],
 )
-def test_a_tie_at_the_ceiling_says_so(levels: list[Version], returned: float, threshold: float | None, says: str) -> None:
-    found = promoted(levels, 3, 4, Gate(episodes=60)) | {"all_returns_equal": True, "reward_threshold": threshold}
+def test_a_tie_at_the_ceiling_says_so(
+    levels: list[Version], returned: float, threshold: float | None, says: str
+) -> None:
+    found = promoted(levels, 3, 4, Gate(episodes=60)) | {
+        "all_returns_equal": True,
+        "reward_threshold": threshold,
+    }
     found["challenger_episodes"]["mean_return"] = returned
 
     assert (
@@ -135,7 +168,15 @@ def test_a_description_is_never_longer_than_databases_take(levels: list[Version]
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(500.0, "500.00"), (-0.5, "-0.50"), (0.0, "0.00"), (0.00234, "0.0023"), (-1e-7, "-1e-07"), (None, "unknown")]
+    ("value", "text"),
+    [
+        (500.0, "500.00"),
+        (-0.5, "-0.50"),
+        (0.0, "0.00"),
+        (0.00234, "0.0023"),
+        (-1e-7, "-1e-07"),
+        (None, "unknown"),
+    ],
 )
 def test_small_numbers_are_not_rounded_away(value: float | None, text: str) -> None:
     assert report_text.format_number(value) == text

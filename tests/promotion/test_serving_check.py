@@ -40,25 +40,38 @@ def test_a_version_that_answers_as_it_did_can_be_served(registered: Version) -> 
 def test_a_version_that_answers_otherwise_is_refused(registered: Version) -> None:
     other = change(registered, example_action=[7])
 
-    with pytest.raises(MlflowException, match=r"agent/2 cannot be served: it answers its example with \[[01]\], and did with \[7\]"):
+    with pytest.raises(
+        MlflowException,
+        match=r"agent/2 cannot be served: it answers its example with \[[01]\], and did with \[7\]",
+    ):
         serving_check.check_servable(other)
 
 
-def test_a_version_that_cannot_be_loaded_through_mlflow_is_refused_and_does_not_become_champion(registered: Version) -> None:
-    (stored(registered) / "MLmodel").write_text((stored(registered) / "MLmodel").read_text().replace("mlflow_sb3.flavor", "nowhere.loader"))
+def test_a_version_that_cannot_be_loaded_through_mlflow_is_refused_and_does_not_become_champion(
+    registered: Version,
+) -> None:
+    (stored(registered) / "MLmodel").write_text(
+        (stored(registered) / "MLmodel").read_text().replace("mlflow_sb3.flavor", "nowhere.loader")
+    )
     broken = registration.register_version(registered.model_id, "agent")
 
     with (
         mlflow.start_run(),
-        pytest.raises(MlflowException, match="agent/2 cannot be served: ModuleNotFoundError: No module"),
+        pytest.raises(
+            MlflowException, match="agent/2 cannot be served: ModuleNotFoundError: No module"
+        ),
     ):
         promote.promote_version(broken, PromotionOptions(force="try it"))
     assert MlflowClient().get_registered_model("agent").aliases == {}
     assert MlflowClient().get_model_version("agent", "2").tags["mlflow_sb3.verdict"] == "error"
 
 
-def test_what_won_and_cannot_be_served_keeps_its_evidence_and_is_not_replayed(levels: list[Version], tmp_path: Path) -> None:
-    folder = Path(mlflow.get_logged_model(levels[4].model_id).artifact_location.removeprefix("file://"))
+def test_what_won_and_cannot_be_served_keeps_its_evidence_and_is_not_replayed(
+    levels: list[Version], tmp_path: Path
+) -> None:
+    folder = Path(
+        mlflow.get_logged_model(levels[4].model_id).artifact_location.removeprefix("file://")
+    )
     model = shutil.copytree(folder, tmp_path / "model")
     (model / "code" / "mlflow_sb3" / "flavor.py").write_text("raise RuntimeError\n")
     logged = mlflow.initialize_logged_model(name="broken")
@@ -72,7 +85,11 @@ def test_what_won_and_cannot_be_served_keeps_its_evidence_and_is_not_replayed(le
     run = mlflow.active_run()
     assert run is not None
     found = promotion_run.load_record(run.info.run_id)
-    assert (found["verdict"], found["moves"], len(found["episodes"]["seed"])) == ("error", False, 60)
+    assert (found["verdict"], found["moves"], len(found["episodes"]["seed"])) == (
+        "error",
+        False,
+        60,
+    )
     with pytest.raises(MlflowException, match="ended in an error after its games"):
         replay.replay(run.info.run_id)
 
@@ -83,7 +100,10 @@ def test_the_code_that_the_model_brings_is_what_is_tried(registered: Version) ->
     serving_check.check_servable(registration.register_version(registered.model_id, "agent"))
     loader.write_text("raise RuntimeError('of another version')\n")
 
-    with pytest.raises(MlflowException, match="agent/3 cannot be served: RuntimeError: RuntimeError: of another version"):
+    with pytest.raises(
+        MlflowException,
+        match="agent/3 cannot be served: RuntimeError: RuntimeError: of another version",
+    ):
         serving_check.check_servable(registration.register_version(registered.model_id, "agent"))
 
 
@@ -95,6 +115,8 @@ def test_a_changed_file_is_refused_before_anything_is_loaded(registered: Version
 
 
 def test_an_example_of_ones_own_has_to_be_answered(store: str, ppo: PPO) -> None:  # noqa: ARG001
-    mlflow_sb3.log_model(ppo, name="agent", registered_model_name="agent", input_example=np.zeros((2, 4)))
+    mlflow_sb3.log_model(
+        ppo, name="agent", registered_model_name="agent", input_example=np.zeros((2, 4))
+    )
 
     serving_check.check_servable(versions.find_version("agent", number=1))

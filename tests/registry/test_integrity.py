@@ -41,7 +41,10 @@ def stepped(command: click.Command, *options: str) -> Load:
 
     def load(version: Version, key: Path | None) -> None:
         given = [] if key is None else ["--public-key", str(key)]
-        result = CliRunner().invoke(command, ["--model-name", version.name, "--version", str(version.number), *options, *given])
+        result = CliRunner().invoke(
+            command,
+            ["--model-name", version.name, "--version", str(version.number), *options, *given],
+        )
         if result.exit_code:
             raise MlflowException(result.stderr)
 
@@ -57,7 +60,9 @@ LOADS: dict[str, Load] = {
 }
 PROMOTIONS: dict[str, Load] = {
     "promote": stepped(promote, "--alias", "other", "--episodes", "2"),
-    "promote by force": stepped(promote, "--alias", "other", "--rule", "force", "--reason", "to try"),
+    "promote by force": stepped(
+        promote, "--alias", "other", "--rule", "force", "--reason", "to try"
+    ),
 }
 """They import what the model names, but only when its files are checked."""
 
@@ -84,15 +89,23 @@ def canary(tmp_path: Path) -> Path:
 @pytest.fixture
 def trapped(store: str, ppo: PPO, canary: Path, keys: Keys) -> Version:  # noqa: ARG001 a store to register in
     """A signed version whose MLmodel names a loader of its own, and whose code tells when it is imported."""
-    folder = Path(mlflow.get_logged_model(mlflow_sb3.log_model(ppo, name="agent").model_id).artifact_location.removeprefix("file://"))
+    folder = Path(
+        mlflow.get_logged_model(
+            mlflow_sb3.log_model(ppo, name="agent").model_id
+        ).artifact_location.removeprefix("file://")
+    )
     told = f"\nwith open({str(canary)!r}, 'a') as canary:\n    print(__name__, file=canary)\n"
     (folder / "code" / "trap.py").write_text("from mlflow_sb3.flavor import _load_pyfunc\n")
     for module in (folder / "code").rglob("*.py"):
         module.write_text(module.read_text() + told)
     described = (folder / "MLmodel").read_text()
     assert "loader_module: mlflow_sb3.flavor" in described
-    (folder / "MLmodel").write_text(described.replace("loader_module: mlflow_sb3.flavor", "loader_module: trap"))
-    return registration.register_version(folder.parent.name, "agent", alias="champion", signing_key=keys.private)
+    (folder / "MLmodel").write_text(
+        described.replace("loader_module: mlflow_sb3.flavor", "loader_module: trap")
+    )
+    return registration.register_version(
+        folder.parent.name, "agent", alias="champion", signing_key=keys.private
+    )
 
 
 @contextmanager
@@ -108,13 +121,22 @@ def changed(path: Path) -> Iterator[None]:
 
 
 @pytest.mark.slow
-def test_mlflow_itself_imports_what_a_model_names(trapped: Version, canary: Path, store: str, tmp_path: Path) -> None:
+def test_mlflow_itself_imports_what_a_model_names(
+    trapped: Version, canary: Path, store: str, tmp_path: Path
+) -> None:
     load = "import mlflow, sys; mlflow.set_tracking_uri(sys.argv[1]); mlflow.pyfunc.load_model(sys.argv[2])"
 
     flip(stored(trapped) / "agent" / "agent.zip")
-    subprocess.run([sys.executable, "-B", "-c", load, store, trapped.uri], cwd=tmp_path, check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, "-B", "-c", load, store, trapped.uri],
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+    )
 
-    assert {"trap", "mlflow_sb3.flavor", "mlflow_sb3.inference.onnx_policy"} <= set(canary.read_text().split())
+    assert {"trap", "mlflow_sb3.flavor", "mlflow_sb3.inference.onnx_policy"} <= set(
+        canary.read_text().split()
+    )
 
 
 @pytest.mark.slow
@@ -134,7 +156,14 @@ def test_one_changed_byte_in_any_file_is_refused_and_nothing_is_imported(
                     (LOADS | PROMOTIONS)[name](trapped, key)
                 assert not canary.exists(), (file, name)
 
-    assert {"MLmodel", "requirements.txt", "agent/agent.json", "agent/agent.zip", "agent/policy.onnx", "code/trap.py"} <= names
+    assert {
+        "MLmodel",
+        "requirements.txt",
+        "agent/agent.json",
+        "agent/agent.zip",
+        "agent/policy.onnx",
+        "code/trap.py",
+    } <= names
     assert len([name for name in names if name.startswith("code/mlflow_sb3/")]) > 30
     assert sys.path == path
     assert "trap" not in set(sys.modules) - modules
@@ -148,24 +177,44 @@ def test_files_that_fit_their_signature_are_loaded(signed: Version, keys: Keys) 
 
 
 def test_another_key_is_refused(signed: Version, other_keys: Keys) -> None:
-    refuse(signed, other_keys.public, r"signature of model version agent/1 does not fit .* another key signed it")
+    refuse(
+        signed,
+        other_keys.public,
+        r"signature of model version agent/1 does not fit .* another key signed it",
+    )
 
 
-def test_a_version_that_nobody_signed_is_refused_with_a_key_alone(registered: Version, keys: Keys) -> None:
+def test_a_version_that_nobody_signed_is_refused_with_a_key_alone(
+    registered: Version, keys: Keys
+) -> None:
     accept(registered, None)
-    refuse(registered, keys.public, r"agent/1 has no tag mlflow_sb3\.signature, so nobody vouches for it")
+    refuse(
+        registered,
+        keys.public,
+        r"agent/1 has no tag mlflow_sb3\.signature, so nobody vouches for it",
+    )
 
 
-def test_files_changed_together_with_the_digest_are_refused_with_a_key_alone(signed: Version, keys: Keys) -> None:
+def test_files_changed_together_with_the_digest_are_refused_with_a_key_alone(
+    signed: Version, keys: Keys
+) -> None:
     retagged = forged(signed, {model_version.DIGEST_TAG: reopened(signed)})
 
     accept(retagged, None)
     refuse(retagged, keys.public, r"signature of model version agent/1 does not fit its digest")
 
 
-def test_files_signed_again_by_somebody_else_are_refused(signed: Version, keys: Keys, other_keys: Keys) -> None:
+def test_files_signed_again_by_somebody_else_are_refused(
+    signed: Version, keys: Keys, other_keys: Keys
+) -> None:
     digest = reopened(signed)
-    retagged = forged(signed, {model_version.DIGEST_TAG: digest, model_version.SIGNATURE_TAG: signing.sign(digest, other_keys.private)})
+    retagged = forged(
+        signed,
+        {
+            model_version.DIGEST_TAG: digest,
+            model_version.SIGNATURE_TAG: signing.sign(digest, other_keys.private),
+        },
+    )
 
     refuse(retagged, keys.public, r"signature of model version agent/1 does not fit its digest")
 
@@ -186,7 +235,9 @@ def test_a_tag_that_was_taken_away_is_refused(tag: str, signed: Version, keys: K
     refuse(versions.find_version("agent", number=1), keys.public, f"agent/1 has no tag {tag}")
 
 
-def test_the_files_of_one_version_with_the_tags_of_another_are_refused(signed: Version, ppo: PPO, keys: Keys) -> None:
+def test_the_files_of_one_version_with_the_tags_of_another_are_refused(
+    signed: Version, ppo: PPO, keys: Keys
+) -> None:
     mlflow_sb3.log_model(ppo, name="agent", registered_model_name="agent", signing_key=keys.private)
     other = versions.find_version("agent", number=2)
     assert other.digest != signed.digest
@@ -195,7 +246,9 @@ def test_the_files_of_one_version_with_the_tags_of_another_are_refused(signed: V
         {model_version.SIGNATURE_TAG: other.signature},
         {model_version.SIGNATURE_TAG: other.signature, model_version.DIGEST_TAG: other.digest},
     ):
-        with pytest.raises(MlflowException, match=r"does not fit its digest|its files changed after registration"):
+        with pytest.raises(
+            MlflowException, match=r"does not fit its digest|its files changed after registration"
+        ):
             mlflow_sb3.load_policy(forged(signed, tags).uri, public_key=keys.public)
 
 
@@ -210,7 +263,13 @@ def test_without_mlmodel_a_version_is_still_that_version(signed: Version) -> Non
     (stored(signed) / "MLmodel").unlink()
     (stored(signed) / "registered_model_meta").write_text("model_name: null\nmodel_version: null\n")
 
-    for uri in ("models:/agent/1", "models:/agent/latest", "models:/agent@champion", "models:/agent/1/", "Models:/agent/1"):
+    for uri in (
+        "models:/agent/1",
+        "models:/agent/latest",
+        "models:/agent@champion",
+        "models:/agent/1/",
+        "Models:/agent/1",
+    ):
         with pytest.raises(MlflowException, match="its files changed after registration"):
             mlflow_sb3.load_policy(uri)
 
@@ -226,17 +285,29 @@ def test_a_file_cannot_pass_for_the_line_of_another(tmp_path: Path) -> None:
     assert model_digest(honest) != model_digest(forger)
 
 
-def test_a_public_key_takes_no_model_that_is_not_registered(signed: Version, keys: Keys, tmp_path: Path) -> None:
+def test_a_public_key_takes_no_model_that_is_not_registered(
+    signed: Version, keys: Keys, tmp_path: Path
+) -> None:
     shutil.copytree(stored(signed), tmp_path / "copy")
 
-    for uri in (f"models:/{signed.model_id}", f"runs:/{signed.run_id}/agent", str(tmp_path / "copy"), (tmp_path / "copy").as_uri()):
+    for uri in (
+        f"models:/{signed.model_id}",
+        f"runs:/{signed.run_id}/agent",
+        str(tmp_path / "copy"),
+        (tmp_path / "copy").as_uri(),
+    ):
         for load in (mlflow_sb3.load_policy, mlflow_sb3.load_model):
-            with pytest.raises(MlflowException, match=r"is no version of a registered model, .*; give models:/name/3 or") as caught:
+            with pytest.raises(
+                MlflowException,
+                match=r"is no version of a registered model, .*; give models:/name/3 or",
+            ) as caught:
                 load(uri, public_key=keys.public)
             assert "\n" not in str(caught.value)
 
 
-def test_a_bad_public_key_is_refused_before_anything_is_downloaded(signed: Version, keys: Keys) -> None:
+def test_a_bad_public_key_is_refused_before_anything_is_downloaded(
+    signed: Version, keys: Keys
+) -> None:
     shutil.rmtree(stored(signed))
 
     with pytest.raises(MlflowException, match=r"public key '.*private\.pem' is a private key"):

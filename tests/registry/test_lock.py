@@ -60,7 +60,9 @@ def test_it_is_given_back_when_the_work_fails() -> None:
     assert held_models() == []
 
 
-def test_whose_call_was_answered_at_the_second_try_alone_holds_it_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whose_call_was_answered_at_the_second_try_alone_holds_it_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(lock, "MlflowClient", Repeating)
 
     start = time.monotonic()
@@ -74,7 +76,9 @@ def test_whose_call_was_answered_at_the_second_try_alone_holds_it_at_once(monkey
 
 def test_it_is_taken_from_a_dead_holder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lock, "LOCK_TIMEOUT", 0.5)
-    MlflowClient().create_registered_model("agent.lock", description=f"{lock.LOCK_PREFIX}of somebody who was killed")
+    MlflowClient().create_registered_model(
+        "agent.lock", description=f"{lock.LOCK_PREFIX}of somebody who was killed"
+    )
 
     start = time.monotonic()
     with lock.hold_lock("agent"):
@@ -88,7 +92,10 @@ def test_a_model_of_that_name_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(lock, "LOCK_TIMEOUT", 0.1)
     MlflowClient().create_registered_model("agent.lock")
 
-    with pytest.raises(MlflowException, match=r"registered model agent\.lock is no lock.*rename it"), lock.hold_lock("agent"):
+    with (
+        pytest.raises(MlflowException, match=r"registered model agent\.lock is no lock.*rename it"),
+        lock.hold_lock("agent"),
+    ):
         pass
     assert held_models() == ["agent.lock"]
 
@@ -106,5 +113,9 @@ def test_who_lost_it_notices_and_leaves_that_of_the_other(monkeypatch: pytest.Mo
 def test_nobody_waits_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lock, "ACQUIRE_TIMEOUT", 0.3)
 
-    with lock.hold_lock("agent"), pytest.raises(MlflowException, match=r"agent\.lock was held by others for 0 s"), lock.hold_lock("agent"):
+    with (
+        lock.hold_lock("agent"),
+        pytest.raises(MlflowException, match=r"agent\.lock was held by others for 0 s"),
+        lock.hold_lock("agent"),
+    ):
         pass

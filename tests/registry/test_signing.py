@@ -47,8 +47,12 @@ def test_what_is_no_signature_fits_nothing(signature: str, keys: Keys) -> None:
     assert not signing.verify(DIGEST, signature, keys.public)
 
 
-@pytest.mark.parametrize("message", [DIGEST.encode(), bytes.fromhex(DIGEST), b"some other tool: " + DIGEST.encode()])
-def test_what_the_key_signed_for_another_purpose_is_no_signature(message: bytes, keys: Keys) -> None:
+@pytest.mark.parametrize(
+    "message", [DIGEST.encode(), bytes.fromhex(DIGEST), b"some other tool: " + DIGEST.encode()]
+)
+def test_what_the_key_signed_for_another_purpose_is_no_signature(
+    message: bytes, keys: Keys
+) -> None:
     key = load_pem_private_key(keys.private.read_bytes(), password=None)
     assert isinstance(key, Ed25519PrivateKey)
     signature = base64.b64encode(key.sign(message)).decode()
@@ -60,7 +64,9 @@ def test_openssl_agrees_with_a_signature(keys: Keys, tmp_path: Path) -> None:
     (tmp_path / "message").write_text(f"mlflow-sb3 model digest, signature version 1\n{DIGEST}")
     (tmp_path / "signature").write_bytes(base64.b64decode(signing.sign(DIGEST, keys.private)))
 
-    openssl(f"pkeyutl -verify -pubin -inkey {keys.public} -rawin -in {tmp_path}/message -sigfile {tmp_path}/signature")
+    openssl(
+        f"pkeyutl -verify -pubin -inkey {keys.public} -rawin -in {tmp_path}/message -sigfile {tmp_path}/signature"
+    )
 
 
 @pytest.mark.parametrize(
@@ -78,9 +84,13 @@ def test_openssl_agrees_with_a_signature(keys: Keys, tmp_path: Path) -> None:
         ("curve", r"holds no private key in PEM \(PKCS 8\)"),
     ],
 )
-def test_what_cannot_sign_is_refused_with_how_to_make_what_can(name: str, says: str, bad_keys: Path) -> None:
+def test_what_cannot_sign_is_refused_with_how_to_make_what_can(
+    name: str, says: str, bad_keys: Path
+) -> None:
     for refused in (signing.check_private_key, lambda path: signing.sign(DIGEST, path)):
-        with pytest.raises(MlflowException, match=rf"^private key '.*' {says}; give one that `openssl genpkey") as caught:
+        with pytest.raises(
+            MlflowException, match=rf"^private key '.*' {says}; give one that `openssl genpkey"
+        ) as caught:
             refused(bad_keys / name)
         assert "\n" not in str(caught.value)
 
@@ -97,8 +107,12 @@ def test_what_cannot_sign_is_refused_with_how_to_make_what_can(name: str, says: 
         ("x25519.pub", "is of type X25519PublicKey, not Ed25519"),
     ],
 )
-def test_what_cannot_verify_is_refused_with_how_to_make_what_can(name: str, says: str, bad_keys: Path) -> None:
-    with pytest.raises(MlflowException, match=rf"^public key '.*' {says}; give the one that `openssl pkey") as caught:
+def test_what_cannot_verify_is_refused_with_how_to_make_what_can(
+    name: str, says: str, bad_keys: Path
+) -> None:
+    with pytest.raises(
+        MlflowException, match=rf"^public key '.*' {says}; give the one that `openssl pkey"
+    ) as caught:
         signing.verify(DIGEST, "", bad_keys / name)
     assert "\n" not in str(caught.value)
 
@@ -123,7 +137,9 @@ def bad_keys(keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_only_this_module_imports_cryptography_and_nobody_imports_this_module_at_once() -> None:
     for source in [*(ROOT / "mlflow_sb3").glob("*.py"), *(ROOT / "steps").glob("*.py")]:
         tree = ast.parse(source.read_text())
-        assert source.name == "signing.py" or "cryptography" not in _imported(ast.walk(tree)), source
+        assert source.name == "signing.py" or "cryptography" not in _imported(ast.walk(tree)), (
+            source
+        )
         assert "signing" not in _imported(tree.body), source
 
 
@@ -131,7 +147,11 @@ def _imported(nodes: Iterable[ast.AST]) -> set[str]:
     names: set[str] = set()
     for node in nodes:
         if isinstance(node, ast.ImportFrom):
-            names |= {str(node.module).partition(".")[0], *(alias.name for alias in node.names), str(node.module).rpartition(".")[2]}
+            names |= {
+                str(node.module).partition(".")[0],
+                *(alias.name for alias in node.names),
+                str(node.module).rpartition(".")[2],
+            }
         elif isinstance(node, ast.Import):
             names |= {alias.name.partition(".")[0] for alias in node.names}
     return names
@@ -139,10 +159,14 @@ def _imported(nodes: Iterable[ast.AST]) -> set[str]:
 
 @pytest.mark.slow
 def test_a_policy_is_loaded_without_cryptography_where_no_key_is_given(saved: Path) -> None:
-    load = (
-        "import sys; sys.modules['cryptography'] = None; import mlflow_sb3; print(mlflow_sb3.load_policy(sys.argv[1]).environment is None)"
-    )
+    load = "import sys; sys.modules['cryptography'] = None; import mlflow_sb3; print(mlflow_sb3.load_policy(sys.argv[1]).environment is None)"
 
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", load, str(saved)], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", load, str(saved)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
 
     assert done.stdout == "False\n"

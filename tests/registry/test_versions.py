@@ -16,7 +16,15 @@ from stable_baselines3 import PPO
 import mlflow_sb3
 from deploy.server.trial import Trial
 from mlflow_sb3.promotion import challengers
-from mlflow_sb3.registry import digest, integrity, model_version, names, registration, signing, versions
+from mlflow_sb3.registry import (
+    digest,
+    integrity,
+    model_version,
+    names,
+    registration,
+    signing,
+    versions,
+)
 from mlflow_sb3.registry.model_version import Version
 from tests.conftest import Keys
 from tests.project import people
@@ -54,18 +62,29 @@ def test_there_is_no_champion_at_first(registered: Version) -> None:
     ("name", "alias", "number", "says"),
     [
         ("nobody", "hero", None, "registered model 'nobody' does not exist"),
-        ("agent", "hero", None, "registered model agent has no alias 'hero'; its aliases are none yet"),
+        (
+            "agent",
+            "hero",
+            None,
+            "registered model agent has no alias 'hero'; its aliases are none yet",
+        ),
         ("agent", None, 2, "registered model agent has no version 2"),
     ],
 )
 @pytest.mark.usefixtures("registered")
-def test_what_does_not_exist_is_named(name: str, alias: str | None, number: int | None, says: str) -> None:
+def test_what_does_not_exist_is_named(
+    name: str, alias: str | None, number: int | None, says: str
+) -> None:
     with pytest.raises(MlflowException, match=says):
         versions.find_version(name, alias=alias, number=number)
 
 
 def test_every_byte_of_every_file_counts(registered: Version, tmp_path: Path) -> None:
-    files = [path.relative_to(stored(registered)) for path in stored(registered).rglob("*") if path.is_file() and path.stat().st_size]
+    files = [
+        path.relative_to(stored(registered))
+        for path in stored(registered).rglob("*")
+        if path.is_file() and path.stat().st_size
+    ]
 
     for file in files:
         copy = tmp_path / "copy"
@@ -73,7 +92,11 @@ def test_every_byte_of_every_file_counts(registered: Version, tmp_path: Path) ->
         flip(copy / file)
         assert digest.model_digest(copy) != registered.digest, file
         shutil.rmtree(copy)
-    assert {Path("MLmodel"), Path("agent/policy.onnx"), Path("code/mlflow_sb3/flavor/api.py")} <= set(files)
+    assert {
+        Path("MLmodel"),
+        Path("agent/policy.onnx"),
+        Path("code/mlflow_sb3/flavor/api.py"),
+    } <= set(files)
 
 
 def test_an_added_file_counts(registered: Version) -> None:
@@ -86,7 +109,10 @@ def test_an_added_file_counts(registered: Version) -> None:
 def test_a_changed_file_is_refused_on_fetching(registered: Version, file: str) -> None:
     flip(stored(registered) / file)
 
-    with pytest.raises(MlflowException, match="its files changed after registration"), integrity.fetch_version(registered):
+    with (
+        pytest.raises(MlflowException, match="its files changed after registration"),
+        integrity.fetch_version(registered),
+    ):
         pass
 
 
@@ -108,7 +134,11 @@ def test_code_planted_in_a_cache_is_not_fetched(registered: Version) -> None:
     cache.mkdir()
     (cache / "flavor.cpython-311.pyc").write_bytes(b"")
     registered = model_version.Version(
-        registered.name, 1, registered.model_id, None, digest.model_digest(_without(cache, stored(registered)))
+        registered.name,
+        1,
+        registered.model_id,
+        None,
+        digest.model_digest(_without(cache, stored(registered))),
     )
 
     with integrity.fetch_version(registered) as folder:
@@ -123,7 +153,9 @@ def _without(cache: Path, folder: Path) -> Path:
 
 @pytest.mark.slow
 def test_loading_with_mlflow_does_not_spoil_the_digest(registered: Version, store: str) -> None:
-    variables = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    variables = {
+        name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"
+    }
     load = "import mlflow, sys; mlflow.set_tracking_uri(sys.argv[1]); mlflow.pyfunc.load_model('models:/agent/1')"
     folder = stored(registered).parent
     subprocess.run([sys.executable, "-c", load, store], env=variables, cwd=folder, check=True)
@@ -133,7 +165,9 @@ def test_loading_with_mlflow_does_not_spoil_the_digest(registered: Version, stor
     mlflow_sb3.load_policy("models:/agent/1")
 
 
-def test_a_version_without_a_digest_is_refused_by_fetch_and_loaded_by_load_policy(store: str, ppo: PPO) -> None:  # noqa: ARG001
+def test_a_version_without_a_digest_is_refused_by_fetch_and_loaded_by_load_policy(
+    store: str, ppo: PPO
+) -> None:  # noqa: ARG001
     info = mlflow_sb3.log_model(ppo, name="agent")
     mlflow.register_model(info.model_uri, "unsigned")
 
@@ -145,7 +179,9 @@ def test_a_version_without_a_digest_is_refused_by_fetch_and_loaded_by_load_polic
         pass
 
 
-def test_a_version_that_is_registered_with_a_key_bears_a_signature_of_its_digest(registered: Version, keys: Keys) -> None:
+def test_a_version_that_is_registered_with_a_key_bears_a_signature_of_its_digest(
+    registered: Version, keys: Keys
+) -> None:
     signed = registration.register_version(registered.model_id, "agent", signing_key=keys.private)
 
     assert registered.signature is None
@@ -161,7 +197,9 @@ def test_a_key_that_cannot_sign_registers_nothing(registered: Version, keys: Key
 
 
 def test_a_tag_of_the_caller_does_not_replace_the_digest(registered: Version) -> None:
-    tagged = registration.register_version(registered.model_id, "agent", tags={model_version.DIGEST_TAG: "mine", "colour": "blue"})
+    tagged = registration.register_version(
+        registered.model_id, "agent", tags={model_version.DIGEST_TAG: "mine", "colour": "blue"}
+    )
 
     assert tagged.digest == registered.digest
     assert MlflowClient().get_model_version("agent", "2").tags["colour"] == "blue"
@@ -181,7 +219,12 @@ def test_registering_sets_the_alias(registered: Version) -> None:
 
 
 @pytest.mark.parametrize(
-    ("env_id", "name"), [("CartPole-v1", "cartpole-v1-dqn"), ("ALE/Pong-v5", "ale-pong-v5-dqn"), ("my.pkg:Env-v0", "env-v0-dqn")]
+    ("env_id", "name"),
+    [
+        ("CartPole-v1", "cartpole-v1-dqn"),
+        ("ALE/Pong-v5", "ale-pong-v5-dqn"),
+        ("my.pkg:Env-v0", "env-v0-dqn"),
+    ],
 )
 def test_models_are_named_by_environment_and_algorithm(env_id: str, name: str) -> None:
     assert names.default_model_name(env_id, "dqn") == name
@@ -191,7 +234,9 @@ def test_a_version_whose_alias_cannot_be_set_is_not_registered(registered: Versi
     with pytest.raises(MlflowException, match="reserved"):
         registration.register_version(registered.model_id, "agent", alias="latest")
 
-    assert [int(version.version) for version in MlflowClient().search_model_versions("name='agent'")] == [1]
+    assert [
+        int(version.version) for version in MlflowClient().search_model_versions("name='agent'")
+    ] == [1]
 
 
 @pytest.mark.slow
@@ -207,9 +252,13 @@ def test_who_may_not_delete_a_version_is_told_why_its_alias_cannot_be_set(
     mlflow.set_experiment(user)
 
     with pytest.raises(MlflowException, match="reserved"):
-        registration.register_version(mlflow_sb3.log_model(ppo, name="agent").model_id, name, alias="latest")
+        registration.register_version(
+            mlflow_sb3.log_model(ppo, name="agent").model_id, name, alias="latest"
+        )
 
-    assert [int(version.version) for version in MlflowClient().search_model_versions(f"name='{name}'")] == [1]
+    assert [
+        int(version.version) for version in MlflowClient().search_model_versions(f"name='{name}'")
+    ] == [1]
 
 
 @pytest.mark.parametrize("name", ["team/agent", "a:b", " ", "", ".", ".."])
@@ -237,7 +286,9 @@ def test_names_and_aliases_that_pass_are_those_that_mlflow_takes() -> None:
 
 @pytest.mark.usefixtures("store")
 @pytest.mark.parametrize("page", [1, 2, 100])
-def test_the_best_versions_are_found_however_many_trainings_one_call_is_about(page: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_best_versions_are_found_however_many_trainings_one_call_is_about(
+    page: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(versions, "_PAGE", page)
     client = MlflowClient()
     client.create_registered_model("agent")

@@ -10,7 +10,9 @@ from mlflow_sb3.reports import plots, video
 
 
 def test_the_mean_is_in_the_histogram() -> None:
-    figure = plots.plot_returns(Episodes(np.arange(3), np.array([1.0, 2.0, 6.0]), np.ones(3, dtype=np.int64)), "agent/1")
+    figure = plots.plot_returns(
+        Episodes(np.arange(3), np.array([1.0, 2.0, 6.0]), np.ones(3, dtype=np.int64)), "agent/1"
+    )
 
     (axes,) = figure.axes
     legend = axes.get_legend()
@@ -19,7 +21,9 @@ def test_the_mean_is_in_the_histogram() -> None:
 
 
 def test_returns_that_are_all_the_same_are_shown_too() -> None:
-    figure = plots.plot_returns(Episodes(np.arange(3), np.full(3, 500.0), np.ones(3, dtype=np.int64)), "agent/1")
+    figure = plots.plot_returns(
+        Episodes(np.arange(3), np.full(3, 500.0), np.ones(3, dtype=np.int64)), "agent/1"
+    )
 
     heights = [patch.get_height() for patch in figure.axes[0].patches]  # type: ignore[attr-defined]
     assert sum(heights) == 3

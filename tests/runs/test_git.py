@@ -30,7 +30,11 @@ SETTINGS = (
 
 
 def git(folder: Path, *arguments: str) -> None:
-    subprocess.run(["git", "-c", "user.name=A", "-c", "user.email=a@example.com", *arguments], cwd=folder, check=True)
+    subprocess.run(
+        ["git", "-c", "user.name=A", "-c", "user.email=a@example.com", *arguments],
+        cwd=folder,
+        check=True,
+    )
 
 
 @pytest.fixture
@@ -39,7 +43,11 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "repository" / "project"
     folder.mkdir(parents=True)
     (folder.parent / "beside").write_text("a")
-    for name, content in {"MLproject": MLPROJECT, "text": LATIN, ".gitattributes": b"MLproject diff=latin\n"}.items():
+    for name, content in {
+        "MLproject": MLPROJECT,
+        "text": LATIN,
+        ".gitattributes": b"MLproject diff=latin\n",
+    }.items():
         (folder / name).write_bytes(content)
     git(folder.parent, "init", "--quiet")
     git(folder.parent, "add", ".")
@@ -71,7 +79,9 @@ def test_the_digest_of_changes_does_not_hang_on_the_settings_of_git(project: Pat
         assert changes_digest() == before, key
 
 
-def test_what_a_package_left_when_it_was_removed_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_package_left_when_it_was_removed_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole, rest = tmp_path / "whole-1.0.dist-info", tmp_path / "rest-1.0.dist-info"
     whole.mkdir()
     rest.mkdir()

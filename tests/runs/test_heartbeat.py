@@ -98,7 +98,9 @@ def test_on_another_machine_a_run_is_dead_when_it_stopped_beating(run: Run) -> N
 
 
 @pytest.mark.parametrize("silence", [1, heartbeat.DEAD + 60], ids=["seconds", "an outage"])
-def test_who_watches_a_run_of_another_machine_sees_whether_it_beats(run: Run, monkeypatch: pytest.MonkeyPatch, silence: float) -> None:
+def test_who_watches_a_run_of_another_machine_sees_whether_it_beats(
+    run: Run, monkeypatch: pytest.MonkeyPatch, silence: float
+) -> None:
     seen = elsewhere(run, silence)
     patience = "WATCHED" if silence < heartbeat.DEAD else "BACK"
     monkeypatch.setattr(heartbeat, patience, 2.0)
@@ -111,7 +113,9 @@ def test_who_watches_a_run_of_another_machine_sees_whether_it_beats(run: Run, mo
     beat.join()
 
 
-def test_a_run_that_was_only_out_of_sight_takes_it_back(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_was_only_out_of_sight_takes_it_back(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(heartbeat, "INTERVAL", 0.1)
 
     def is_back() -> bool:
@@ -149,10 +153,14 @@ def test_beats_go_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     with heartbeat.heartbeat(run.info.run_id):
         for _ in range(2):
             elsewhere(run, 500)
-            until(lambda: float(mlflow.get_run(run.info.run_id).data.tags[BEAT]) > time.time() - 400)
+            until(
+                lambda: float(mlflow.get_run(run.info.run_id).data.tags[BEAT]) > time.time() - 400
+            )
 
 
-def test_beats_while_a_run_is_called_dead_leave_nothing_of_it(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_beats_while_a_run_is_called_dead_leave_nothing_of_it(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     client = MlflowClient()
 
     def with_a_beat_before(call: Callable[..., None]) -> Callable[..., None]:
@@ -173,7 +181,9 @@ def test_beats_while_a_run_is_called_dead_leave_nothing_of_it(run: Run, monkeypa
 
 
 @pytest.mark.slow
-def test_a_beat_comes_as_soon_as_a_server_is_back(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_beat_comes_as_soon_as_a_server_is_back(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(heartbeat, "INTERVAL", 1.0)
     run_id = MlflowClient().create_run("0").info.run_id
     with heartbeat.heartbeat(run_id):
@@ -204,7 +214,9 @@ def test_beats_go_on_after_an_empty_answer(server: Server, monkeypatch: pytest.M
 
 @pytest.mark.slow
 @pytest.mark.parametrize("lives", [True, False], ids=["living", "dead"])
-def test_a_server_that_was_away_makes_nobody_dead(server: Server, monkeypatch: pytest.MonkeyPatch, lives: bool) -> None:
+def test_a_server_that_was_away_makes_nobody_dead(
+    server: Server, monkeypatch: pytest.MonkeyPatch, lives: bool
+) -> None:
     watched = 10.0 if lives else 3.0  # who lives has as long to beat when the server is back
     monkeypatch.setattr(heartbeat, "WATCHED", watched)
     seen = elsewhere(MlflowClient().create_run("0"), 1)
@@ -222,7 +234,9 @@ def test_a_server_that_was_away_makes_nobody_dead(server: Server, monkeypatch: p
     back.join()
 
 
-def test_the_dead_are_marked_with_the_reason_and_the_living_and_strangers_are_not(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_dead_are_marked_with_the_reason_and_the_living_and_strangers_are_not(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     client = MlflowClient()
     experiment = run.info.experiment_id
     living, returning, stranger, ending = (client.create_run(experiment) for _ in range(4))
@@ -247,7 +261,9 @@ def test_the_dead_are_marked_with_the_reason_and_the_living_and_strangers_are_no
     assert buried == [run.info.run_id]
     assert found.info.status == "FAILED"
     assert found.data.tags["error"].startswith("the process of this run ended without a word")
-    assert [client.get_run(one.info.run_id).info.status for one in (living, returning, stranger)] == ["RUNNING"] * 3
+    assert [
+        client.get_run(one.info.run_id).info.status for one in (living, returning, stranger)
+    ] == ["RUNNING"] * 3
     assert client.get_run(ending.info.run_id).info.status == "FINISHED"
 
 
@@ -266,7 +282,9 @@ def test_a_process_ends_with_the_one_that_started_it(run: Run) -> None:
     assert rest == ""  # a signal that nothing handles here
 
 
-def test_state_lies_where_xdg_says_and_elsewhere_without_a_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_state_lies_where_xdg_says_and_elsewhere_without_a_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "xdg"))
     assert state_dir.state_dir() == tmp_path / "xdg" / "mlflow-sb3"
     assert state_dir.run_dir("run", "given") == Path.cwd() / "given" / "run"

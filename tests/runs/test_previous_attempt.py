@@ -22,12 +22,23 @@ class Store:
         self.experiment = str(found.experiment_id)
         self._clock = 1000
 
-    def run(self, entry_point: str, status: str, parent: str = "", commit: str = COMMIT, **parameters: Any) -> str:
+    def run(
+        self,
+        entry_point: str,
+        status: str,
+        parent: str = "",
+        commit: str = COMMIT,
+        **parameters: Any,
+    ) -> str:
         self._clock += 1
-        tags = {previous_attempt.ENTRY_POINT: entry_point, git.COMMIT_TAG: commit, previous_attempt.CHANGES: git.changes_digest()} | (
-            {previous_attempt.PARENT: parent} if parent else {}
-        )
-        run_id: str = self.client.create_run(self.experiment, start_time=self._clock, tags=tags).info.run_id
+        tags = {
+            previous_attempt.ENTRY_POINT: entry_point,
+            git.COMMIT_TAG: commit,
+            previous_attempt.CHANGES: git.changes_digest(),
+        } | ({previous_attempt.PARENT: parent} if parent else {})
+        run_id: str = self.client.create_run(
+            self.experiment, start_time=self._clock, tags=tags
+        ).info.run_id
         for key, value in parameters.items():
             self.client.log_param(run_id, key, shlex.quote(str(value)))
         if status != "RUNNING":
@@ -41,10 +52,14 @@ def runs(store: str) -> Store:  # noqa: ARG001 a store to have runs in
 
 
 def begin(runs: Store, **parameters: Any) -> previous_attempt.PreviousAttempt:
-    return previous_attempt.find_previous_attempt(runs.run("main", "RUNNING", **parameters), fresh=False)
+    return previous_attempt.find_previous_attempt(
+        runs.run("main", "RUNNING", **parameters), fresh=False
+    )
 
 
-def test_steps_of_an_interrupted_call_are_found_by_entry_point_and_value_and_taken_over(runs: Store) -> None:
+def test_steps_of_an_interrupted_call_are_found_by_entry_point_and_value_and_taken_over(
+    runs: Store,
+) -> None:
     main = runs.run("main", "KILLED", timesteps="5e4", hyperparams='{"a": 1, "b": [2]}')
     train = runs.run("train", "FINISHED", main, timesteps="50000", hyperparams='{"b":[2],"a":1.0}')
 
@@ -56,7 +71,9 @@ def test_steps_of_an_interrupted_call_are_found_by_entry_point_and_value_and_tak
     assert reused.info.run_id == train
     assert found.finished("train", {"timesteps": 50001}) is None
     assert found.finished("log_model", {}) is None
-    latest = runs.client.search_runs([runs.experiment], f"tags.`{previous_attempt.CONTINUES}` = '{main}'")[0]
+    latest = runs.client.search_runs(
+        [runs.experiment], f"tags.`{previous_attempt.CONTINUES}` = '{main}'"
+    )[0]
     assert runs.client.get_run(train).data.tags[previous_attempt.PARENT] == latest.info.run_id
 
 
@@ -65,7 +82,9 @@ def test_steps_of_an_interrupted_call_are_found_by_entry_point_and_value_and_tak
     [("FINISHED", COMMIT, 1), ("KILLED", "b" * 40, 1), ("KILLED", COMMIT, 2)],
     ids=["finished", "commit", "seed"],
 )
-def test_a_call_that_finished_or_was_another_is_left_alone(runs: Store, status: str, commit: str, seed: int) -> None:
+def test_a_call_that_finished_or_was_another_is_left_alone(
+    runs: Store, status: str, commit: str, seed: int
+) -> None:
     main = runs.run("main", status, commit=commit, seed=seed)
     train = runs.run("train", "FINISHED", main, commit=commit, seed=seed)
 
@@ -94,7 +113,9 @@ def test_a_chain_of_interrupted_calls_keeps_what_the_first_one_did(runs: Store) 
     first = runs.run("main", "KILLED", seed=1)
     train = runs.run("train", "FINISHED", first, seed=1)
     second = begin(runs, seed=1)
-    latest = runs.client.search_runs([runs.experiment], f"tags.`{previous_attempt.CONTINUES}` = '{second.run_id}'")[0].info.run_id
+    latest = runs.client.search_runs(
+        [runs.experiment], f"tags.`{previous_attempt.CONTINUES}` = '{second.run_id}'"
+    )[0].info.run_id
     runs.client.set_terminated(latest, "KILLED")
 
     third = begin(runs, seed=1)
@@ -150,7 +171,9 @@ def test_exclusive_is_no_difference(runs: Store) -> None:
     assert len(begin(runs, seed=1, exclusive="false").steps) == 1
 
 
-def test_calls_that_left_hide_nothing_however_many_there_are(runs: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_calls_that_left_hide_nothing_however_many_there_are(
+    runs: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(previous_attempt, "MAX_CALLS", 2)
     main = runs.run("main", "KILLED", seed=1)
     train = runs.run("train", "FINISHED", main, seed=1)
@@ -161,7 +184,9 @@ def test_calls_that_left_hide_nothing_however_many_there_are(runs: Store, monkey
 
 
 def test_who_holds_the_lease_waits_for_no_call_that_has_to_leave(runs: Store) -> None:
-    train = runs.run("train", "FINISHED", runs.run("main", "KILLED", seed=1, exclusive="true"), seed=1)
+    train = runs.run(
+        "train", "FINISHED", runs.run("main", "KILLED", seed=1, exclusive="true"), seed=1
+    )
     leaving = runs.run("main", "RUNNING", seed=1, exclusive="true")
     latest = runs.run("main", "RUNNING", seed=1, exclusive="true")
 

@@ -27,7 +27,10 @@ with interruption.deferred() as stop:
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_is_raised_at_once(number: int, code: int) -> None:
-    with signals.raise_on_signal(), pytest.raises(Interrupted, match=f"interrupted by {signal.Signals(number).name}") as caught:
+    with (
+        signals.raise_on_signal(),
+        pytest.raises(Interrupted, match=f"interrupted by {signal.Signals(number).name}") as caught,
+    ):
         signal.raise_signal(number)
 
     assert caught.value.exit_code == code
@@ -58,7 +61,9 @@ def test_handlers_are_as_they_were_afterwards() -> None:
 
 
 def test_signals_that_come_together_are_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(signals, "TOGETHER", PATIENCE)  # however long this process is held in between
+    monkeypatch.setattr(
+        signals, "TOGETHER", PATIENCE
+    )  # however long this process is held in between
     with signals.defer_signals() as stop:
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGTERM)

@@ -37,7 +37,11 @@ def test_the_seal_is_the_digest(tmp_path: Path) -> None:
     path = tmp_path / "file"
     atomic_file.write_draft(path, lambda file: file.write(b"content"))
 
-    assert atomic_file.seal(path) == atomic_file.seal_of(path) == "ed7002b439e9ac845f22357d822bac1444730fbdb6016d3ec9432297b9ec9f73"
+    assert (
+        atomic_file.seal(path)
+        == atomic_file.seal_of(path)
+        == "ed7002b439e9ac845f22357d822bac1444730fbdb6016d3ec9432297b9ec9f73"
+    )
 
 
 def test_a_file_that_is_not_there_has_no_seal(tmp_path: Path) -> None:
@@ -58,4 +62,6 @@ def test_a_written_file_has_the_new_content_and_no_draft_beside_it(tmp_path: Pat
     atomic_file.write_file(tmp_path / "new" / "file", b"one")
     atomic_file.write_file(tmp_path / "new" / "file", b"two")
 
-    assert [(path.name, path.read_bytes()) for path in (tmp_path / "new").iterdir()] == [("file", b"two")]
+    assert [(path.name, path.read_bytes()) for path in (tmp_path / "new").iterdir()] == [
+        ("file", b"two")
+    ]

@@ -18,7 +18,14 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from mlflow_sb3.runs.signals import Interrupted
-from mlflow_sb3.tracking import atomic_file, journal, journal_sender, run_logger, snapshot_header, snapshot_uploader
+from mlflow_sb3.tracking import (
+    atomic_file,
+    journal,
+    journal_sender,
+    run_logger,
+    snapshot_header,
+    snapshot_uploader,
+)
 from mlflow_sb3.tracking.journal import Journal
 from mlflow_sb3.tracking.run_logger import RefusedError, RunLogger, UndeliveredError
 from tests.processes import until
@@ -65,35 +72,53 @@ def test_parameters_tags_and_files_arrive_and_the_run_is_finished(tmp_path: Path
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(("error", "ends"), [(Interrupted(15), "KILLED"), (ValueError("no"), "FAILED")])
+@pytest.mark.parametrize(
+    ("error", "ends"), [(Interrupted(15), "KILLED"), (ValueError("no"), "FAILED")]
+)
 @pytest.mark.usefixtures("store")
-def test_a_run_that_does_not_finish_says_how_it_ended_and_keeps_its_folder(error: BaseException, ends: str, tmp_path: Path) -> None:
+def test_a_run_that_does_not_finish_says_how_it_ended_and_keeps_its_folder(
+    error: BaseException, ends: str, tmp_path: Path
+) -> None:
     run = mlflow.start_run()
 
     with pytest.raises(type(error), match=str(error)):
         fail(RunLogger(run.info.run_id, tmp_path / "run"), error)
 
-    assert (status(run.info.run_id), mlflow.get_run(run.info.run_id).data.metrics) == (ends, {"a": 1.0})
+    assert (status(run.info.run_id), mlflow.get_run(run.info.run_id).data.metrics) == (
+        ends,
+        {"a": 1.0},
+    )
     assert (tmp_path / "run" / "run.json").exists()
     mlflow.end_run()
 
 
-def test_what_is_not_delivered_says_how_to_deliver_it(away: str, store: str, tmp_path: Path) -> None:
+def test_what_is_not_delivered_says_how_to_deliver_it(
+    away: str, store: str, tmp_path: Path
+) -> None:
     def train() -> None:
         with RunLogger(away, tmp_path / "run", patience=0) as told:
             told.points([("a", float(step), 1000 + step, step) for step in range(1500)])
             told.file("agent/agent.zip", b"agent")
 
-    with pytest.raises(UndeliveredError, match=r"did not take everything .* python -m steps\.deliver .*run"):
+    with pytest.raises(
+        UndeliveredError, match=r"did not take everything .* python -m steps\.deliver .*run"
+    ):
         train()
 
-    assert json.loads((tmp_path / "run" / "run.json").read_text()) == {"run_id": away, "tracking_uri": AWAY}
+    assert json.loads((tmp_path / "run" / "run.json").read_text()) == {
+        "run_id": away,
+        "tracking_uri": AWAY,
+    }
     (tmp_path / "run" / "run.json").write_text(json.dumps({"run_id": away, "tracking_uri": store}))
     mlflow.set_tracking_uri(store)
     assert run_logger.deliver_journal(tmp_path / "run") == (away, True)
     history = MlflowClient().get_metric_history(away, "a")
-    assert sorted((point.step, point.timestamp) for point in history) == [(step, 1000 + step) for step in range(1500)]
-    assert {file.path for file in MlflowClient().list_artifacts(away, "agent")} == {"agent/agent.zip"}
+    assert sorted((point.step, point.timestamp) for point in history) == [
+        (step, 1000 + step) for step in range(1500)
+    ]
+    assert {file.path for file in MlflowClient().list_artifacts(away, "agent")} == {
+        "agent/agent.zip"
+    }
     assert not (tmp_path / "run").exists()
 
 
@@ -117,12 +142,20 @@ def test_snapshots_are_uploaded_in_the_background_and_gone_when_the_run_has_fini
     client, name = MlflowClient(), f"{snapshot_uploader.SNAPSHOT_TAG}{snapshot_uploader.SLOTS[0]}"
     with mlflow.start_run() as run, RunLogger(run.info.run_id, tmp_path / "run") as told:
         path = tmp_path / "run" / snapshot_uploader.SNAPSHOT_DIR / snapshot_uploader.SLOTS[0]
-        atomic_file.write_draft(path, lambda file: file.write(b"mlflow-sb3 snapshot\n" + json.dumps(asdict(header)).encode() + b"\n"))
+        atomic_file.write_draft(
+            path,
+            lambda file: file.write(
+                b"mlflow-sb3 snapshot\n" + json.dumps(asdict(header)).encode() + b"\n"
+            ),
+        )
         digest = atomic_file.seal(path)
         told.snapshot(path)
         until(lambda: name in client.get_run(run.info.run_id).data.tags)
         tag = client.get_run(run.info.run_id).data.tags[name]
-        uploaded = {file.path for file in client.list_artifacts(run.info.run_id, snapshot_uploader.SNAPSHOT_DIR)}
+        uploaded = {
+            file.path
+            for file in client.list_artifacts(run.info.run_id, snapshot_uploader.SNAPSHOT_DIR)
+        }
 
     assert json.loads(tag) == {"step": 7, "learned": False, "digest": digest}
     assert uploaded == {"snapshots/0.snapshot"}
@@ -131,7 +164,9 @@ def test_snapshots_are_uploaded_in_the_background_and_gone_when_the_run_has_fini
 
 
 @pytest.mark.usefixtures("store")
-def test_the_end_of_a_run_does_not_wait_for_an_upload(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_end_of_a_run_does_not_wait_for_an_upload(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of a file that nobody has begun to write: whoever reads it waits."""
     monkeypatch.setattr(snapshot_uploader, "INTERVAL", 0.05)
     monkeypatch.setattr(snapshot_uploader, "UPLOAD", 0.0)
@@ -155,21 +190,31 @@ def test_a_snapshot_that_was_cut_short_replaces_none_among_the_artifacts(tmp_pat
     told.append(tags={"a": "b"})
     told.close()
     (tmp_path / snapshot_uploader.SNAPSHOT_DIR).mkdir()
-    (tmp_path / snapshot_uploader.SNAPSHOT_DIR / snapshot_uploader.SLOTS[0]).write_bytes(b"mlflow-sb3 snapshot\n{")
+    (tmp_path / snapshot_uploader.SNAPSHOT_DIR / snapshot_uploader.SLOTS[0]).write_bytes(
+        b"mlflow-sb3 snapshot\n{"
+    )
 
     run_id, finished = run_logger.deliver_journal(tmp_path)
 
     run = mlflow.get_run(run_id)
     mlflow.end_run()
     assert not finished
-    assert (run.data.tags["a"], f"{snapshot_uploader.SNAPSHOT_TAG}{snapshot_uploader.SLOTS[0]}" in run.data.tags) == ("b", False)
+    assert (
+        run.data.tags["a"],
+        f"{snapshot_uploader.SNAPSHOT_TAG}{snapshot_uploader.SLOTS[0]}" in run.data.tags,
+    ) == ("b", False)
 
 
-def test_a_file_has_room_before_the_older_snapshot_has(small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_has_room_before_the_older_snapshot_has(
+    small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(small_disk / "tmp"))
     (small_disk / "tmp").mkdir()
     told = RunLogger("run", small_disk / "run")
-    older, newer = (small_disk / "run" / snapshot_uploader.SNAPSHOT_DIR / name for name in snapshot_uploader.SLOTS)
+    older, newer = (
+        small_disk / "run" / snapshot_uploader.SNAPSHOT_DIR / name
+        for name in snapshot_uploader.SLOTS
+    )
     for path in (older, newer):
         atomic_file.write_draft(path, lambda file: file.write(bytes(400_000)))
         told.snapshot(path)
@@ -201,14 +246,18 @@ def test_a_run_that_was_in_the_trash_for_a_while_has_every_point(tmp_path: Path)
     assert [point.step for point in client.get_metric_history(run_id, "a")] == [1, 2]
 
 
-def test_a_database_that_could_only_be_read_for_a_while_has_every_point(store: str, tmp_path: Path) -> None:
+def test_a_database_that_could_only_be_read_for_a_while_has_every_point(
+    store: str, tmp_path: Path
+) -> None:
     run_id, client = mlflow.start_run().info.run_id, MlflowClient()
     mlflow.end_run()
     left = Journal(tmp_path, run_id, mlflow.get_tracking_uri())
     left.append(metrics=[("a", 1.0, 5, 1), ("a", 2.0, 6, 2)])
     database = sqlite3.connect(store.removeprefix("sqlite:///"))
     for table in ("metrics", "tags"):
-        database.execute(f"CREATE TRIGGER no_{table} BEFORE INSERT ON {table} BEGIN SELECT RAISE(ABORT, 'read-only'); END")
+        database.execute(
+            f"CREATE TRIGGER no_{table} BEFORE INSERT ON {table} BEGIN SELECT RAISE(ABORT, 'read-only'); END"
+        )
     sender = journal_sender.JournalSender(left)
 
     with pytest.raises(MlflowException, match="read-only"):
@@ -235,17 +284,24 @@ def test_what_was_delivered_twice_is_there_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("store")
-def test_the_state_counts_points_and_has_those_that_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_state_counts_points_and_has_those_that_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(run_logger, "SEND_INTERVAL", 1000.0)
     with mlflow.start_run() as run, RunLogger(run.info.run_id, tmp_path / "run") as told:
         told.points([("a", 1.0, 5, 1), ("b", 2.0, 5, 1)])
         told.points([("a", 3.0, 6, 2)])
         found = told.state()
 
-    assert found == {"counts": {"a": 2, "b": 1}, "waiting": [("a", 1.0, 5, 1), ("b", 2.0, 5, 1), ("a", 3.0, 6, 2)]}
+    assert found == {
+        "counts": {"a": 2, "b": 1},
+        "waiting": [("a", 1.0, 5, 1), ("b", 2.0, 5, 1), ("a", 3.0, 6, 2)],
+    }
 
 
-def test_what_will_never_arrive_keeps_nothing_else_back_and_its_folder(away: str, store: str, tmp_path: Path) -> None:
+def test_what_will_never_arrive_keeps_nothing_else_back_and_its_folder(
+    away: str, store: str, tmp_path: Path
+) -> None:
     def train() -> None:
         with RunLogger(away, tmp_path / "run", patience=0) as told:
             told.file("gone.txt", "content")
@@ -257,7 +313,10 @@ def test_what_will_never_arrive_keeps_nothing_else_back_and_its_folder(away: str
     (tmp_path / "run" / "run.json").write_text(json.dumps({"run_id": away, "tracking_uri": store}))
     mlflow.set_tracking_uri(store)
 
-    with pytest.raises(MlflowException, match=r"some of it will never arrive, and stays in .*gone\.txt is gone; no \* name"):
+    with pytest.raises(
+        MlflowException,
+        match=r"some of it will never arrive, and stays in .*gone\.txt is gone; no \* name",
+    ):
         run_logger.deliver_journal(tmp_path / "run")
 
     assert mlflow.get_run(away).data.metrics == {"b": 2.0}
@@ -269,7 +328,10 @@ def test_what_will_never_arrive_keeps_nothing_else_back_and_its_folder(away: str
 
 @pytest.mark.usefixtures("store")
 def test_a_healthy_server_needs_no_patience(tmp_path: Path) -> None:
-    with mlflow.start_run() as run, RunLogger(run.info.run_id, tmp_path / "run", patience=0) as told:
+    with (
+        mlflow.start_run() as run,
+        RunLogger(run.info.run_id, tmp_path / "run", patience=0) as told,
+    ):
         told.points([("a", 1.0, 5, 1)])
 
     assert mlflow.get_run(run.info.run_id).data.metrics == {"a": 1.0}
@@ -281,13 +343,20 @@ def test_the_end_of_a_run_waits_for_a_silent_artifact_store_only_as_long_as_it_s
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         away = {"MLFLOW_S3_ENDPOINT_URL": f"http://127.0.0.1:{silent.getsockname()[1]}"}
-        for name, value in (away | {"AWS_ACCESS_KEY_ID": "nobody", "AWS_SECRET_ACCESS_KEY": "nothing"}).items():
+        for name, value in (
+            away | {"AWS_ACCESS_KEY_ID": "nobody", "AWS_SECRET_ACCESS_KEY": "nothing"}
+        ).items():
             monkeypatch.setenv(name, value)
         client = MlflowClient()
-        run_id = client.create_run(client.create_experiment("silent", artifact_location="s3://silent")).info.run_id
+        run_id = client.create_run(
+            client.create_experiment("silent", artifact_location="s3://silent")
+        ).info.run_id
         start = time.monotonic()
 
-        with pytest.raises(UndeliveredError, match="did not take everything"), RunLogger(run_id, tmp_path / "run", patience=0) as told:
+        with (
+            pytest.raises(UndeliveredError, match="did not take everything"),
+            RunLogger(run_id, tmp_path / "run", patience=0) as told,
+        ):
             told.file("file.txt", "content")
 
         assert time.monotonic() - start < 60
@@ -307,7 +376,10 @@ def test_errors_of_an_artifact_store_do_not_end_the_delivery(
         told.snapshot(path)
         until(lambda: caplog.text.count("0.snapshot was cut short") > 1)
         told.points([("a", 1.0, 5, 1)])
-        until(lambda: mlflow.get_run(run.info.run_id).data.metrics, otherwise=lambda: "nothing was delivered any more")
+        until(
+            lambda: mlflow.get_run(run.info.run_id).data.metrics,
+            otherwise=lambda: "nothing was delivered any more",
+        )
 
 
 def test_a_password_is_not_told(tmp_path: Path) -> None:
@@ -351,7 +423,9 @@ def test_a_journal_that_is_opened_again_has_what_was_not_delivered(tmp_path: Pat
     again.close()
 
 
-def test_a_journal_that_was_cut_short_anywhere_has_its_whole_lines_and_goes_on(tmp_path: Path) -> None:
+def test_a_journal_that_was_cut_short_anywhere_has_its_whole_lines_and_goes_on(
+    tmp_path: Path,
+) -> None:
     first = Journal(tmp_path / "whole", "run", "uri")
     for number in range(3):
         first.append(tags={"n": str(number)})
@@ -371,7 +445,9 @@ def test_a_journal_that_was_cut_short_anywhere_has_its_whole_lines_and_goes_on(t
         assert before == content[:length].count(b"}}")
 
 
-def test_a_disk_that_is_full_leaves_a_journal_in_memory_and_says_so_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_disk_that_is_full_leaves_a_journal_in_memory_and_says_so_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "no folder").write_text("a file in its place")
 
     told = Journal(tmp_path / "no folder", "run", "uri")
@@ -395,7 +471,9 @@ def test_what_was_delivered_is_written_no_more_when_there_is_room_again(tmp_path
     told.close()
 
 
-def test_a_journal_in_a_folder_that_cannot_be_written_is_delivered_all_the_same(small_disk: Path) -> None:
+def test_a_journal_in_a_folder_that_cannot_be_written_is_delivered_all_the_same(
+    small_disk: Path,
+) -> None:
     first = Journal(small_disk / "run", "run", "uri")
     first.append(tags={"n": "1"})
     first.close()

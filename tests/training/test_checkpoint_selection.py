@@ -33,16 +33,22 @@ LEARNING: dict[str, dict[str, Any]] = {
 
 def short(env_id: str) -> str:
     """An environment whose episodes end after five steps."""
-    return json.dumps(json.loads(env_spec.spec_to_json(gymnasium.spec(env_id))) | {"max_episode_steps": 5})
+    return json.dumps(
+        json.loads(env_spec.spec_to_json(gymnasium.spec(env_id))) | {"max_episode_steps": 5}
+    )
 
 
 def built(algo: str, description: str) -> BaseAlgorithm:
     return algorithms.build(algo, description, LEARNING[algo], seed=3)
 
 
-def watched(model: BaseAlgorithm, description: str, *, every: int, seed: int = 0) -> CheckpointCallback:
+def watched(
+    model: BaseAlgorithm, description: str, *, every: int, seed: int = 0
+) -> CheckpointCallback:
     """Let a model learn with checkpoints."""
-    checkpoints = CheckpointCallback(CheckpointEvaluator(model, description, seed=seed), every=every)
+    checkpoints = CheckpointCallback(
+        CheckpointEvaluator(model, description, seed=seed), every=every
+    )
     model.learn(64, callback=checkpoints)
     return checkpoints
 
@@ -50,7 +56,9 @@ def watched(model: BaseAlgorithm, description: str, *, every: int, seed: int = 0
 def chosen(entrants: list[Checkpoint], **kwargs: Any) -> tuple[BaseAlgorithm, Checkpoint]:
     """The model in which candidates were played, and the one that was kept."""
     model = PPO("MlpPolicy", gymnasium.make("OneStep-v0"), device="cpu", seed=1)
-    return model, checkpoint_selection.choose(model, entrants, CheckpointEvaluator(model, ONE_STEP, seed=0), **kwargs)
+    return model, checkpoint_selection.choose(
+        model, entrants, CheckpointEvaluator(model, ONE_STEP, seed=0), **kwargs
+    )
 
 
 def always(action: int) -> Checkpoint:
@@ -78,17 +86,31 @@ def test_training_goes_the_same_way_with_checkpoints_and_without(algo: str, env_
     checkpoints = watched(model, description, every=8, seed=3)
 
     assert len(checkpoints.kept) > 1
-    assert [name for name, value in plain.items() if not torch.equal(value, model.policy.state_dict()[name])] == []
+    assert [
+        name
+        for name, value in plain.items()
+        if not torch.equal(value, model.policy.state_dict()[name])
+    ] == []
 
 
 def test_checkpoints_play_the_agent_as_it_will_act() -> None:
-    undecided = PPO("MlpPolicy", gymnasium.make("OneStep-v0"), device="cpu", seed=0, n_steps=16, batch_size=16, learning_rate=1e-9)
+    undecided = PPO(
+        "MlpPolicy",
+        gymnasium.make("OneStep-v0"),
+        device="cpu",
+        seed=0,
+        n_steps=16,
+        batch_size=16,
+        learning_rate=1e-9,
+    )
     with torch.no_grad():
         dict(undecided.policy.named_parameters())["action_net.bias"][:] = torch.tensor([0.0, 0.5])
 
     checkpoints = watched(undecided, ONE_STEP, every=16)
 
-    assert [candidate.training_score for candidate in checkpoints.kept] == [1.0] * len(checkpoints.kept)
+    assert [candidate.training_score for candidate in checkpoints.kept] == [1.0] * len(
+        checkpoints.kept
+    )
 
 
 def test_the_last_agent_is_a_candidate_and_the_best_few_are_kept() -> None:
@@ -99,7 +121,10 @@ def test_the_last_agent_is_a_candidate_and_the_best_few_are_kept() -> None:
     assert len(checkpoints.kept) == checkpoint_selection.ROUNDS[0][0]
     assert checkpoints.kept[-1].step == model.num_timesteps == 64
     again = algorithms.find_algorithm("dqn").load(io.BytesIO(checkpoints.kept[-1].agent))
-    assert all(torch.equal(value, again.policy.state_dict()[name]) for name, value in model.policy.state_dict().items())
+    assert all(
+        torch.equal(value, again.policy.state_dict()[name])
+        for name, value in model.policy.state_dict().items()
+    )
 
 
 def test_an_agent_that_is_better_on_fresh_episodes_is_kept_over_a_luckier_one() -> None:
@@ -129,7 +154,9 @@ def test_the_choice_is_made_on_episodes_that_training_did_not_play() -> None:
     during_training = set(OneStep.seeds)
     OneStep.seeds.clear()
 
-    checkpoint_selection.choose(model, checkpoints.kept, CheckpointEvaluator(model, ONE_STEP, seed=5))
+    checkpoint_selection.choose(
+        model, checkpoints.kept, CheckpointEvaluator(model, ONE_STEP, seed=5)
+    )
 
     fresh = set(OneStep.seeds)
     assert set(seeds.episode_seeds(5, "choice", 10)) < during_training
@@ -145,7 +172,9 @@ def test_what_sb3_recorded_and_had_not_yet_dumped_is_not_lost() -> None:
     watched(model, ONE_STEP, every=64)
 
     assert max(step for step, key, _ in numbers.rows if key == "train/loss") == model.num_timesteps
-    assert [step for step, key, _ in numbers.rows if key == "eval/mean_reward"] == [model.num_timesteps]
+    assert [step for step, key, _ in numbers.rows if key == "eval/mean_reward"] == [
+        model.num_timesteps
+    ]
 
 
 def test_every_round_has_fewer_candidates_and_more_episodes() -> None:
@@ -154,5 +183,14 @@ def test_every_round_has_fewer_candidates_and_more_episodes() -> None:
 
     chosen(entrants, on_episode=lambda: told.append(None))
 
-    assert sorted(len(candidate.returns) for candidate in entrants) == [20, 20, 20, 20, 70, 70, 270, 270]
+    assert sorted(len(candidate.returns) for candidate in entrants) == [
+        20,
+        20,
+        20,
+        20,
+        70,
+        70,
+        270,
+        270,
+    ]
     assert len(told) == checkpoint_selection.count_episodes(8) == 8 * 20 + 4 * 50 + 2 * 200

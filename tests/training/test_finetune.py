@@ -18,7 +18,13 @@ from mlflow_sb3.flavor import vec_normalize
 from mlflow_sb3.training import finetune, loop
 from mlflow_sb3.training.finetune import BaseAgent
 
-SMALL = {"learning_starts": 8, "buffer_size": 500, "batch_size": 8, "n_envs": 2, "exploration_fraction": 0.5}
+SMALL = {
+    "learning_starts": 8,
+    "buffer_size": 500,
+    "batch_size": 8,
+    "n_envs": 2,
+    "exploration_fraction": 0.5,
+}
 
 
 @pytest.fixture(scope="module")
@@ -40,13 +46,25 @@ def load(uri: str, description: str, **hyperparams: Any) -> BaseAgent:
     return finetune.load_base_agent(uri, "dqn", description, hyperparams, seed=1)
 
 
-def test_training_goes_on_with_the_networks_the_optimizer_and_the_exploration(logged: str, learned: DQN, cartpole: str) -> None:
+def test_training_goes_on_with_the_networks_the_optimizer_and_the_exploration(
+    logged: str, learned: DQN, cartpole: str
+) -> None:
     model = load(logged, cartpole).model
 
     assert isinstance(model, DQN)
-    assert all(torch.equal(value, learned.policy.state_dict()[name]) for name, value in model.policy.state_dict().items())
-    assert model.policy.optimizer.state_dict()["state"].keys() == learned.policy.optimizer.state_dict()["state"].keys()
-    assert (model.num_timesteps, model.n_envs, model.exploration_rate) == (learned.num_timesteps, 2, learned.exploration_rate)
+    assert all(
+        torch.equal(value, learned.policy.state_dict()[name])
+        for name, value in model.policy.state_dict().items()
+    )
+    assert (
+        model.policy.optimizer.state_dict()["state"].keys()
+        == learned.policy.optimizer.state_dict()["state"].keys()
+    )
+    assert (model.num_timesteps, model.n_envs, model.exploration_rate) == (
+        learned.num_timesteps,
+        2,
+        learned.exploration_rate,
+    )
 
     trained = loop.train(cartpole, "dqn", timesteps=100, ancestor=model)
 
@@ -71,7 +89,11 @@ def test_the_lineage_names_the_model(logged: str, cartpole: str) -> None:
     found = mlflow.get_run(run.info.run_id)
     assert found.inputs is not None
     assert [model.model_id for model in found.inputs.model_inputs] == [before.model_id]
-    assert found.data.tags["mlflow_sb3.from_model"] == before.model_id == mlflow.search_logged_models(output_format="list")[0].model_id
+    assert (
+        found.data.tags["mlflow_sb3.from_model"]
+        == before.model_id
+        == mlflow.search_logged_models(output_format="list")[0].model_id
+    )
 
 
 def test_another_environment_of_the_same_spaces_will_do(logged: str) -> None:
@@ -86,8 +108,18 @@ def test_another_environment_of_the_same_spaces_will_do(logged: str) -> None:
 @pytest.mark.parametrize(
     ("algo", "env_id", "hyperparams", "says"),
     [
-        ("ppo", "CartPole-v1", {}, r"is an agent of stable_baselines3\.dqn\.dqn\.DQN, not of ppo; give the algorithm"),
-        ("dqn", "Acrobot-v1", {}, "cannot go on in this environment, or with these hyperparameters: Observation spaces do not match"),
+        (
+            "ppo",
+            "CartPole-v1",
+            {},
+            r"is an agent of stable_baselines3\.dqn\.dqn\.DQN, not of ppo; give the algorithm",
+        ),
+        (
+            "dqn",
+            "Acrobot-v1",
+            {},
+            "cannot go on in this environment, or with these hyperparameters: Observation spaces do not match",
+        ),
         (
             "dqn",
             "CartPole-v1",
@@ -96,25 +128,38 @@ def test_another_environment_of_the_same_spaces_will_do(logged: str) -> None:
         ),
         ("dqn", "CartPole-v1", {"normalize": True}, "'normalize' cannot be changed"),
         ("dqn", "CartPole-v1", {"n_epochs": 4}, "dqn has no hyperparameter 'n_epochs'"),
-        ("dqn", "CartPole-v1", {"learning_rate": "fast"}, "or with these hyperparameters: learning_rate is 'fast'"),
+        (
+            "dqn",
+            "CartPole-v1",
+            {"learning_rate": "fast"},
+            "or with these hyperparameters: learning_rate is 'fast'",
+        ),
     ],
 )
-def test_what_cannot_go_on_is_refused(algo: str, env_id: str, hyperparams: dict[str, Any], says: str, logged: str) -> None:
+def test_what_cannot_go_on_is_refused(
+    algo: str, env_id: str, hyperparams: dict[str, Any], says: str, logged: str
+) -> None:
     with pytest.raises(MlflowException, match=says):
         finetune.load_base_agent(logged, algo, env_spec.compose_spec(env_id), hyperparams, seed=0)
 
 
-def test_nothing_goes_on_where_unpickling_is_forbidden(logged: str, cartpole: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_goes_on_where_unpickling_is_forbidden(
+    logged: str, cartpole: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
 
-    with pytest.raises(MlflowException, match="going on from models:/agent@champion would unpickle"):
+    with pytest.raises(
+        MlflowException, match="going on from models:/agent@champion would unpickle"
+    ):
         load(logged, cartpole)
 
 
 @pytest.mark.usefixtures("store")
 def test_what_was_learned_to_normalize_with_goes_on_too() -> None:
     pendulum = env_spec.compose_spec("Pendulum-v1")
-    model = algorithms.build("ppo", pendulum, {"n_steps": 32, "batch_size": 32, "normalize": True}, seed=0).learn(64)
+    model = algorithms.build(
+        "ppo", pendulum, {"n_steps": 32, "batch_size": 32, "normalize": True}, seed=0
+    ).learn(64)
     info = mlflow_sb3.log_model(model, name="agent")
 
     again = finetune.load_base_agent(info.model_uri, "ppo", pendulum, {}, seed=0).model
@@ -127,10 +172,20 @@ def test_what_was_learned_to_normalize_with_goes_on_too() -> None:
 @pytest.mark.parametrize("n_envs", [1, 3])
 def test_what_is_off_policy_fills_its_buffer_first_and_its_noise_fits(n_envs: int) -> None:
     pendulum = env_spec.compose_spec("Pendulum-v1", kwargs={"max_episode_steps": 8})
-    hyperparams = {"learning_starts": 10, "buffer_size": 500, "batch_size": 8, "n_envs": 2, "noise_type": "normal"}
-    info = mlflow_sb3.log_model(algorithms.build("td3", pendulum, hyperparams, seed=0).learn(40), name="agent")
+    hyperparams = {
+        "learning_starts": 10,
+        "buffer_size": 500,
+        "batch_size": 8,
+        "n_envs": 2,
+        "noise_type": "normal",
+    }
+    info = mlflow_sb3.log_model(
+        algorithms.build("td3", pendulum, hyperparams, seed=0).learn(40), name="agent"
+    )
 
-    again = finetune.load_base_agent(info.model_uri, "td3", pendulum, {"n_envs": n_envs}, seed=0).model
+    again = finetune.load_base_agent(
+        info.model_uri, "td3", pendulum, {"n_envs": n_envs}, seed=0
+    ).model
 
     assert again.learning_starts == 10 + again.num_timesteps  # type: ignore[attr-defined]
     assert again.learn(40, reset_num_timesteps=False).num_timesteps > 70
@@ -139,22 +194,40 @@ def test_what_is_off_policy_fills_its_buffer_first_and_its_noise_fits(n_envs: in
 @pytest.mark.usefixtures("store")
 def test_hindsight_goes_on_too() -> None:
     description = env_spec.compose_spec("tests.environments:BitFlipping-v0")
-    hyperparams = {"learning_starts": 20, "buffer_size": 500, "batch_size": 8, "replay_buffer_class": "HerReplayBuffer"}
-    info = mlflow_sb3.log_model(algorithms.build("dqn", description, hyperparams, seed=0).learn(40), name="agent", environment=description)
+    hyperparams = {
+        "learning_starts": 20,
+        "buffer_size": 500,
+        "batch_size": 8,
+        "replay_buffer_class": "HerReplayBuffer",
+    }
+    info = mlflow_sb3.log_model(
+        algorithms.build("dqn", description, hyperparams, seed=0).learn(40),
+        name="agent",
+        environment=description,
+    )
 
     again = finetune.load_base_agent(info.model_uri, "dqn", description, {}, seed=0).model
 
     assert again.learn(40, reset_num_timesteps=False).num_timesteps == 80
-    with pytest.raises(MlflowException, match="cannot be loaded: You must pass an environment when using `HerReplayBuffer`"):
+    with pytest.raises(
+        MlflowException,
+        match="cannot be loaded: You must pass an environment when using `HerReplayBuffer`",
+    ):
         mlflow_sb3.load_model(info.model_uri)
 
 
 @pytest.mark.usefixtures("store")
 def test_the_environment_of_the_agent_is_the_default() -> None:
-    wrapped = env_spec.compose_spec("CartPole-v1", wrappers=["rl_zoo3.wrappers:MaskVelocityWrapper"])
+    wrapped = env_spec.compose_spec(
+        "CartPole-v1", wrappers=["rl_zoo3.wrappers:MaskVelocityWrapper"]
+    )
     model = algorithms.build("dqn", wrapped, SMALL, seed=0)
     uri = mlflow_sb3.log_model(model, name="agent", environment=wrapped).model_uri
 
-    assert finetune.base_env_spec(uri, env_spec.compose_spec("CartPole-v1")) == json.dumps(json.loads(wrapped))
-    assert finetune.base_env_spec(uri, env_spec.compose_spec("Pendulum-v1")) == env_spec.compose_spec("Pendulum-v1")
+    assert finetune.base_env_spec(uri, env_spec.compose_spec("CartPole-v1")) == json.dumps(
+        json.loads(wrapped)
+    )
+    assert finetune.base_env_spec(
+        uri, env_spec.compose_spec("Pendulum-v1")
+    ) == env_spec.compose_spec("Pendulum-v1")
     assert env_spec.list_wrappers(wrapped) == [{"rl_zoo3.wrappers:MaskVelocityWrapper": {}}]

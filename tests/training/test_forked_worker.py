@@ -15,7 +15,9 @@ from mlflow_sb3.training import forked_worker
 from mlflow_sb3.training.forked_worker import ForkedWorker, WorkerLostError
 from tests.processes import children, companions, is_over, until
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="there are companions on Linux alone")
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux", reason="there are companions on Linux alone"
+)
 
 ORPHAN = """
 import sys, time
@@ -65,7 +67,11 @@ def test_it_knows_what_was_here_when_it_began_and_changes_nothing_here() -> None
     assert seen == ["before"]
 
 
-@pytest.mark.parametrize("work", [lambda task: 1 / task, lambda task: os.kill(os.getpid(), signal.SIGKILL)], ids=["fails", "dies"])  # noqa: ARG005
+@pytest.mark.parametrize(
+    "work",
+    [lambda task: 1 / task, lambda task: os.kill(os.getpid(), signal.SIGKILL)],
+    ids=["fails", "dies"],
+)  # noqa: ARG005
 def test_one_that_fails_or_dies_is_lost_and_stays_so(work: Any) -> None:
     with ForkedWorker(work) as beside:
         for _ in range(2):
@@ -144,7 +150,9 @@ def test_it_is_gone_when_it_is_closed_whatever_it_does() -> None:
 
 @pytest.mark.slow
 def test_it_dies_with_the_process_that_it_is_a_copy_of() -> None:
-    with subprocess.Popen([sys.executable, "-c", ORPHAN], stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", ORPHAN], stdout=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "at it\n"
         (pid,) = children(process.pid)
@@ -166,7 +174,9 @@ def test_signals_that_ask_to_stop_are_not_its_own(number: signal.Signals) -> Non
         assert beside.receive() == 4
 
 
-def test_there_is_none_where_a_package_would_wait_for_its_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_there_is_none_where_a_package_would_wait_for_its_threads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
     before = forked_worker.is_possible()
     monkeypatch.setitem(sys.modules, "jax", sys)

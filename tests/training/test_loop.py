@@ -15,7 +15,11 @@ from mlflow_sb3.training import loop
 from mlflow_sb3.training.checkpoint import Checkpoint
 from mlflow_sb3.training.loop import TrainingResult
 
-HYPERPARAMS = zoo_presets.find_preset("dqn", "CartPole-v1").hyperparams | {"learning_starts": 100, "train_freq": 64, "gradient_steps": 16}
+HYPERPARAMS = zoo_presets.find_preset("dqn", "CartPole-v1").hyperparams | {
+    "learning_starts": 100,
+    "train_freq": 64,
+    "gradient_steps": 16,
+}
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +39,12 @@ def last(result: TrainingResult) -> Checkpoint:
     return max(result.candidates, key=lambda candidate: candidate.step)
 
 
-def test_training_goes_the_same_way_as_bare_sb3_with_fused_adam(trained: TrainingResult, cartpole: str) -> None:
-    fused = HYPERPARAMS | {"policy_kwargs": HYPERPARAMS["policy_kwargs"] | {"optimizer_kwargs": {"fused": True}}}
+def test_training_goes_the_same_way_as_bare_sb3_with_fused_adam(
+    trained: TrainingResult, cartpole: str
+) -> None:
+    fused = HYPERPARAMS | {
+        "policy_kwargs": HYPERPARAMS["policy_kwargs"] | {"optimizer_kwargs": {"fused": True}}
+    }
     seed = seeds.episode_seeds(3, "learning", 1)[0]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -71,7 +79,9 @@ def test_the_model_has_the_weights_of_the_kept_agent(trained: TrainingResult) ->
 def test_the_best_and_the_last_agent_are_candidates(trained: TrainingResult) -> None:
     assert len(trained.candidates) == 8
     assert last(trained).step == 640
-    assert trained.kept.score == max(candidate.score for candidate in trained.candidates if len(candidate.returns) == 270)
+    assert trained.kept.score == max(
+        candidate.score for candidate in trained.candidates if len(candidate.returns) == 270
+    )
 
 
 def test_the_table_has_the_candidates_in_the_order_of_training(trained: TrainingResult) -> None:
@@ -84,12 +94,21 @@ def test_the_table_has_the_candidates_in_the_order_of_training(trained: Training
 
 
 @pytest.mark.parametrize(("wanted", "before"), [(1, 2), (2, 1)])
-def test_torch_threads_are_set_for_the_time_of_training(wanted: int, before: int, cartpole: str) -> None:
+def test_torch_threads_are_set_for_the_time_of_training(
+    wanted: int, before: int, cartpole: str
+) -> None:
     seen: list[int] = []
     threads = torch.get_num_threads()
     torch.set_num_threads(before)
 
-    loop.train(cartpole, "ppo", timesteps=64, hyperparams={"n_steps": 64}, callbacks=[_Spy(seen)], torch_threads=wanted)
+    loop.train(
+        cartpole,
+        "ppo",
+        timesteps=64,
+        hyperparams={"n_steps": 64},
+        callbacks=[_Spy(seen)],
+        torch_threads=wanted,
+    )
 
     assert set(seen) == {wanted}
     assert torch.get_num_threads() == before
@@ -99,8 +118,17 @@ def test_torch_threads_are_set_for_the_time_of_training(wanted: int, before: int
 def test_torch_gets_its_threads_back_from_a_training_that_fails(cartpole: str) -> None:
     before = torch.get_num_threads()
 
-    with pytest.raises(MlflowException, match=r"PPO stopped at step .*: RuntimeError: in the middle"):
-        loop.train(cartpole, "ppo", timesteps=64, hyperparams={"n_steps": 64}, callbacks=[_Failing()], torch_threads=before + 1)
+    with pytest.raises(
+        MlflowException, match=r"PPO stopped at step .*: RuntimeError: in the middle"
+    ):
+        loop.train(
+            cartpole,
+            "ppo",
+            timesteps=64,
+            hyperparams={"n_steps": 64},
+            callbacks=[_Failing()],
+            torch_threads=before + 1,
+        )
 
     assert torch.get_num_threads() == before
 
@@ -122,8 +150,13 @@ class _Spy(BaseCallback):
 
 @pytest.mark.parametrize(
     ("algo", "hyperparams", "says"),
-    [("sac", {}, "sac does not fit the action space"), ("dqn", {"nonsense": 1}, "dqn has no hyperparameter 'nonsense'")],
+    [
+        ("sac", {}, "sac does not fit the action space"),
+        ("dqn", {"nonsense": 1}, "dqn has no hyperparameter 'nonsense'"),
+    ],
 )
-def test_what_does_not_fit_is_refused_before_learning(algo: str, hyperparams: dict[str, Any], says: str, cartpole: str) -> None:
+def test_what_does_not_fit_is_refused_before_learning(
+    algo: str, hyperparams: dict[str, Any], says: str, cartpole: str
+) -> None:
     with pytest.raises(MlflowException, match=says):
         loop.train(cartpole, algo, timesteps=100, hyperparams=hyperparams)

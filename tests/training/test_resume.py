@@ -24,7 +24,12 @@ from mlflow_sb3.training.snapshot_writer import SnapshotWriter
 
 CARTPOLE = env_spec.compose_spec("CartPole-v1")
 RECIPE = TrainingConfig("CartPole-v1", "ppo", 64, 0, {}, {}, [], "", "", 1, "none", CARTPOLE, {})
-POINTS: list[MetricPoint] = [("a", 0.0, 10, 1), ("a", math.nan, 11, 2), ("a", math.inf, 12, 3), ("a", 4.0, 13, 4)]
+POINTS: list[MetricPoint] = [
+    ("a", 0.0, 10, 1),
+    ("a", math.nan, 11, 2),
+    ("a", math.inf, 12, 3),
+    ("a", 4.0, 13, 4),
+]
 LATER: MetricPoint = ("a", 5.0, 14, 5)
 
 
@@ -37,7 +42,12 @@ def interrupted(facts: dict[str, Any], points: list[MetricPoint] | None, run_id:
             model.learn(32)
             told.points(points)
             context = {"asked": {}, "recipe": RECIPE.to_json(), "facts": facts}
-            kept = SnapshotWriter(state_dir.run_dir(run_id) / SNAPSHOT_DIR, context=context, more=told.state, on_published=told.snapshot)
+            kept = SnapshotWriter(
+                state_dir.run_dir(run_id) / SNAPSHOT_DIR,
+                context=context,
+                more=told.state,
+                on_published=told.snapshot,
+            )
             kept.take(model, [])
             kept.wait()
             told.points([LATER])
@@ -45,20 +55,28 @@ def interrupted(facts: dict[str, Any], points: list[MetricPoint] | None, run_id:
 
 
 def leave(facts: dict[str, Any], points: list[MetricPoint] | None = POINTS) -> str:
-    run_id = str(MlflowClient().create_run(mlflow.get_experiment_by_name("test").experiment_id).info.run_id)  # type: ignore[union-attr]
+    run_id = str(
+        MlflowClient().create_run(mlflow.get_experiment_by_name("test").experiment_id).info.run_id
+    )  # type: ignore[union-attr]
     with pytest.raises(Interrupted, match="SIGTERM"):
         interrupted(facts, points, run_id)
     return run_id
 
 
 def carry(origin_id: str, facts: dict[str, Any], folder: Path) -> str:
-    with mlflow.start_run() as run, resume.find_snapshot(origin_id) as origin, RunLogger(run.info.run_id, folder) as told:
+    with (
+        mlflow.start_run() as run,
+        resume.find_snapshot(origin_id) as origin,
+        RunLogger(run.info.run_id, folder) as told,
+    ):
         origin.carry(told, facts)
     return str(run.info.run_id)
 
 
 @pytest.mark.usefixtures("store")
-def test_curves_up_to_the_snapshot_are_carried_each_point_once_numbers_or_not(tmp_path: Path) -> None:
+def test_curves_up_to_the_snapshot_are_carried_each_point_once_numbers_or_not(
+    tmp_path: Path,
+) -> None:
     facts = provenance.collect_facts(1)
 
     run_id = carry(leave(facts), facts, tmp_path / "run")
@@ -91,11 +109,16 @@ def test_a_run_without_a_snapshot_of_its_own_goes_on_from_its_origin() -> None:
 
 
 @pytest.mark.usefixtures("store")
-def test_a_snapshot_is_not_unpickled_where_that_is_forbidden(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_snapshot_is_not_unpickled_where_that_is_forbidden(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     run_id = leave(provenance.collect_facts(1))
     monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
 
-    with resume.find_snapshot(run_id) as origin, pytest.raises(mlflow.MlflowException, match=f"snapshot of run {run_id} would unpickle"):
+    with (
+        resume.find_snapshot(run_id) as origin,
+        pytest.raises(mlflow.MlflowException, match=f"snapshot of run {run_id} would unpickle"),
+    ):
         origin.load()
 
 
@@ -108,7 +131,10 @@ def test_an_uploaded_snapshot_that_was_changed_is_not_taken(tmp_path: Path) -> N
         (tmp_path / path.name).write_bytes(content[:-40] + b"\x00" * 8 + content[-32:])
         MlflowClient().log_artifact(run_id, str(tmp_path / path.name), SNAPSHOT_DIR)
 
-    with pytest.raises(mlflow.MlflowException, match="left no whole snapshot"), resume.find_snapshot(run_id):
+    with (
+        pytest.raises(mlflow.MlflowException, match="left no whole snapshot"),
+        resume.find_snapshot(run_id),
+    ):
         pass
 
 
@@ -118,7 +144,10 @@ def test_who_cannot_download_the_only_snapshot_is_told_to_call_again(tmp_path: P
     shutil.rmtree(state_dir.run_dir(run_id))
     away = (tmp_path / "artifacts").rename(tmp_path / "away")
 
-    with pytest.raises(mlflow.MlflowException, match=r"cannot be downloaded: .*; call again when"), resume.find_snapshot(run_id):
+    with (
+        pytest.raises(mlflow.MlflowException, match=r"cannot be downloaded: .*; call again when"),
+        resume.find_snapshot(run_id),
+    ):
         pass
     away.rename(tmp_path / "artifacts")
 
@@ -127,7 +156,9 @@ def test_who_cannot_download_the_only_snapshot_is_told_to_call_again(tmp_path: P
 
 
 @pytest.mark.usefixtures("store")
-def test_of_two_snapshots_of_which_the_newer_was_cut_short_anywhere_the_older_is_taken(tmp_path: Path) -> None:
+def test_of_two_snapshots_of_which_the_newer_was_cut_short_anywhere_the_older_is_taken(
+    tmp_path: Path,
+) -> None:
     run_id = leave(provenance.collect_facts(1))
     snapshot_uploader.remove_snapshots(MlflowClient(), run_id)
     folder = state_dir.run_dir(run_id) / SNAPSHOT_DIR
@@ -136,7 +167,12 @@ def test_of_two_snapshots_of_which_the_newer_was_cut_short_anywhere_the_older_is
     newer.write_bytes(content[:-32].replace(b'"step": 32', b'"step": 64', 1))
     atomic_file.seal(newer)
     whole = newer.read_bytes()
-    lengths = [*range(0, len(whole), len(whole) // 20), whole.index(b"\n") + 1, whole.index(b"}\n") + 2, len(whole) - 1]
+    lengths = [
+        *range(0, len(whole), len(whole) // 20),
+        whole.index(b"\n") + 1,
+        whole.index(b"}\n") + 2,
+        len(whole) - 1,
+    ]
 
     def step() -> int:
         with resume.find_snapshot(run_id) as origin:
@@ -167,8 +203,13 @@ def test_a_run_whose_server_has_another_address_now_is_gone_on_with(store: str) 
 
 
 def test_the_command_that_goes_on_names_a_folder_that_is_not_the_usual_one(tmp_path: Path) -> None:
-    assert resume.resume_command("id", state_dir.state_dir()) == "mlflow run . -e train -P resume=id"
-    assert resume.resume_command("id", tmp_path) == f"mlflow run . -e train -P resume=id -P state_folder={tmp_path}"
+    assert (
+        resume.resume_command("id", state_dir.state_dir()) == "mlflow run . -e train -P resume=id"
+    )
+    assert (
+        resume.resume_command("id", tmp_path)
+        == f"mlflow run . -e train -P resume=id -P state_folder={tmp_path}"
+    )
     assert resume.resume_command("id", Path("/a b")).endswith(" -P state_folder='/a b'")
 
 
@@ -204,7 +245,10 @@ def test_a_training_that_was_done_but_not_delivered_is_delivered_and_not_resumed
     left.append(status="FINISHED", time=1)
     left.close()
 
-    with pytest.raises(mlflow.MlflowException, match="finished, and there is nothing to resume"), resume.find_snapshot(run_id):
+    with (
+        pytest.raises(mlflow.MlflowException, match="finished, and there is nothing to resume"),
+        resume.find_snapshot(run_id),
+    ):
         pass
 
     assert mlflow.get_run(run_id).info.status == "FINISHED"

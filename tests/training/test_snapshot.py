@@ -35,7 +35,12 @@ CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "dqn, whole episodes, memory saved": (
         "dqn",
         "CartPole-v1",
-        OFF | {"train_freq": [1, "episode"], "optimize_memory_usage": True, "replay_buffer_kwargs": {"handle_timeout_termination": False}},
+        OFF
+        | {
+            "train_freq": [1, "episode"],
+            "optimize_memory_usage": True,
+            "replay_buffer_kwargs": {"handle_timeout_termination": False},
+        },
     ),
     "ppo, several environments": ("ppo", "CartPole-v1", SHORT | {"n_envs": 2}),
     "ppo, gSDE, VecNormalize, schedule": (
@@ -68,9 +73,13 @@ class Numbers(KVWriter):
         """Every key's values in the order of training; an agent's score comes when it has played, beside the training."""
         return sorted(self.rows, key=itemgetter(1))
 
-    def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
+    def write(
+        self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0
+    ) -> None:
         assert isinstance(key_excluded, dict)
-        self.rows += [(step, key, float(value)) for key, value in key_values.items() if key not in UNLIKE]
+        self.rows += [
+            (step, key, float(value)) for key, value in key_values.items() if key not in UNLIKE
+        ]
 
     def close(self) -> None:
         pass
@@ -100,7 +109,15 @@ def described(case: str) -> str:
 def train(case: str, **kwargs: Any) -> tuple[TrainingResult, Numbers]:
     algo, _, hyperparams = CASES[case]
     numbers = kwargs.pop("numbers", None) or Numbers()
-    return loop.train(described(case), algo, timesteps=TIMESTEPS, seed=1, hyperparams=hyperparams, writers=[numbers], **kwargs), numbers
+    return loop.train(
+        described(case),
+        algo,
+        timesteps=TIMESTEPS,
+        seed=1,
+        hyperparams=hyperparams,
+        writers=[numbers],
+        **kwargs,
+    ), numbers
 
 
 def interrupt(case: str, rollout: int, folder: Path, **kwargs: Any) -> Numbers:
@@ -113,11 +130,15 @@ def interrupt(case: str, rollout: int, folder: Path, **kwargs: Any) -> Numbers:
 
 def load(case: str, folder: Path) -> SnapshotState:
     path = next(snapshot_writer.valid_snapshots(folder))
-    return snapshot.load_snapshot(path, snapshot.rebuild_envs(described(case), snapshot_header.read_header(path)))
+    return snapshot.load_snapshot(
+        path, snapshot.rebuild_envs(described(case), snapshot_header.read_header(path))
+    )
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_what_goes_on_from_a_snapshot_ends_as_if_nothing_had_happened(case: str, tmp_path: Path) -> None:
+def test_what_goes_on_from_a_snapshot_ends_as_if_nothing_had_happened(
+    case: str, tmp_path: Path
+) -> None:
     whole, expected = train(case)
     for rollout in (1, 2, 4):
         folder = tmp_path / str(rollout)
@@ -129,9 +150,16 @@ def test_what_goes_on_from_a_snapshot_ends_as_if_nothing_had_happened(case: str,
         assert numbers.curves == expected.curves, rollout
 
 
-def test_a2c_goes_on_between_two_of_its_dumps_which_are_a_hundred_rollouts_apart(tmp_path: Path) -> None:
+def test_a2c_goes_on_between_two_of_its_dumps_which_are_a_hundred_rollouts_apart(
+    tmp_path: Path,
+) -> None:
     expected, numbers = Numbers(), Numbers()
-    a2c: dict[str, Any] = {"description": described("a2c"), "algo": "a2c", "timesteps": 1600, "seed": 1}
+    a2c: dict[str, Any] = {
+        "description": described("a2c"),
+        "algo": "a2c",
+        "timesteps": 1600,
+        "seed": 1,
+    }
     whole = loop.train(**a2c, writers=[expected])
     kept = SnapshotWriter(tmp_path, every=10**9)
 
@@ -156,7 +184,9 @@ def test_a_training_that_is_killed_while_it_chooses_chooses_the_same(tmp_path: P
 
     assert state["learned"]
     assert (resumed.last_digest, resumed.digest) == (whole.last_digest, whole.digest)
-    assert [candidate.returns for candidate in resumed.candidates] == [candidate.returns for candidate in whole.candidates]
+    assert [candidate.returns for candidate in resumed.candidates] == [
+        candidate.returns for candidate in whole.candidates
+    ]
     assert numbers.rows == []
     assert expected.rows
 
@@ -205,12 +235,25 @@ REWARDS_ALONE: dict[str, Any] = {"normalize": {"norm_obs": False, "norm_reward":
     ],
 )
 def test_environments_that_cannot_be_pickled_begin_new_episodes(
-    env_id: str, algo: str, hyperparams: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    env_id: str,
+    algo: str,
+    hyperparams: dict[str, Any],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    description = env_spec.compose_spec(env_id, kwargs={"max_episode_steps": 10}, wrappers=[f"{__name__}:Unpicklable"])
+    description = env_spec.compose_spec(
+        env_id, kwargs={"max_episode_steps": 10}, wrappers=[f"{__name__}:Unpicklable"]
+    )
     kept = SnapshotWriter(tmp_path, every=10**9)
     with pytest.raises(Interrupted, match="SIGTERM"):
-        loop.train(description, algo, timesteps=TIMESTEPS, hyperparams=hyperparams, shelf=kept, stop=StopAt(3))
+        loop.train(
+            description,
+            algo,
+            timesteps=TIMESTEPS,
+            hyperparams=hyperparams,
+            shelf=kept,
+            stop=StopAt(3),
+        )
     kept.wait()
     path = next(snapshot_writer.valid_snapshots(tmp_path))
     header = snapshot_header.read_header(path)
@@ -218,25 +261,37 @@ def test_environments_that_cannot_be_pickled_begin_new_episodes(
     state = snapshot.load_snapshot(path, snapshot.rebuild_envs(description, header))
     learned = state["model"].get_vec_normalize_env()
     counted = learned.ret_rms.count if isinstance(learned, VecNormalize) else None
-    resumed = loop.train(description, algo, timesteps=TIMESTEPS, hyperparams=hyperparams, resumed=state)
+    resumed = loop.train(
+        description, algo, timesteps=TIMESTEPS, hyperparams=hyperparams, resumed=state
+    )
 
     assert header.inexact is not None
-    assert f"environment {env_id.rpartition(':')[2]} cannot be pickled (TypeError: cannot pickle 'generator' object)" in header.inexact
+    assert (
+        f"environment {env_id.rpartition(':')[2]} cannot be pickled (TypeError: cannot pickle 'generator' object)"
+        in header.inexact
+    )
     assert caplog.text.count("is not exact") == 1
     assert max(candidate.step for candidate in resumed.candidates) >= TIMESTEPS
     assert counted is None or counted > 64
 
 
 @pytest.mark.parametrize(
-    ("wrapper", "error"), [("Refusing", "KeyError: 'renderer'"), ("Remote", "ConnectionRefusedError: simulator")], ids=["error", "OSError"]
+    ("wrapper", "error"),
+    [("Refusing", "KeyError: 'renderer'"), ("Remote", "ConnectionRefusedError: simulator")],
+    ids=["error", "OSError"],
 )
-def test_whatever_an_environment_raises_when_it_is_pickled_training_goes_on(wrapper: str, error: str, tmp_path: Path) -> None:
+def test_whatever_an_environment_raises_when_it_is_pickled_training_goes_on(
+    wrapper: str, error: str, tmp_path: Path
+) -> None:
     description = env_spec.compose_spec("CartPole-v1", wrappers=[f"{__name__}:{wrapper}"])
     kept = SnapshotWriter(tmp_path, every=1)
 
     loop.train(description, "ppo", timesteps=64, hyperparams=SHORT, shelf=kept)
 
-    inexact = [snapshot_header.read_header(path).inexact for path in snapshot_writer.valid_snapshots(tmp_path)]
+    inexact = [
+        snapshot_header.read_header(path).inexact
+        for path in snapshot_writer.valid_snapshots(tmp_path)
+    ]
     assert inexact == [f"environment CartPole-v1 cannot be pickled ({error})"] * 2
 
 
@@ -244,14 +299,21 @@ def test_new_environments_that_are_wrapped_otherwise_are_refused(tmp_path: Path)
     description = env_spec.compose_spec(PICTURE, wrappers=[f"{__name__}:Unpicklable"])
     kept = SnapshotWriter(tmp_path, every=10**9)
     with pytest.raises(Interrupted, match="SIGTERM"):
-        loop.train(description, "dqn", timesteps=TIMESTEPS, hyperparams=OFF, shelf=kept, stop=StopAt(1))
+        loop.train(
+            description, "dqn", timesteps=TIMESTEPS, hyperparams=OFF, shelf=kept, stop=StopAt(1)
+        )
     kept.wait()
 
     path = next(snapshot_writer.valid_snapshots(tmp_path))
 
-    with pytest.raises(MlflowException, match="with VecTransposeImage at place 0, and the new ones are DummyVecEnv;"):
+    with pytest.raises(
+        MlflowException,
+        match="with VecTransposeImage at place 0, and the new ones are DummyVecEnv;",
+    ):
         snapshot.load_snapshot(path, algorithms.vec_env(description, {}))
-    with pytest.raises(MlflowException, match="with VecTransposeImage at place 0, and the new ones are missing;"):
+    with pytest.raises(
+        MlflowException, match="with VecTransposeImage at place 0, and the new ones are missing;"
+    ):
         snapshot.load_snapshot(path)
 
 
@@ -261,11 +323,21 @@ def test_gymnasiums_ezpickle_does_not_hide_what_happened_in_an_environment(tmp_p
     whole = loop.train(env_spec.compose_spec(env_id), "ppo", timesteps=128, hyperparams=SHORT)
     kept = SnapshotWriter(tmp_path, every=10**9)
     with pytest.raises(Interrupted, match="SIGTERM"):
-        loop.train(env_spec.compose_spec(env_id), "ppo", timesteps=128, hyperparams=SHORT, shelf=kept, stop=StopAt(3))
+        loop.train(
+            env_spec.compose_spec(env_id),
+            "ppo",
+            timesteps=128,
+            hyperparams=SHORT,
+            shelf=kept,
+            stop=StopAt(3),
+        )
     kept.wait()
 
     resumed = loop.train(
-        env_spec.compose_spec(env_id), "ppo", timesteps=128, resumed=snapshot.load_snapshot(next(snapshot_writer.valid_snapshots(tmp_path)))
+        env_spec.compose_spec(env_id),
+        "ppo",
+        timesteps=128,
+        resumed=snapshot.load_snapshot(next(snapshot_writer.valid_snapshots(tmp_path))),
     )
 
     assert resumed.last_digest == whole.last_digest
@@ -285,7 +357,11 @@ def test_callbacks_go_on_as_they_were(tmp_path: Path) -> None:
     interrupt("ppo, several environments", 3, tmp_path, callbacks=[Counting()])
     counting = Counting()
 
-    train("ppo, several environments", callbacks=[counting], resumed=load("ppo, several environments", tmp_path))
+    train(
+        "ppo, several environments",
+        callbacks=[counting],
+        resumed=load("ppo, several environments", tmp_path),
+    )
 
     assert counting.steps == 320 // 2  # five rollouts of 32 steps in two environments
 
@@ -296,7 +372,9 @@ def test_a_buffer_takes_the_room_of_what_is_in_it(tmp_path: Path) -> None:
     path = next(snapshot_writer.valid_snapshots(tmp_path))
 
     assert path.stat().st_size < 1_000_000  # 50 000 transitions take 2.4 MB
-    assert load("dqn, buffer hardly filled", tmp_path)["model"].replay_buffer.observations.shape == (50_000, 1, 4)
+    assert load("dqn, buffer hardly filled", tmp_path)[
+        "model"
+    ].replay_buffer.observations.shape == (50_000, 1, 4)
 
 
 def test_a_file_that_is_no_snapshot_is_refused(tmp_path: Path) -> None:

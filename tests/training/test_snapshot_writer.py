@@ -24,7 +24,9 @@ def model() -> PPO:
 
 
 def steps(folder: Path) -> list[int]:
-    return [snapshot_header.read_header(path).step for path in snapshot_writer.valid_snapshots(folder)]
+    return [
+        snapshot_header.read_header(path).step for path in snapshot_writer.valid_snapshots(folder)
+    ]
 
 
 def take(kept: SnapshotWriter, model: PPO, step: int) -> None:
@@ -49,7 +51,9 @@ def test_a_shelf_that_is_opened_again_replaces_the_older_one(model: PPO, tmp_pat
     assert steps(tmp_path) == [30, 20]
 
 
-def test_a_snapshot_that_was_cut_short_at_any_byte_is_never_loaded_and_the_one_before_it_is(model: PPO, tmp_path: Path) -> None:
+def test_a_snapshot_that_was_cut_short_at_any_byte_is_never_loaded_and_the_one_before_it_is(
+    model: PPO, tmp_path: Path
+) -> None:
     kept = SnapshotWriter(tmp_path)
     take(kept, model, 10)
     take(kept, model, 20)
@@ -75,7 +79,9 @@ def test_steps_between_snapshots_can_be_given(model: PPO, tmp_path: Path) -> Non
     assert [kept.is_due(step) for step in (229, 230)] == [False, True]
 
 
-def test_snapshots_are_as_far_apart_as_their_share_of_the_time_allows(model: PPO, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_snapshots_are_as_far_apart_as_their_share_of_the_time_allows(
+    model: PPO, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     now = 1000.0
     monkeypatch.setattr("time.monotonic", lambda: now)
     kept = SnapshotWriter(tmp_path)
@@ -115,7 +121,9 @@ def test_a_slow_snapshot_makes_the_next_one_wait_written_or_not(
     assert (kept.taken, kept.seconds) == (int(written), 3.0)
 
 
-def test_a_folder_that_cannot_be_written_is_a_warning_once(model: PPO, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_folder_that_cannot_be_written_is_a_warning_once(
+    model: PPO, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "file").write_text("no folder")
     kept = SnapshotWriter(tmp_path / "file")
 
@@ -126,7 +134,9 @@ def test_a_folder_that_cannot_be_written_is_a_warning_once(model: PPO, tmp_path:
     assert kept.taken == 0
 
 
-def test_a_state_that_cannot_be_pickled_is_a_warning_and_no_snapshot(model: PPO, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_state_that_cannot_be_pickled_is_a_warning_and_no_snapshot(
+    model: PPO, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     model.handle = (number for number in range(3))  # type: ignore[attr-defined]
     kept = SnapshotWriter(tmp_path)
 
@@ -134,7 +144,12 @@ def test_a_state_that_cannot_be_pickled_is_a_warning_and_no_snapshot(model: PPO,
     take(kept, model, 20)
 
     reason = "TypeError: cannot pickle 'generator' object"
-    assert caplog.text.count(f"this training cannot be resumed: its state cannot be pickled ({reason})") == 1
+    assert (
+        caplog.text.count(
+            f"this training cannot be resumed: its state cannot be pickled ({reason})"
+        )
+        == 1
+    )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -151,7 +166,9 @@ def test_whoever_uploads_is_told_of_every_whole_snapshot(model: PPO, tmp_path: P
 def test_snapshots_of_a_training_are_counted_and_timed(cartpole: str, tmp_path: Path) -> None:
     kept, start = SnapshotWriter(tmp_path, every=32), time.monotonic()
 
-    loop.train(cartpole, "ppo", timesteps=128, hyperparams={"n_steps": 32, "batch_size": 32}, shelf=kept)
+    loop.train(
+        cartpole, "ppo", timesteps=128, hyperparams={"n_steps": 32, "batch_size": 32}, shelf=kept
+    )
 
     assert kept.taken == 4  # at 32, 64 and 96 steps, and in the end
     assert 0 < kept.seconds < time.monotonic() - start
