@@ -1,15 +1,13 @@
 """The whole workflow: train, log_model, promote and evaluate, each a run of its own under this one.
 
 Reads   what its steps read; the steps of an earlier call with the same parameters that was interrupted.
-Writes  four child runs; tags naming the version and the verdict; preflight.txt. With exclusive=true, a lease in the registry; or, when it
-        leaves, a tag naming the run that is at work.
+Writes  four child runs; tags naming the version and the verdict; preflight.txt.
 """
 
 from __future__ import annotations
 
 import json
-from contextlib import nullcontext, suppress
-from datetime import UTC, datetime
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +19,7 @@ from mlflow.exceptions import ExecutionException
 from mlflow_sb3.client import preflight, retry
 from mlflow_sb3.inference import agent_files
 from mlflow_sb3.registry import names, signing, versions
-from mlflow_sb3.runs import lease, previous_attempt, signals
-from mlflow_sb3.runs.lease import Lease, TakenError
+from mlflow_sb3.runs import previous_attempt, signals
 from mlflow_sb3.runs.previous_attempt import PreviousAttempt
 from mlflow_sb3.runs.signals import Interrupted
 from mlflow_sb3.training import resume
@@ -81,13 +78,6 @@ PROJECT = Path(__file__).parent.parent
     type=bool,
     help="Go on with no earlier call that was interrupted.",
 )
-@click.option(
-    "--exclusive",
-    default=False,
-    show_default=True,
-    type=bool,
-    help="Leave when another exclusive main works on the model.",
-)
 @click.pass_obj
 def main(
     run_id: str,
@@ -95,7 +85,6 @@ def main(
     model_name: str,
     signing_key: str,
     public_key: str,
-    exclusive: bool,
     **given: Any,
 ) -> None:
     """Train an agent, log and register it, make it the champion if it is surely better, and play with the champion.
@@ -108,20 +97,11 @@ def main(
     agent_files.check_unpickling_allowed("log_model, which reads the agent that train wrote")
     preflight.check_artifacts(run_id)
     preflight.check_registry(name, "MANAGE")
-    try:
-        with lease.held(name, run_id) if exclusive else nullcontext() as held:
-            _work(run_id, held, name=name, signing_key=signing_key, public_key=public_key, **given)
-    except TakenError as taken:
-        since = datetime.fromtimestamp(taken.owner.info.start_time / 1000, UTC)
-        mlflow.set_tag(lease.LEFT, taken.owner.info.run_id)
-        click.echo(
-            f"Left: run {taken.owner.info.run_id} of main is at work on {name} since {since:%Y-%m-%d %H:%M:%S} UTC; exclusive=true."
-        )
+    _work(run_id, name=name, signing_key=signing_key, public_key=public_key, **given)
 
 
 def _work(
     run_id: str,
-    held: Lease | None,
     *,
     name: str,
     inference: str,
@@ -138,10 +118,9 @@ def _work(
 ) -> None:
     """Call the steps one after the other."""
     steps = _Steps(
-        previous_attempt.find_previous_attempt(run_id, fresh=fresh, exclusive=held is not None),
+        previous_attempt.find_previous_attempt(run_id, fresh=fresh),
         run_id,
         state_folder,
-        held,
     )
     trained = steps.train({key: _text(value) for key, value in recipe.items()})
     logged = steps.run(
@@ -175,13 +154,10 @@ def _work(
 class _Steps:
     """Entry points of this project as children of the active run, in this environment; what an earlier call finished is not done again."""
 
-    def __init__(
-        self, earlier: PreviousAttempt, run_id: str, state_folder: str, held: Lease | None
-    ) -> None:
+    def __init__(self, earlier: PreviousAttempt, run_id: str, state_folder: str) -> None:
         self._earlier = earlier
         self._run_id = run_id
         self._state_folder = state_folder
-        self._held = held
         if earlier.steps:
             click.echo(
                 f"Going on with run {earlier.run_id}: the same parameters and code, and it did not finish. fresh=true starts anew."
@@ -207,8 +183,6 @@ class _Steps:
         return self._call(entry_point, parameters) if done is None else _reused(entry_point, done)
 
     def _call(self, entry_point: str, parameters: dict[str, Any], why: str = "") -> Run:
-        if self._held is not None:
-            self._held.check()
         click.echo(f"== {entry_point}{why}")
         try:
             with signals.prefer_interrupt():
