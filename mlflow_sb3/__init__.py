@@ -6,16 +6,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mlflow_sb3.flavor.api import (
-        get_default_pip_requirements,
-        load_model,
-        load_policy,
-        log_model,
-        save_model,
-    )
+    from mlflow_sb3.flavor.api import get_default_pip_requirements, load_model, load_policy, log_model, save_model
 
 __all__ = ["get_default_pip_requirements", "load_model", "load_policy", "log_model", "save_model"]
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 def __getattr__(name: str) -> Any:

@@ -20,7 +20,7 @@ from mlflow.tracking import fluent
 from stable_baselines3 import PPO
 from torch.onnx._internal.exporter._registration import ONNXRegistry
 
-from deploy.server.trial import Trial
+from deploy.server.trial import TrialServer
 from mlflow_sb3.envs import env_spec
 from mlflow_sb3.registry import model_version, versions
 from tests import team
@@ -214,7 +214,7 @@ def made_keys(folder: Path) -> Keys:
 
 
 @pytest.fixture(scope="session")
-def trial(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[Trial]:
+def trial(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[TrialServer]:
     """MLflow with a login on PostgreSQL and an S3-compatible store; users and rights are what tests add to it, under names of their own."""
     base = tmp_path_factory.getbasetemp()
     with team.shared(base if worker_id == "master" else base.parent) as found:

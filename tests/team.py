@@ -13,13 +13,13 @@ from typing import IO
 
 from filelock import FileLock
 
-from deploy.server.process import free_port
-from deploy.server.trial import Trial
+from deploy.server.process import find_free_port
+from deploy.server.trial import TrialServer
 from tests import ROOT
 
 
 @contextmanager
-def shared(parent: Path) -> Iterator[Trial]:
+def shared(parent: Path) -> Iterator[TrialServer]:
     """The trial server in a folder: the first worker to come starts it, and ends it when no other needs it any more.
 
     Who uses it shares a lock until their session ends, or until the kernel frees it, as after a crash.
@@ -31,7 +31,7 @@ def shared(parent: Path) -> Iterator[Trial]:
                 server = stack.enter_context(_started(folder))
                 stack.callback(_end, server, users, lock)
             fcntl.flock(users, fcntl.LOCK_SH)
-        yield Trial.load(folder)
+        yield TrialServer.load(folder)
 
 
 @contextmanager
@@ -43,7 +43,7 @@ def _started(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
         "--folder",
         str(folder),
         "--port",
-        str(free_port()),
+        str(find_free_port()),
     ]
     log = folder.parent / "trial.log"
     with (

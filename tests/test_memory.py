@@ -15,7 +15,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 import mlflow_sb3
 from mlflow_sb3.algorithms import algorithms
 from mlflow_sb3.envs import env_spec, rollout
-from mlflow_sb3.envs.seeds import episode_seeds
+from mlflow_sb3.envs.seeds import generate_episode_seeds
 from mlflow_sb3.inference.onnx_policy import OnnxPolicy
 
 HIDDEN_VELOCITY = ["rl_zoo3.wrappers:MaskVelocityWrapper"]
@@ -80,7 +80,7 @@ def test_episodes_with_a_memory_are_the_same_for_any_number_of_environments(
     n_envs: int, recurrent: tuple[BaseAlgorithm, Path, str]
 ) -> None:
     model, folder, description = recurrent
-    seeds = episode_seeds(0, "evaluation", 13)
+    seeds = generate_episode_seeds(0, "evaluation", 13)
 
     played = rollout.play_episodes(
         OnnxPolicy.load(folder / "agent"),

@@ -9,7 +9,7 @@ from benchmarks import scale
 from benchmarks.scale import NAME, Team
 from deploy.server import postgres
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.postgres
 
 BEAT = ("POST /api/2.0/mlflow/runs/set-tag", "GET /api/2.0/mlflow/runs/get")
 """How often both of these come depends on the time that a step takes."""
@@ -30,7 +30,7 @@ def test_promote_asks_the_server_as_often_among_hundreds_of_versions_and_runs_as
     tmp_path: Path,
 ) -> None:
     with (
-        postgres.running(tmp_path / "postgres.log") as database,
+        postgres.run_postgres(tmp_path / "postgres.log") as database,
         scale.teams(tmp_path, database, ["one", "many"]) as teams,
     ):
         for team in teams.values():

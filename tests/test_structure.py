@@ -1,4 +1,4 @@
-"""The walls of the house: what imports what, what opens what, and what has to be in step."""
+"""The structure of the project: imports, sizes, private names, and files that must agree."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import ast
 import configparser
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,14 @@ from steps.rollback import rollback
 from steps.train import train
 from tests import ROOT
 
+PACKAGE = ROOT / "mlflow_sb3"
 SOURCES = sorted(
     path for folder in ("mlflow_sb3", "steps", "deploy") for path in (ROOT / folder).rglob("*.py")
 )
+WITHOUT_TORCH = ("inference", "envs", "registry", "promotion", "runs", "client", "reports")
+"""Packages that never import torch or Stable-Baselines3."""
+ADAPTERS = {PACKAGE / "flavor" / "sb3_internals.py", PACKAGE / "flavor" / "torch_internals.py"}
+"""The only modules that use private names of Stable-Baselines3 and torch."""
 ENTRY_POINTS: dict[str, Any] = yaml.safe_load((ROOT / "MLproject").read_text())["entry_points"]
 COMMANDS: dict[str, click.Command] = {
     "main": main,
@@ -40,87 +46,136 @@ COMMANDS: dict[str, click.Command] = {
 }
 
 
-def python(code: str, *arguments: str) -> str:
-    """Run code in a process of its own and return what it prints."""
+def run_python(code: str, *arguments: str) -> str:
+    """Run code in its own process and return its standard output."""
     command = [sys.executable, "-W", "ignore", "-c", code, *arguments]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
 
-@pytest.mark.slow
-def test_neither_torch_nor_sb3_is_loaded_by_what_acts_judges_and_registers() -> None:
-    packages = ("inference", "envs", "registry", "promotion", "runs", "client", "reports")
-    modules = (path for name in packages for path in (ROOT / "mlflow_sb3" / name).glob("*.py"))
-    light = [
-        "mlflow_sb3",
-        "mlflow_sb3.wrappers",
-        "mlflow_sb3.flavor",
-        "mlflow_sb3.flavor.api",
-        "mlflow_sb3.flavor.registered_agent",
-        "mlflow_sb3.tracking.run_logger",
-        "mlflow_sb3.training.resume",
-        "mlflow_sb3.training.provenance",
-        "mlflow_sb3.training.reproduce",
-        "deploy.server.rollover",
-        *(
-            ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-            for path in modules
-        ),
-    ]
-
-    loaded = python(
-        "import importlib, sys\n"
-        "for name in sys.argv[1:]: importlib.import_module(name)\n"
-        "import mlflow_sb3; mlflow_sb3.load_policy\n"
-        "import steps.promote, steps.rollback, steps.evaluate, steps.main, steps.reproduce, steps.deliver\n"
-        "print(sorted({'torch', 'stable_baselines3', 'ray', 'rl_zoo3'} & set(sys.modules)))",
-        *light,
-    )
-
-    assert loaded == "[]\n"
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
-@pytest.mark.slow
-def test_nothing_is_unpickled_on_the_way_to_an_action(saved: Path) -> None:
-    acted = python(
-        "import sys, mlflow.pyfunc, numpy as np, mlflow_sb3\n"
-        "sys.modules['torch'] = sys.modules['stable_baselines3'] = None\n"
-        "def refuse(event, args):\n"
-        "    if event == 'pickle.find_class': raise RuntimeError('unpickled')\n"
-        "sys.addaudithook(refuse)\n"
-        "batch = np.zeros((1, 4))\n"
-        "print(mlflow_sb3.load_policy(sys.argv[1]).predict(batch)[0].shape, mlflow.pyfunc.load_model(sys.argv[1]).predict(batch).shape)",
-        str(saved),
-    )
-
-    assert acted == "(1,) (1,)\n"
-
-
-@pytest.mark.parametrize("source", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_the_library_does_not_import_the_steps_and_nobody_imports_private_mlflow(
-    source: Path,
-) -> None:
-    imported = [
+def imported_names(source: Path) -> list[str]:
+    """Return the dotted names that a module imports."""
+    return [
         f"{node.module}.{alias.name}" if isinstance(node, ast.ImportFrom) else alias.name
         for node in ast.walk(ast.parse(source.read_text()))
         if isinstance(node, (ast.Import, ast.ImportFrom))
         for alias in node.names
     ]
 
-    private = [
-        name
-        for name in imported
-        if name.startswith("mlflow.") and any(part.startswith("_") for part in name.split("."))
+
+def private_attributes(source: Path) -> Iterator[str]:
+    """Yield each use of a private attribute of an object that the module did not define."""
+    tree = ast.parse(source.read_text())
+    own_classes = {node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
+    own_attributes = {
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) in {"self", "cls"}
+    } | {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Attribute) or not is_private(node.attr):
+            continue
+        if ast.unparse(node.value) in {"self", "cls", *own_classes} or node.attr in own_attributes:
+            continue
+        yield f"{source.relative_to(ROOT)}:{node.lineno}: {ast.unparse(node)}"
+
+
+def is_private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__")
+
+
+@pytest.mark.process
+def test_packages_without_torch_load_neither_torch_nor_sb3() -> None:
+    modules = [
+        "mlflow_sb3",
+        "mlflow_sb3.wrappers",
+        "mlflow_sb3.flavor.api",
+        "mlflow_sb3.flavor.registered_agent",
+        "mlflow_sb3.tracking.run_logger",
+        "mlflow_sb3.training.resume",
+        "mlflow_sb3.training.provenance",
+        "mlflow_sb3.training.reproduce",
+        "mlflow_sb3.workflow",
+        "deploy.server.rollover",
+        *(f"steps.{name}" for name in (*COMMANDS, "deliver")),
+        *(module_name(path) for name in WITHOUT_TORCH for path in (PACKAGE / name).glob("*.py")),
     ]
-    attributes = [
-        ast.unparse(node)
-        for node in ast.walk(ast.parse(source.read_text()))
-        if isinstance(node, ast.Attribute)
+
+    loaded = run_python(
+        "import importlib, sys\n"
+        "for name in sys.argv[1:]: importlib.import_module(name)\n"
+        "import mlflow_sb3; mlflow_sb3.load_policy\n"
+        "heavy = {'torch', 'stable_baselines3', 'ray', 'rl_zoo3'}\n"
+        "print(sorted(heavy & set(sys.modules)))",
+        *modules,
+    )
+
+    assert loaded == "[]\n"
+
+
+@pytest.mark.process
+def test_loading_a_policy_unpickles_nothing(saved: Path) -> None:
+    shapes = run_python(
+        "import sys, mlflow.pyfunc, numpy as np, mlflow_sb3\n"
+        "sys.modules['torch'] = sys.modules['stable_baselines3'] = None\n"
+        "def refuse(event, args):\n"
+        "    if event == 'pickle.find_class': raise RuntimeError('unpickled')\n"
+        "sys.addaudithook(refuse)\n"
+        "batch = np.zeros((1, 4))\n"
+        "policy = mlflow_sb3.load_policy(sys.argv[1])\n"
+        "model = mlflow.pyfunc.load_model(sys.argv[1])\n"
+        "print(policy.predict(batch)[0].shape, model.predict(batch).shape)",
+        str(saved),
+    )
+
+    assert shapes == "(1,) (1,)\n"
+
+
+def test_at_most_five_modules_lie_outside_the_packages() -> None:
+    assert len(list(PACKAGE.glob("*.py"))) <= 5
+
+
+def test_no_module_has_more_than_300_lines() -> None:
+    too_long = {
+        module_name(path): lines
+        for path in SOURCES
+        if (lines := len(path.read_text().splitlines())) > 300
+    }
+
+    assert too_long == {}
+
+
+def test_no_step_script_has_more_than_90_lines() -> None:
+    scripts = [ROOT / "steps" / f"{name}.py" for name in (*COMMANDS, "deliver")]
+
+    assert [path.name for path in scripts if len(path.read_text().splitlines()) > 90] == []
+
+
+def test_no_two_classes_of_the_package_share_a_name() -> None:
+    names = [
+        node.name
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef)
     ]
-    private += [name for name in attributes if name.startswith("mlflow.") and "._" in name]
-    assert private == []
-    assert source.parent.name == "steps" or not [
-        name for name in imported if name.startswith("steps")
-    ]
+
+    assert sorted({name for name in names if names.count(name) > 1}) == []
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=module_name)
+def test_a_module_imports_no_private_name_of_another_package(source: Path) -> None:
+    foreign = [name for name in imported_names(source) if not name.startswith("__future__")]
+    private = [name for name in foreign if any(is_private(part) for part in name.split("."))]
+
+    assert source in ADAPTERS or private == []
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=module_name)
+def test_a_module_uses_no_private_attribute_of_another_package(source: Path) -> None:
+    assert source in ADAPTERS or list(private_attributes(source)) == []
 
 
 @pytest.mark.parametrize("entry_point", COMMANDS)
@@ -145,67 +200,52 @@ def test_mlproject_has_the_options_and_the_defaults_of_the_command(entry_point: 
 
 
 @pytest.mark.parametrize("entry_point", COMMANDS)
-def test_mlproject_hands_every_parameter_on(entry_point: str) -> None:
+def test_mlproject_passes_every_parameter_to_the_command(entry_point: str) -> None:
     spec = ENTRY_POINTS[entry_point]
-    handed_on = " ".join(f"--{name.replace('_', '-')} {{{name}}}" for name in spec["parameters"])
+    options = " ".join(f"--{name.replace('_', '-')} {{{name}}}" for name in spec["parameters"])
 
-    assert spec["command"] == f"python -m steps.{entry_point} {handed_on}"
-
-
-@pytest.mark.parametrize("entry_point", COMMANDS)
-def test_the_readme_documents_every_parameter(entry_point: str) -> None:
-    table = (ROOT / "README.md").read_text().partition("| entry point |")[2].partition("\n\n")[0]
-    rows = table.partition(f"| `{entry_point}` ")[2]
-    own = rows.splitlines()[0] + "".join(
-        line for line in _until_next_entry_point(rows.splitlines()[1:])
-    )
-
-    assert [
-        name for name in ENTRY_POINTS[entry_point]["parameters"] if f"`{name}`" not in own
-    ] == []
+    assert spec["command"] == f"python -m steps.{entry_point} {options}"
 
 
-def _until_next_entry_point(lines: list[str]) -> list[str]:
-    end = next((number for number, line in enumerate(lines) if line.startswith("| `")), len(lines))
-    return lines[:end]
-
-
-def test_one_list_of_pins_serves_pip_virtualenv_and_conda_and_fits_the_package() -> None:
+def test_the_pins_cover_the_package_and_its_extras() -> None:
     pins = {
         canonicalize_name(pin.name): pin
-        for pin in _requirements((ROOT / "requirements.txt").read_text())
+        for pin in read_requirements((ROOT / "requirements.txt").read_text())
     }
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
+    extras = setup["options.extras_require"]
+    texts = [setup["options"]["install_requires"], extras["train"], extras["video"]]
     ranges = {
-        canonicalize_name(wanted.name): wanted
-        for wanted in _requirements(setup["options"]["install_requires"])
+        canonicalize_name(requirement.name): requirement
+        for text in texts
+        for requirement in read_requirements(text)
     }
 
-    assert yaml.safe_load((ROOT / "python_env.yaml").read_text())["dependencies"] == [
-        "-r requirements.txt"
-    ]
-    assert yaml.safe_load((ROOT / "conda.yaml").read_text())["dependencies"][-1] == {
-        "pip": ["-r requirements.txt"]
-    }
     assert set(pins) == set(ranges)
     for name, pin in pins.items():
         (specifier,) = pin.specifier
         assert specifier.operator == "=="
-        assert ranges[name].specifier.contains(specifier.version), (
-            f"{pin} is outside of {ranges[name]}"
-        )
+        assert ranges[name].specifier.contains(specifier.version), f"{pin} is not in {ranges[name]}"
 
 
-def _requirements(text: str) -> list[Requirement]:
+def test_virtualenv_and_conda_install_the_same_pins() -> None:
+    python_env = yaml.safe_load((ROOT / "python_env.yaml").read_text())
+    conda_env = yaml.safe_load((ROOT / "conda.yaml").read_text())
+
+    assert python_env["dependencies"] == ["-r requirements.txt"]
+    assert conda_env["dependencies"][-1] == {"pip": ["-r requirements.txt"]}
+
+
+def read_requirements(text: str) -> list[Requirement]:
     lines = (line.partition("#")[0].strip() for line in text.splitlines())
     return [Requirement(line) for line in lines if line]
 
 
-def test_public_names_are_handed_on() -> None:
+def test_the_package_exports_its_public_functions() -> None:
     assert all(callable(getattr(mlflow_sb3, name)) for name in mlflow_sb3.__all__)
 
 
-def test_an_unknown_name_is_an_attribute_error() -> None:
+def test_an_unknown_attribute_of_the_package_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         _ = mlflow_sb3.nothing

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from mlflow_sb3.envs.seeds import episode_seeds
+from mlflow_sb3.envs.seeds import generate_episode_seeds
 from mlflow_sb3.flavor import registered_agent
 from mlflow_sb3.promotion import serving_check
 from mlflow_sb3.registry.versions import find_version
@@ -92,7 +92,7 @@ def test_what_was_chosen_is_what_acts(
     invoke(evaluate, model_name="agent", version="1", episodes="3")
 
     rounds = [episodes for _, episodes in ROUNDS]
-    seeds = episode_seeds(4, "choice", sum(rounds), start=CHECKPOINT_EPISODES)
+    seeds = generate_episode_seeds(4, "choice", sum(rounds), start=CHECKPOINT_EPISODES)
     agent = registered_agent.load_agent(find_version("agent", number=1))
     played = agent.play(seeds)
     score = mlflow.get_run(run_id).data.metrics["eval/kept_mean_reward"]
@@ -158,5 +158,5 @@ def test_native_inference_goes_through_all_steps() -> None:
     native, exported = (
         registered_agent.load_agent(find_version("agent", number=number)) for number in (1, 2)
     )
-    seeds = episode_seeds(0, "evaluation", 10)
+    seeds = generate_episode_seeds(0, "evaluation", 10)
     assert native.play(seeds).returns.tolist() == exported.play(seeds).returns.tolist()

@@ -10,7 +10,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack
 
-from mlflow_sb3.wrappers import ActionMasks, FrameStack, ZeroStart, zero_start
+from mlflow_sb3.wrappers import ActionMasks, FrameStack, ZeroStart, to_zero_start
 from tests.environments import Shifted, Spaces, Valid
 
 VECTOR = spaces.Box(-1, np.arange(1, 4, dtype=np.float32), (3,))
@@ -141,12 +141,12 @@ def test_what_cannot_be_stacked_is_refused(
 def test_spaces_count_from_zero_in_every_part() -> None:
     env = Shifted()
 
-    zeroed = zero_start(env.observation_space)
+    zeroed = to_zero_start(env.observation_space)
 
     assert zeroed == spaces.Dict(
         die=spaces.Discrete(6), pair=spaces.MultiDiscrete([2, 3]), box=spaces.Box(-1, 1, (2,))
     )
-    assert zero_start(env.action_space) == spaces.Discrete(3)
+    assert to_zero_start(env.action_space) == spaces.Discrete(3)
     assert env.observation_space == Shifted().observation_space
 
 
@@ -154,7 +154,7 @@ def test_spaces_count_from_zero_in_every_part() -> None:
     "space", [VECTOR, spaces.Discrete(3), spaces.Dict(a=spaces.MultiDiscrete([2, 2]))]
 )
 def test_spaces_that_count_from_zero_stay_themselves(space: spaces.Space[Any]) -> None:
-    assert zero_start(space) is space
+    assert to_zero_start(space) is space
 
 
 def test_values_are_shifted_on_their_way_in_and_out() -> None:

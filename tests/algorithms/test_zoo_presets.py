@@ -272,7 +272,7 @@ def test_a_recurrent_policy_is_built_for_a_cartpole_without_velocities() -> None
         assert env.reset(seed=0)[0][[1, 3]].tolist() == [0, 0]
 
 
-@pytest.mark.slow
+@pytest.mark.train
 def test_presets_do_not_import_rl_zoo3() -> None:
     code = "import sys; from mlflow_sb3 import presets; presets.find('dqn', 'CartPole-v1'); print({'rl_zoo3', 'torch'} & set(sys.modules))"
 

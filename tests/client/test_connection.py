@@ -72,7 +72,7 @@ def test_a_server_that_hangs_up_is_refused_in_seconds(broken_server: str) -> Non
     assert refusal(broken_server)[0] < 10
 
 
-@pytest.mark.slow
+@pytest.mark.process
 @pytest.mark.usefixtures("store")
 def test_a_server_that_never_answers_is_refused_in_ten_seconds(silent_server: str) -> None:
     assert refusal(silent_server)[0] < 10

@@ -15,8 +15,8 @@ from stable_baselines3 import PPO
 
 import mlflow_sb3
 from deploy.server import trial as trial_server
-from deploy.server.process import free_port
-from deploy.server.trial import Trial
+from deploy.server.process import find_free_port
+from deploy.server.trial import TrialServer
 from mlflow_sb3.client import permissions
 from mlflow_sb3.client.connection import check_connection, hide_credentials
 from mlflow_sb3.client.registry_client import RegistryClient
@@ -27,11 +27,11 @@ from tests.project import people
 
 
 @pytest.fixture(scope="module")
-def closed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trial]:
+def closed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrialServer]:
     """A server on which nobody may do anything that nobody gave them a right to."""
     folder, users = tmp_path_factory.mktemp("closed"), ("owner", "other")
-    with trial_server.running(
-        folder, port=free_port(), default_permission="NO_PERMISSIONS", users=users
+    with trial_server.run_trial(
+        folder, port=find_free_port(), default_permission="NO_PERMISSIONS", users=users
     ) as trial:
         yield trial
 
@@ -140,10 +140,10 @@ class Overtaken(RegistryClient):
         return super().create_registered_model(*args, **kwargs)
 
 
-@pytest.mark.slow
+@pytest.mark.postgres
 @pytest.mark.usefixtures("store")
 def test_a_hidden_model_is_refused_unless_it_turns_out_to_be_the_users_own(
-    closed: Trial, monkeypatch: pytest.MonkeyPatch
+    closed: TrialServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     people.log_in(closed, "owner", monkeypatch)
     with monkeypatch.context() as patched:
@@ -158,10 +158,10 @@ def test_a_hidden_model_is_refused_unless_it_turns_out_to_be_the_users_own(
         permissions.check_registration("agent", "EDIT")
 
 
-@pytest.mark.slow
+@pytest.mark.postgres
 @pytest.mark.usefixtures("store")
 def test_who_may_promote_a_model_and_not_read_its_files_is_told_the_right(
-    closed: Trial, ppo: PPO, monkeypatch: pytest.MonkeyPatch
+    closed: TrialServer, ppo: PPO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     people.log_in(closed, "owner", monkeypatch)
     mlflow.set_experiment("of the owner")
@@ -177,10 +177,10 @@ def test_who_may_promote_a_model_and_not_read_its_files_is_told_the_right(
         matchup.arrange_matchup(version, None, Gate())
 
 
-@pytest.mark.slow
+@pytest.mark.postgres
 @pytest.mark.usefixtures("store")
 def test_a_server_answers_in_time_where_thousands_of_experiments_are_hidden(
-    closed: Trial, monkeypatch: pytest.MonkeyPatch
+    closed: TrialServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = sa.create_engine(people.database(closed).set(database="postgres"))
     experiments = sa.Table("experiments", sa.MetaData(), autoload_with=engine)

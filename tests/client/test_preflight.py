@@ -11,10 +11,10 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from deploy.server import trial as trial_server
-from deploy.server.process import free_port
-from deploy.server.trial import Trial
+from deploy.server.process import find_free_port
+from deploy.server.trial import TrialServer
 from mlflow_sb3.client import preflight
-from tests.project.conftest import Place, serving
+from tests.project.conftest import Place, run_server
 
 
 def a_run(experiment_id: str) -> str:
@@ -52,13 +52,13 @@ def test_artifacts_that_cannot_be_written_are_refused_with_the_place_and_the_rea
         preflight.check_artifacts(run_id)
 
 
-@pytest.mark.slow
+@pytest.mark.process
 @pytest.mark.usefixtures("store")
 def test_an_object_store_that_is_away_behind_a_server_that_answers_is_refused_in_seconds(
     tmp_path: Path,
 ) -> None:
     store = f"sqlite:///{tmp_path}/server.db"
-    uri = f"http://127.0.0.1:{free_port()}"
+    uri = f"http://127.0.0.1:{find_free_port()}"
     away = {
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_S3_ENDPOINT_URL": "http://127.0.0.1:9",
@@ -75,7 +75,7 @@ def test_an_object_store_that_is_away_behind_a_server_that_answers_is_refused_in
         "--workers",
         "1",
     ]
-    with serving(
+    with run_server(
         Place(tmp_path, away), [*command, "--port", uri.rpartition(":")[2]], f"{uri}/health"
     ):
         mlflow.set_tracking_uri(uri)
@@ -101,7 +101,7 @@ def test_a_registry_without_users_passes_and_is_left_as_it_was() -> None:
     assert [model.name for model in MlflowClient().search_registered_models()] == ["there"]
 
 
-@pytest.mark.slow
+@pytest.mark.process
 @pytest.mark.usefixtures("store")
 @pytest.mark.parametrize(
     ("has", "lacks"),
@@ -109,13 +109,13 @@ def test_a_registry_without_users_passes_and_is_left_as_it_was() -> None:
     ids=["none", "read", "edit", "manage"],
 )
 def test_who_may_not_promote_a_model_is_told_the_right_by_name(
-    trial: Trial, monkeypatch: pytest.MonkeyPatch, has: str, lacks: str | None
+    trial: TrialServer, monkeypatch: pytest.MonkeyPatch, has: str, lacks: str | None
 ) -> None:
     model = user = f"user-{uuid.uuid4().hex[:6]}"
-    trial_server.add(trial, user)
+    trial_server.add_user(trial, user)
     trial.post("2.0/mlflow/registered-models/create", {"name": model})
     trial.grant(user, has, model=model)
-    for name, value in trial.login(user).items():
+    for name, value in trial.login_env(user).items():
         monkeypatch.setenv(name, value)
     mlflow.set_tracking_uri(trial.uri)
 

@@ -20,7 +20,7 @@ import pytest
 from click.testing import CliRunner
 from mlflow import MlflowClient
 
-from deploy.server.process import free_port
+from deploy.server.process import find_free_port
 from deploy.server.receiver import LARGEST, Receiver
 from deploy.server.rollover import SECRET, Rollover, rollover
 from mlflow_sb3.registry import model_version, versions
@@ -322,11 +322,11 @@ def test_a_port_that_is_taken_is_refused(port: int, monkeypatch: pytest.MonkeyPa
     )
 
 
-@pytest.mark.slow
+@pytest.mark.process
 def test_what_moves_while_the_command_runs_is_made_up_for_and_sigterm_waits_for_the_command(
     levels: list[model_version.Version], tmp_path: Path
 ) -> None:
-    log, port = tmp_path / "log", free_port()
+    log, port = tmp_path / "log", find_free_port()
     versions.set_alias("levels", "champion", levels[0].number)
     (tmp_path / "secret").write_bytes(KEY + b"\n")
     options = [

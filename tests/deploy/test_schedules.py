@@ -114,7 +114,7 @@ def test_the_image_is_built_from_pinned_and_existing_things() -> None:
     assert re.search(r"^torch==", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
 
 
-@pytest.mark.slow
+@pytest.mark.process
 def test_systemd_has_nothing_to_say_against_the_units() -> None:
     assert (
         check(
@@ -134,7 +134,7 @@ def test_systemd_has_nothing_to_say_against_the_units() -> None:
     )
 
 
-@pytest.mark.slow
+@pytest.mark.process
 def test_cron_calls_main_which_leaves_while_another_one_is_at_work(
     store: str, tmp_path: Path
 ) -> None:
@@ -200,7 +200,7 @@ def cron(table: str) -> Iterator[None]:
         daemon.wait()
 
 
-@pytest.mark.slow
+@pytest.mark.process
 def test_a_container_that_is_stopped_waits_for_the_snapshot_and_gives_the_lease_back(
     tmp_path: Path,
 ) -> None:

@@ -16,11 +16,11 @@ import requests
 from click import ClickException
 
 from deploy.server import process
-from deploy.server.trial import Trial
+from deploy.server.trial import TrialServer
 from tests import ROOT
 from tests.processes import PATIENCE, children, command_line, is_over
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.postgres
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -44,7 +44,7 @@ def permissions(path: Path) -> int:
         return 0
 
 
-def test_who_does_not_log_in_is_refused_and_the_admin_is_not(trial: Trial) -> None:
+def test_who_does_not_log_in_is_refused_and_the_admin_is_not(trial: TrialServer) -> None:
     default = f"{trial.uri}/api/2.0/mlflow/experiments/get?experiment_id=0"
 
     assert requests.get(default, timeout=PATIENCE).status_code == 401
@@ -53,15 +53,15 @@ def test_who_does_not_log_in_is_refused_and_the_admin_is_not(trial: Trial) -> No
         == 401
     )
     assert (
-        requests.get(default, auth=("admin", trial.password()), timeout=PATIENCE).json()[
+        requests.get(default, auth=("admin", trial.read_password()), timeout=PATIENCE).json()[
             "experiment"
         ]["name"]
         == "Default"
     )
 
 
-def test_secrets_lie_in_files_of_the_owner_alone_and_nowhere_else(trial: Trial) -> None:
-    secrets = [trial.password(), trial.store.secret]
+def test_secrets_lie_in_files_of_the_owner_alone_and_nowhere_else(trial: TrialServer) -> None:
+    secrets = [trial.read_password(), trial.store.secret]
 
     assert [path.name for path in trial.folder.iterdir() if permissions(path) & 0o077] == []
     assert trial.folder.stat().st_mode & 0o077 == 0
@@ -72,7 +72,7 @@ def test_secrets_lie_in_files_of_the_owner_alone_and_nowhere_else(trial: Trial) 
         ] == []
 
 
-def test_a_folder_with_a_running_server_is_refused_in_one_line(trial: Trial) -> None:
+def test_a_folder_with_a_running_server_is_refused_in_one_line(trial: TrialServer) -> None:
     done = run("--folder", str(trial.folder))
 
     assert done.returncode == 1
@@ -105,7 +105,7 @@ def test_a_server_that_does_not_start_says_its_last_words_and_where_the_others_a
             ClickException,
             match=rf"failing did not start; its last words are 'no database', and {log} has them all",
         ),
-        process.serving(command, ready=lambda: False, log=log, variables={}),
+        process.run_server(command, ready=lambda: False, log=log, variables={}),
     ):
         pass
 
@@ -128,7 +128,7 @@ def test_who_is_told_to_stop_in_the_moment_of_starting_a_server_leaves_no_proces
 
     with (
         pytest.raises(KeyboardInterrupt),
-        process.serving(
+        process.run_server(
             ["sleep", "3600"],
             ready=lambda: True,
             log=tmp_path / "sleeping.log",
@@ -148,9 +148,9 @@ def test_what_is_ended_while_it_starts_leaves_no_process(tmp_path: Path) -> None
         "--folder",
         str(tmp_path),
         "--port",
-        str(process.free_port()),
+        str(process.find_free_port()),
     ]
-    deadline = time.monotonic() + process.PATIENCE
+    deadline = time.monotonic() + process.START_TIMEOUT
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as started:
         while (
             not (tmp_path / "mlflow.log").exists() or len(children(started.pid)) < 3

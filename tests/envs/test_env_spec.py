@@ -122,7 +122,7 @@ def test_arguments_and_wrappers_are_recorded_and_made_again() -> None:
         assert env.observation_space.shape == (4,)
 
 
-@pytest.mark.slow
+@pytest.mark.process
 def test_stacked_frames_and_named_masks_need_no_torch() -> None:
     code = (
         "import sys; from mlflow_sb3 import environment; "
@@ -258,13 +258,13 @@ def test_arguments_that_json_cannot_hold_are_refused() -> None:
 
 
 def test_a_longer_list_of_seeds_begins_with_the_shorter_one() -> None:
-    assert seeds.episode_seeds(3, "gate", 100)[:10] == seeds.episode_seeds(3, "gate", 10)
-    assert seeds.episode_seeds(3, "gate", 100)[10:] == seeds.episode_seeds(3, "gate", 90, start=10)
+    assert seeds.generate_episode_seeds(3, "gate", 100)[:10] == seeds.generate_episode_seeds(3, "gate", 10)
+    assert seeds.generate_episode_seeds(3, "gate", 100)[10:] == seeds.generate_episode_seeds(3, "gate", 90, start=10)
 
 
 def test_streams_and_seeds_have_nothing_in_common() -> None:
     lists = [
-        seeds.episode_seeds(seed, stream, 1000)
+        seeds.generate_episode_seeds(seed, stream, 1000)
         for seed in range(3)
         for stream in get_args(seeds.SeedStream)
     ]

@@ -12,7 +12,7 @@ from stable_baselines3 import PPO, SAC
 import mlflow_sb3
 from mlflow_sb3.envs import env_spec, rollout
 from mlflow_sb3.envs.rollout import Episodes
-from mlflow_sb3.envs.seeds import episode_seeds
+from mlflow_sb3.envs.seeds import generate_episode_seeds
 from mlflow_sb3.inference.onnx_policy import OnnxPolicy
 
 
@@ -27,7 +27,7 @@ def swinging(tmp_path_factory: pytest.TempPathFactory) -> OnnxPolicy:
 
 
 def play(policy: Any, description: str, n_envs: int) -> Episodes:
-    seeds = episode_seeds(1, "evaluation", 13)
+    seeds = generate_episode_seeds(1, "evaluation", 13)
     return rollout.play_episodes(
         policy, partial(env_spec.make_from_spec, description), seeds, n_envs=n_envs
     )

@@ -15,7 +15,7 @@ from mlflow_sb3.registry import versions
 from mlflow_sb3.registry.model_version import Version
 from tests.faults import worker
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.postgres
 
 KILLED = -9
 REIGNS = "mlflow_sb3.reigns.champion"

@@ -24,7 +24,7 @@ from tests.faults.worker import context
 from tests.processes import until
 from tests.project.conftest import Place
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.postgres
 
 CONTENDERS = int(os.environ.get("LEASE_CONTENDERS", "5"))
 """Each of them owns the lease once, and is killed then."""

@@ -20,7 +20,7 @@ from tests.faults.resume import Machine, differing
 from tests.processes import PATIENCE, children, command_line, is_over, until
 from tests.project.conftest import Place
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.process
 
 RECIPE = ("algo=ppo", "timesteps=12000", "seed=5", 'hyperparams={"gamma":0.97}')
 STEPS = ("train", "log_model", "promote", "evaluate")

@@ -11,7 +11,7 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 
-from mlflow_sb3.envs.seeds import episode_seeds
+from mlflow_sb3.envs.seeds import generate_episode_seeds
 from mlflow_sb3.flavor import registered_agent
 from mlflow_sb3.promotion import matchup
 from mlflow_sb3.promotion.gate import Gate
@@ -21,7 +21,7 @@ from mlflow_sb3.registry.versions import find_champion, find_version
 from tests import ROOT
 from tests.project.conftest import Place
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.postgres
 
 NAME = "mains"
 MAINS = int(os.environ.get("MAINS", "3"))
@@ -70,7 +70,7 @@ def test_mains_at_once_make_one_champion_which_none_of_them_beats(
     assert {version.run_id for version in versions} <= {run.info.run_id for run in runs}
     champion = find_champion(NAME, "champion")
     assert champion in versions
-    seeds = episode_seeds(0, "gate", 400)
+    seeds = generate_episode_seeds(0, "gate", 400)
     means = {
         version.number: float(registered_agent.load_agent(version).play(seeds).returns.mean())
         for version in versions

@@ -15,7 +15,7 @@ from mlflow_sb3.registry import integrity, versions
 from tests.faults import worker
 from tests.faults.proxy import Proxy
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.process
 
 NAME = "cartpole-v1-ppo"
 TINY = [

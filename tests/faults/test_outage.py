@@ -21,7 +21,7 @@ from click.testing import CliRunner, Result
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from deploy.server.process import answers, free_port
+from deploy.server.process import find_free_port, is_reachable
 from mlflow_sb3.envs import env_spec
 from mlflow_sb3.runs import signals
 from mlflow_sb3.tracking import run_logger
@@ -36,7 +36,7 @@ from tests.faults.resume import Machine, differing
 from tests.processes import PATIENCE, until
 from tests.project.conftest import Place
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.process
 
 AWAY = float(os.environ.get("SERVER_AWAY", "20"))
 """Seconds that the server is away; 60 take a minute longer."""
@@ -53,7 +53,7 @@ class Server:
 
     def __init__(self, folder: Path) -> None:
         self.place = Place(folder, {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"})
-        self.port = free_port()
+        self.port = find_free_port()
         self.uri = f"http://127.0.0.1:{self.port}"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -75,7 +75,7 @@ class Server:
                 stderr=log,
                 start_new_session=True,
             )
-        until(lambda: answers(f"{self.uri}/health"))
+        until(lambda: is_reachable(f"{self.uri}/health"))
 
     def send(self, number: signal.Signals) -> None:
         assert self._process is not None
@@ -390,7 +390,7 @@ def test_main_that_is_told_to_stop_while_the_server_is_away_stops_in_seconds(
 def test_a_server_that_does_not_answer_is_refused_in_seconds_before_anything_is_lost(
     tmp_path: Path,
 ) -> None:
-    own = Place(tmp_path).environment() | {"MLFLOW_TRACKING_URI": f"http://127.0.0.1:{free_port()}"}
+    own = Place(tmp_path).environment() | {"MLFLOW_TRACKING_URI": f"http://127.0.0.1:{find_free_port()}"}
     start = time.monotonic()
 
     done = subprocess.run(

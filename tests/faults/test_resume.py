@@ -21,7 +21,7 @@ from tests.faults.resume import RECIPES, Machine, differing
 from tests.processes import PATIENCE
 from tests.project.conftest import Place
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.process
 
 KILLED_SAVES = int(os.environ.get("KILLED_SAVES", "6"))
 """How many processes are killed while they save; 100 take ten minutes."""

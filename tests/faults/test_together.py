@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 from tests.conftest import leveled
 from tests.faults import worker
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.postgres
 
 ROUNDS = int(os.environ.get("PROMOTION_ROUNDS", "2"))
 """Takes half a minute each."""

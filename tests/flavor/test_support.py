@@ -145,7 +145,7 @@ def wanted_of(model: BaseAlgorithm, cell: Cell, arrays: dict[str, Any]) -> Any:
     return policy.predict(rows.get("observation", rows), state, action_masks=masks)[0]
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 @pytest.mark.parametrize(
     "cell", [cell for cell, supported in CELLS.items() if supported], ids="-".join
 )

@@ -19,7 +19,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 import mlflow_sb3
 from mlflow_sb3.algorithms import algorithms
 from mlflow_sb3.envs import env_spec, rollout
-from mlflow_sb3.envs.seeds import episode_seeds
+from mlflow_sb3.envs.seeds import generate_episode_seeds
 from mlflow_sb3.flavor.vec_normalize import read_statistics, wrap_vec_env
 from mlflow_sb3.inference.onnx_policy import OnnxPolicy
 
@@ -62,7 +62,7 @@ def test_raw_episodes_by_onnx_are_those_of_sb3_on_the_normalized_environment(
 ) -> None:
     model = trained(env_id)
     policy = saved(model, tmp_path / "model")
-    seeds = episode_seeds(0, "evaluation", 20)
+    seeds = generate_episode_seeds(0, "evaluation", 20)
 
     played = rollout.play_episodes(policy, lambda: gymnasium.make(env_id), seeds)
 

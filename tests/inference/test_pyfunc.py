@@ -24,7 +24,7 @@ from mlflow.types import DataType
 from numpy.typing import NDArray
 
 import mlflow_sb3
-from deploy.server.process import answers, free_port
+from deploy.server.process import find_free_port, is_reachable
 from mlflow_sb3.algorithms import algorithms
 from mlflow_sb3.envs import env_spec
 from mlflow_sb3.flavor import onnx_export
@@ -123,7 +123,7 @@ def test_keys_that_mean_something_else_are_refused(tmp_path: Path) -> None:
 @contextmanager
 def serving(folder: Path) -> Iterator[str]:
     """``mlflow models serve`` as a process; gives its URL."""
-    port = free_port()
+    port = find_free_port()
     command = [
         sys.executable,
         "-m",
@@ -144,7 +144,7 @@ def serving(folder: Path) -> Iterator[str]:
         )
         try:
             until(
-                lambda: process.poll() is not None or answers(f"http://127.0.0.1:{port}/ping"),
+                lambda: process.poll() is not None or is_reachable(f"http://127.0.0.1:{port}/ping"),
                 otherwise=Path(log.name).read_text,
             )
             assert process.poll() is None, Path(log.name).read_text()
@@ -169,7 +169,7 @@ def refused(url: str, body: dict[str, Any]) -> str:
         return error.read().decode()
 
 
-@pytest.mark.slow
+@pytest.mark.process
 def test_bytes_come_as_base64_over_http(
     images: tuple[Path, Path], batch: NDArray[np.uint8]
 ) -> None:
@@ -183,7 +183,7 @@ def test_bytes_come_as_base64_over_http(
     assert "an image has 3 bytes; expected 4320" in wrong
 
 
-@pytest.mark.slow
+@pytest.mark.process
 def test_dicts_come_as_inputs_and_as_instances(tmp_path: Path) -> None:
     folder = save(tmp_path / "model", "dqn", "Dict", OFF_POLICY)
     drawn = onnx_export.sample_observations(OBSERVATIONS["Dict"], 3)
@@ -200,7 +200,7 @@ def test_dicts_come_as_inputs_and_as_instances(tmp_path: Path) -> None:
     assert "observation.number has values outside of the space" in outside
 
 
-@pytest.mark.slow
+@pytest.mark.process
 def test_a_server_keeps_no_state_which_travels_with_the_requests(tmp_path: Path) -> None:
     hyperparams = {"n_steps": 16, "batch_size": 16, "policy_kwargs": {"lstm_hidden_size": 4}}
     folder = save(tmp_path / "model", "ppo_lstm", "vector", hyperparams)

@@ -68,11 +68,11 @@ class Place:
 
 
 @contextmanager
-def serving(place: Place, command: Sequence[str], ready: str) -> Iterator[None]:
+def run_server(place: Place, command: Sequence[str], ready: str) -> Iterator[None]:
     """A server as a process, from the moment that it answers at the URL `ready`; ended with all its children."""
     log = place.folder / f"server-{os.getpid()}.log"
-    with process.serving(
-        command, ready=lambda: process.answers(ready), log=log, variables=place.environment()
+    with process.run_server(
+        command, ready=lambda: process.is_reachable(ready), log=log, variables=place.environment()
     ):
         yield
 

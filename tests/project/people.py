@@ -20,7 +20,7 @@ from sqlalchemy import URL, make_url
 
 from deploy.server import process
 from deploy.server import trial as trial_server
-from deploy.server.trial import Trial
+from deploy.server.trial import TrialServer
 from tests import ROOT
 from tests.project.conftest import Place
 
@@ -51,14 +51,14 @@ class Person:
         )
 
 
-def join(trial: Trial, name: str, parent: Path) -> Person:
+def join(trial: TrialServer, name: str, parent: Path) -> Person:
     """Add a user of that name, made unique, whose home is a new folder."""
     user = f"{name}-{uuid.uuid4().hex[:6]}"
-    trial_server.add(trial, user)
+    trial_server.add_user(trial, user)
     return at_home(trial, user, parent)
 
 
-def at_home(trial: Trial, user: str, parent: Path) -> Person:
+def at_home(trial: TrialServer, user: str, parent: Path) -> Person:
     """A user in their folder."""
     home = parent / user
     home.mkdir(exist_ok=True)
@@ -67,17 +67,17 @@ def at_home(trial: Trial, user: str, parent: Path) -> Person:
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     }
     own = {"HOME": str(home), "XDG_STATE_HOME": str(home / "state")}
-    return Person(user, Place(home, trial.login(user) | own | quiet))
+    return Person(user, Place(home, trial.login_env(user) | own | quiet))
 
 
-def log_in(trial: Trial, user: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def log_in(trial: TrialServer, user: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let this process talk to the server as a user, for a test whose `store` puts back where it talked to before."""
-    for name, value in trial.login(user).items():
+    for name, value in trial.login_env(user).items():
         monkeypatch.setenv(name, value)
     mlflow.set_tracking_uri(trial.uri)
 
 
-def database(trial: Trial) -> URL:
+def database(trial: TrialServer) -> URL:
     """The database of users and rights, as the server's own configuration has it, beside the one of runs and models."""
     config = configparser.RawConfigParser()
     config.read_string((trial.folder / "auth.ini").read_text())
@@ -92,7 +92,7 @@ SUBFOLDER, TAG = "agents/sb3", "v1.2.0"
 def git_server(folder: Path) -> Iterator[str]:
     """The URI of a repository on a git server, whose HEAD is broken. (MLflow takes a `file://` that exists for a folder.)"""
     _commit(folder / "repository")
-    port = str(process.free_port())
+    port = str(process.find_free_port())
     command = [
         "git",
         "daemon",
@@ -104,7 +104,7 @@ def git_server(folder: Path) -> Iterator[str]:
     ]
     uri = f"git://127.0.0.1:{port}/repository"
     asked = ["git", "ls-remote", "--quiet", uri]
-    with process.serving(
+    with process.run_server(
         command,
         ready=lambda: subprocess.run(asked, capture_output=True, check=False).returncode == 0,
         log=folder / "git.log",

@@ -6,7 +6,7 @@ import pytest
 
 from tests.project.conftest import Place
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.process
 
 TINY = ("algo=ppo", "timesteps=64", "preset=none", 'hyperparams={"n_steps": 64}')
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.project.conftest import Place, cloned
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.process
 
 SCRIPT = """
 import sys

@@ -15,15 +15,15 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
-from deploy.server.process import free_port
+from deploy.server.process import find_free_port
 from tests import ROOT, processes
 from tests.conftest import Keys
 from tests.faults import worker
 from tests.project import people
-from tests.project.conftest import Place, cloned, serving
+from tests.project.conftest import Place, cloned, run_server
 from tests.project.readme import PYTHON, README, SHELL, TABLE, command
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.process
 
 
 def find_links() -> str:
@@ -60,9 +60,9 @@ def test_ci_runs_the_test_command_of_the_readme() -> None:
 
 
 def test_the_ui_shows_what_a_run_left(trained_place: Place) -> None:
-    port = free_port()
+    port = find_free_port()
 
-    with serving(
+    with run_server(
         trained_place,
         command("mlflow ui").replace("5000", str(port)).split(),
         f"http://127.0.0.1:{port}/health",
@@ -246,9 +246,9 @@ def test_the_scripts_of_the_readme_run(script: str, trained_place: Place) -> Non
 
 
 def test_the_served_champion_answers_curl(trained_place: Place) -> None:
-    port = str(free_port())
+    port = str(find_free_port())
 
-    with serving(
+    with run_server(
         trained_place,
         command("mlflow models serve").replace("5001", port).split(),
         f"http://127.0.0.1:{port}/ping",

@@ -16,7 +16,7 @@ from mlflow.entities import Run
 from mlflow_sb3.training.provenance import POLICY_DIGEST_TAG, TRAINING_JSON
 from tests.project.conftest import Place, cloned
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.process
 
 TRAININGS = {
     "dqn": ("algo=dqn", "timesteps=3000"),

@@ -17,14 +17,14 @@ from cryptography.fernet import Fernet
 from mlflow import MlflowClient
 from mlflow.entities.webhook import Webhook, WebhookAction, WebhookEntity, WebhookEvent
 
-from deploy.server.process import free_port
+from deploy.server.process import find_free_port
 from mlflow_sb3.registry import model_version, versions
 from tests import ROOT
 from tests.conftest import LEVELS
 from tests.processes import PATIENCE
-from tests.project.conftest import Place, serving
+from tests.project.conftest import Place, run_server
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.process
 
 SECRET = "a secret of the test"  # noqa: S105
 SERVER = {
@@ -52,7 +52,7 @@ def tracking(levels: list[model_version.Version], tmp_path: Path) -> Iterator[Ml
     place = Place(tmp_path / "tracking", SERVER)
     place.folder.mkdir()
     shutil.copy(tmp_path / "levels.db", place.folder / "mlflow.db")
-    uri = f"http://127.0.0.1:{free_port()}"
+    uri = f"http://127.0.0.1:{find_free_port()}"
     command = [
         "mlflow",
         "server",
@@ -63,7 +63,7 @@ def tracking(levels: list[model_version.Version], tmp_path: Path) -> Iterator[Ml
         "--workers",
         "1",
     ]
-    with serving(place, [*command, "--port", uri.rpartition(":")[2]], f"{uri}/health"):
+    with run_server(place, [*command, "--port", uri.rpartition(":")[2]], f"{uri}/health"):
         yield MlflowClient(uri)
 
 
@@ -98,7 +98,7 @@ def rolling_over(
         "bash",
         str(tmp_path / "restart.sh"),
     ]
-    with serving(Place(tmp_path, variables), command, f"http://127.0.0.1:{ports[-1]}/ping"):
+    with run_server(Place(tmp_path, variables), command, f"http://127.0.0.1:{ports[-1]}/ping"):
         yield
 
 
@@ -128,18 +128,18 @@ def proxied(ports: Sequence[int]) -> int | None:
 def test_when_the_alias_moves_the_new_champion_is_served_within_seconds_and_without_a_gap(
     tracking: MlflowClient, tmp_path: Path
 ) -> None:
-    port, *ports = (free_port() for _ in range(3))
+    port, *ports = (find_free_port() for _ in range(3))
     webhook = registered(tracking, f"http://127.0.0.1:{port}/")
 
     with rolling_over(tracking, tmp_path, port, ports):
         tried = tracking.test_webhook(webhook.webhook_id)
         before = [asked(each) for each in ports]
         tracking.set_registered_model_alias("levels", "champion", "5")
-        answers: list[int | None] = []
+        is_reachable: list[int | None] = []
         deadline = time.monotonic() + PATIENCE
         while [asked(each) for each in ports] != [LEVELS[4]] * 2:
-            assert time.monotonic() < deadline, answers
-            answers.append(proxied(ports))
+            assert time.monotonic() < deadline, is_reachable
+            is_reachable.append(proxied(ports))
             time.sleep(0.1)
 
     assert (tried.success, tried.response_status) == (True, 204)

@@ -6,15 +6,15 @@ from dataclasses import replace
 
 import pytest
 
-from deploy.server.process import free_port
+from deploy.server.process import find_free_port
 from mlflow_sb3.registry import model_version
-from tests.project.conftest import Place, serving
+from tests.project.conftest import Place, run_server
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.process
 
 
 def test_main_makes_a_champion_on_a_server(place: Place) -> None:
-    uri = f"http://127.0.0.1:{free_port()}"
+    uri = f"http://127.0.0.1:{find_free_port()}"
     served = place.folder / "served"
     command = [
         "mlflow",
@@ -28,7 +28,7 @@ def test_main_makes_a_champion_on_a_server(place: Place) -> None:
     ]
     remote = replace(place, variables={"MLFLOW_TRACKING_URI": uri})
 
-    with serving(place, [*command, "--port", uri.rpartition(":")[2]], f"{uri}/health"):
+    with run_server(place, [*command, "--port", uri.rpartition(":")[2]], f"{uri}/health"):
         main = remote.mlflow_run("main", "timesteps=300", "episodes=3")
         promoted = remote.mlflow_run(
             "promote",

@@ -12,12 +12,12 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from deploy.server.process import free_port
+from deploy.server.process import find_free_port
 from tests import ROOT
 from tests.processes import PATIENCE
-from tests.project.conftest import Place, serving
+from tests.project.conftest import Place, run_server
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.process
 
 URI = "models:/cartpole-v1-dqn@champion"
 SCRIPT = """
@@ -86,7 +86,7 @@ def test_a_model_acts_without_torch_and_sb3(trained_place: Place, bare_python: P
 def test_a_model_serves_over_http_without_torch_and_sb3(
     trained_place: Place, bare_python: Path
 ) -> None:
-    port = free_port()
+    port = find_free_port()
     command = [
         str(bare_python),
         "-m",
@@ -101,7 +101,7 @@ def test_a_model_serves_over_http_without_torch_and_sb3(
         str(port),
     ]
     url = f"http://127.0.0.1:{port}"
-    with serving(trained_place, command, f"{url}/ping"):
+    with run_server(trained_place, command, f"{url}/ping"):
         answer = invoke(url, {"inputs": [[0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.2, 1.0]]})
         wrong = refused(url, {"inputs": [[0.0, 0.0, 0.0]]})
 

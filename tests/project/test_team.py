@@ -21,12 +21,12 @@ from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from deploy.server.trial import ADMIN, Trial
+from deploy.server.trial import ADMIN, TrialServer
 from tests import ROOT
 from tests.project import people
 from tests.project.people import Person
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.postgres
 
 
 PRINTED = re.compile("=== Fetching project from ")
@@ -37,7 +37,7 @@ PRINTED = re.compile("=== Fetching project from ")
 class Team:
     """A model that one of the team made with `main`, and the rights of the others to it."""
 
-    trial: Trial
+    trial: TrialServer
     model: str
     manager: Person
     editor: Person
@@ -48,7 +48,7 @@ class Team:
 
 
 @pytest.fixture(scope="session")
-def team(trial: Trial, tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Team:
+def team(trial: TrialServer, tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Team:
     """One for all workers on the same server."""
     base = tmp_path_factory.getbasetemp()
     folder = (
@@ -89,7 +89,7 @@ def team(trial: Trial, tmp_path_factory: pytest.TempPathFactory, worker_id: str)
 
 @pytest.fixture
 def admin(team: Team, monkeypatch: pytest.MonkeyPatch) -> Iterator[MlflowClient]:
-    for name, value in team.trial.login().items():
+    for name, value in team.trial.login_env().items():
         monkeypatch.setenv(name, value)
     before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(team.trial.uri)
@@ -291,7 +291,7 @@ def test_who_may_manage_promotes(team: Team, admin: MlflowClient) -> None:
 
 
 def test_no_secret_is_in_what_is_kept_or_said(team: Team, admin: MlflowClient) -> None:
-    password = team.trial.password(team.manager.name)
+    password = team.trial.read_password(team.manager.name)
     with_password = team.trial.uri.replace("://", f"://{team.manager.name}:{password}@")
     refused = team.manager.step(
         "evaluate", "--model-name", team.model, "--version", "1", MLFLOW_TRACKING_URI=with_password
@@ -303,7 +303,7 @@ def test_no_secret_is_in_what_is_kept_or_said(team: Team, admin: MlflowClient) -
     secrets = [
         team.trial.store.secret,
         str(people.database(team.trial).password),
-        *(team.trial.password(user) for user in users),
+        *(team.trial.read_password(user) for user in users),
     ]
 
     kept = bucket(team.trial) | files_in(team.folder)
@@ -338,10 +338,10 @@ def shown(run: Run) -> str:
     return repr((run.info.__dict__, run.data.to_dictionary()))
 
 
-def bucket(trial: Trial) -> dict[str, bytes]:
+def bucket(trial: TrialServer) -> dict[str, bytes]:
     """Everything in the bucket; read once more where a run took its own away meanwhile."""
     try:
-        return trial.store.objects()
+        return trial.store.read_objects()
     except ClientError as error:
         if error.response["Error"]["Code"] != "NoSuchKey":
             raise

@@ -10,16 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from benchmarks import promotion
 from mlflow_sb3.envs.rollout import Episodes
 from mlflow_sb3.promotion import confidence
-from mlflow_sb3.promotion.gate import (
-    LOOKS,
-    Comparison,
-    Gate,
-    Play,
-    Verdict,
-    compare_agents,
-    differences,
-    worst_returns_mean,
-)
+from mlflow_sb3.promotion.gate import Comparison, Gate, LOOKS, Play, Verdict, compare_agents, differences, worst_returns_mean
 
 
 def episodes(returns: ArrayLike, start: int = 0) -> Episodes:
@@ -355,7 +346,7 @@ def test_settings_that_mean_nothing_are_refused(setting: dict[str, float], messa
         Gate(**setting)  # type: ignore[arg-type]
 
 
-@pytest.mark.slow
+@pytest.mark.train
 def test_the_shipped_gate_tells_a_rare_catastrophe_from_a_better_agent() -> None:
     catastrophe, better = "rare catastrophe 2 %, equal means", "near the ceiling, better"
 

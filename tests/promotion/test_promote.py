@@ -13,7 +13,7 @@ from mlflow.exceptions import MlflowException
 
 from mlflow_sb3.envs import env_spec
 from mlflow_sb3.envs.rollout import Episodes
-from mlflow_sb3.envs.seeds import episode_seeds
+from mlflow_sb3.envs.seeds import generate_episode_seeds
 from mlflow_sb3.promotion import promotion_run, record, rollback
 from mlflow_sb3.promotion.gate import Gate
 from mlflow_sb3.promotion.promote import PromotionOptions, promote_version
@@ -150,7 +150,7 @@ def test_both_play_the_seeds_of_their_pair(levels: Levels) -> None:
     found = promote(levels[2])
 
     seed = QUICK.seed("levels", levels[2].model_id, levels[4].model_id, found["environment"])
-    seeds = episode_seeds(seed, "gate", 25)
+    seeds = generate_episode_seeds(seed, "gate", 25)
     assert found["episodes"]["seed"] == seeds
     assert found["seeds"] == record.seeds_digest(
         Episodes(np.array(seeds), np.zeros(25), np.zeros(25, np.int64))

@@ -120,7 +120,7 @@ def changed(path: Path) -> Iterator[None]:
     path.write_bytes(before)
 
 
-@pytest.mark.slow
+@pytest.mark.process
 def test_mlflow_itself_imports_what_a_model_names(
     trapped: Version, canary: Path, store: str, tmp_path: Path
 ) -> None:
@@ -139,7 +139,7 @@ def test_mlflow_itself_imports_what_a_model_names(
     )
 
 
-@pytest.mark.slow
+@pytest.mark.process
 @pytest.mark.parametrize("with_key", [False, True], ids=["digest", "signature"])
 def test_one_changed_byte_in_any_file_is_refused_and_nothing_is_imported(
     with_key: bool, trapped: Version, canary: Path, keys: Keys

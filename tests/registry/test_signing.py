@@ -157,7 +157,7 @@ def _imported(nodes: Iterable[ast.AST]) -> set[str]:
     return names
 
 
-@pytest.mark.slow
+@pytest.mark.process
 def test_a_policy_is_loaded_without_cryptography_where_no_key_is_given(saved: Path) -> None:
     load = "import sys; sys.modules['cryptography'] = None; import mlflow_sb3; print(mlflow_sb3.load_policy(sys.argv[1]).environment is None)"
 

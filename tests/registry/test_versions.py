@@ -14,17 +14,9 @@ from mlflow.exceptions import MlflowException
 from stable_baselines3 import PPO
 
 import mlflow_sb3
-from deploy.server.trial import Trial
+from deploy.server.trial import TrialServer
 from mlflow_sb3.promotion import challengers
-from mlflow_sb3.registry import (
-    digest,
-    integrity,
-    model_version,
-    names,
-    registration,
-    signing,
-    versions,
-)
+from mlflow_sb3.registry import digest, integrity, model_version, names, registration, signing, versions
 from mlflow_sb3.registry.model_version import Version
 from tests.conftest import Keys
 from tests.project import people
@@ -151,7 +143,7 @@ def _without(cache: Path, folder: Path) -> Path:
     return copy
 
 
-@pytest.mark.slow
+@pytest.mark.process
 def test_loading_with_mlflow_does_not_spoil_the_digest(registered: Version, store: str) -> None:
     variables = {
         name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"
@@ -239,10 +231,10 @@ def test_a_version_whose_alias_cannot_be_set_is_not_registered(registered: Versi
     ] == [1]
 
 
-@pytest.mark.slow
+@pytest.mark.process
 @pytest.mark.usefixtures("store")
 def test_who_may_not_delete_a_version_is_told_why_its_alias_cannot_be_set(
-    trial: Trial, ppo: PPO, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trial: TrialServer, ppo: PPO, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     user = people.join(trial, "edda", tmp_path).name
     name = f"agent-{uuid.uuid4().hex[:6]}"

@@ -180,7 +180,7 @@ def test_beats_while_a_run_is_called_dead_leave_nothing_of_it(
     assert not {"error", heartbeat.PRESUMED} & set(found.data.tags)
 
 
-@pytest.mark.slow
+@pytest.mark.process
 def test_a_beat_comes_as_soon_as_a_server_is_back(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -196,7 +196,7 @@ def test_a_beat_comes_as_soon_as_a_server_is_back(
     assert time.time() - back < 20
 
 
-@pytest.mark.slow
+@pytest.mark.process
 def test_beats_go_on_after_an_empty_answer(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heartbeat, "INTERVAL", 0.2)
     with Proxy(server.port).running() as proxy:
@@ -212,7 +212,7 @@ def test_beats_go_on_after_an_empty_answer(server: Server, monkeypatch: pytest.M
     assert time.time() - back < 20
 
 
-@pytest.mark.slow
+@pytest.mark.process
 @pytest.mark.parametrize("lives", [True, False], ids=["living", "dead"])
 def test_a_server_that_was_away_makes_nobody_dead(
     server: Server, monkeypatch: pytest.MonkeyPatch, lives: bool

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from deploy.server.trial import Trial
+from deploy.server.trial import TrialServer
 from mlflow_sb3.runs import heartbeat, lease
 from mlflow_sb3.runs.signals import Interrupted
 from steps.main import main
@@ -150,9 +150,9 @@ def test_main_leaves_with_one_line_while_another_one_is_at_work(run_id: str) -> 
     )
 
 
-@pytest.mark.slow
+@pytest.mark.process
 def test_who_could_not_give_a_ticket_back_draws_none(
-    trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trial: TrialServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = f"agent-{uuid.uuid4().hex[:6]}"
     trial.post(

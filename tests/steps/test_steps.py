@@ -595,7 +595,7 @@ def test_artifacts_that_are_away_do_not_hide_why_a_step_failed(
     assert_refused(invoke(broken), 1, "KeyError: 'missing'")
 
 
-@pytest.mark.slow
+@pytest.mark.process
 def test_training_leaves_a_silent_artifact_store_in_seconds_with_one_line(
     store: str, tmp_path: Path
 ) -> None:
@@ -642,7 +642,7 @@ step()
 """
 
 
-@pytest.mark.slow
+@pytest.mark.process
 def test_a_step_that_is_done_leaves_an_upload_that_nobody_needs(store: str, tmp_path: Path) -> None:
     done = Place(tmp_path, {"PYTHONPATH": str(ROOT)}).run(
         [sys.executable, "-c", UPLOADING], timeout=300

@@ -18,14 +18,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from mlflow_sb3.runs.signals import Interrupted
-from mlflow_sb3.tracking import (
-    atomic_file,
-    journal,
-    journal_sender,
-    run_logger,
-    snapshot_header,
-    snapshot_uploader,
-)
+from mlflow_sb3.tracking import atomic_file, journal, journal_sender, run_logger, snapshot_header, snapshot_uploader
 from mlflow_sb3.tracking.journal import Journal
 from mlflow_sb3.tracking.run_logger import RefusedError, RunLogger, UndeliveredError
 from tests.processes import until

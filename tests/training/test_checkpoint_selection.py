@@ -159,7 +159,7 @@ def test_the_choice_is_made_on_episodes_that_training_did_not_play() -> None:
     )
 
     fresh = set(OneStep.seeds)
-    assert set(seeds.episode_seeds(5, "choice", 10)) < during_training
+    assert set(seeds.generate_episode_seeds(5, "choice", 10)) < during_training
     assert len(fresh) == sum(episodes for _, episodes in checkpoint_selection.ROUNDS)
     assert fresh.isdisjoint(during_training)
 

@@ -148,7 +148,7 @@ def test_it_is_gone_when_it_is_closed_whatever_it_does() -> None:
     assert not Path(f"/proc/{pid}").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.process
 def test_it_dies_with_the_process_that_it_is_a_copy_of() -> None:
     with subprocess.Popen(
         [sys.executable, "-c", ORPHAN], stdout=subprocess.PIPE, text=True

@@ -45,7 +45,7 @@ def test_training_goes_the_same_way_as_bare_sb3_with_fused_adam(
     fused = HYPERPARAMS | {
         "policy_kwargs": HYPERPARAMS["policy_kwargs"] | {"optimizer_kwargs": {"fused": True}}
     }
-    seed = seeds.episode_seeds(3, "learning", 1)[0]
+    seed = seeds.generate_episode_seeds(3, "learning", 1)[0]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     bare = algorithms.build("dqn", cartpole, fused, seed=seed).learn(640)
