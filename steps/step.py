@@ -3,39 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
-import threading
-import time
-import traceback
 from collections.abc import Callable, Iterator
-from concurrent.futures import thread as pools
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 import click
-import mlflow
-from mlflow import MlflowClient
-from mlflow.environment_variables import (
-    MLFLOW_HTTP_REQUEST_MAX_RETRIES,
-    MLFLOW_HTTP_REQUEST_TIMEOUT,
-)
-from mlflow.exceptions import MlflowException
 
-from mlflow_sb3.client import connection, env_vars, permissions, preflight, retry
-from mlflow_sb3.runs import heartbeat, parent_process, signals
-from mlflow_sb3.runs.signals import Interrupted
+from mlflow_sb3.runs import step_run
 
 ALGORITHMS = "a2c, ars, crossq, ddpg, dqn, ppo, ppo_lstm, ppo_mask, qrdqn, sac, td3, tqc or trpo."
-_HASTY = {
-    MLFLOW_HTTP_REQUEST_MAX_RETRIES.name: "0",
-    MLFLOW_HTTP_REQUEST_TIMEOUT.name: str(connection.ANSWER_TIMEOUT),
-}
-"""Settings for who says how a run ended, perhaps to a server that is the reason, and for who is to stop."""
-_PATIENCE = 5.0
-"""Seconds that an artifact store has for where an error comes from."""
-_INSISTENCE, _PAUSE = 60.0, 1.0
-"""Seconds for which a step says that it is done, and between two times."""
 _HYPERPARAMS = '{"learning_rate": 1e-3}'
 _ENV_KWARGS = '{"g": 9.81}'
 _WRAPPERS = '["module:Class", {"module:Class": {"argument": 1}}]'
@@ -53,12 +30,12 @@ class Step(click.Command):
         try:
             return super().make_context(*args, **kwargs)
         except click.UsageError:
-            with _run():
+            with _start_run():
                 raise
 
     def invoke(self, ctx: click.Context) -> Any:
         """Call the step inside its run, whose id is ``ctx.obj``."""
-        with _run() as ctx.obj:
+        with _start_run() as ctx.obj:
             return super().invoke(ctx)
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
@@ -66,119 +43,35 @@ class Step(click.Command):
         try:
             return super().main(*args, **kwargs | {"standalone_mode": False})
         except click.ClickException as error:
-            click.echo(f"Error: {_line(error)}", err=True)
+            click.echo(f"Error: {_describe_error(error)}", err=True)
             sys.exit(error.exit_code)
         except click.Abort as abort:  # so click calls a KeyboardInterrupt
             click.echo(f"Error: {abort.__cause__}.", err=True)
             sys.exit(getattr(abort.__cause__, "exit_code", 1))
-        finally:
-            _leave_uploads()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run as a program that exits in seconds even if an upload hangs."""
+        with step_run.limit_exit_time():
+            return self.main(*args, **kwargs)
 
 
 @contextmanager
-def _run() -> Iterator[str]:
-    parents = parent_process.FIRST if "MLFLOW_RUN_ID" in os.environ else None
+def _start_run() -> Iterator[str]:
+    """Start the run of the step, and raise every failure as an exception of click."""
     try:
-        connection.check_connection()
-        with (
-            ExitStack() as hurry,
-            signals.raise_on_signal(
-                before=lambda: hurry.enter_context(env_vars.temporary_env(_HASTY))
-            ),
-            mlflow.start_run() as run,
-            _recorded_end(run.info.run_id),
-            heartbeat.heartbeat(run.info.run_id, parents=parents),
-        ):
-            connection.hide_credentials(run.info.run_id)
-            heartbeat.fail_stale_runs(run.info.experiment_id)
-            yield run.info.run_id
+        with step_run.start_step_run(_describe_error) as run_id:
+            yield run_id
     except click.ClickException:
         raise
     except Exception as error:
-        raise click.ClickException(_line(error)) from error
+        raise click.ClickException(_describe_error(error)) from error
 
 
-@contextmanager
-def _recorded_end(run_id: str) -> Iterator[None]:
-    """Say in the run how it ended."""
-    try:
-        with signals.prefer_interrupt():
-            yield
-            _end_well(run_id)
-    except Interrupted as interrupted:
-        _end(run_id, "KILLED", signals.INTERRUPTED_TAG, interrupted.signal)
-        raise
-    except Exception as error:
-        _end(run_id, "FAILED", "error", _line(error))
-        if not isinstance(error, preflight.ArtifactStoreError):
-            _keep(run_id, traceback.format_exc())
-        raise
-
-
-def _end_well(run_id: str) -> None:
-    """Say that the step is done, for a minute if need be: MLflow does not call again when an answer breaks off in the middle."""
-    try:
-        mlflow.end_run()
-    except retry.CONNECTION_ERRORS as error:
-        if (
-            isinstance(error, MlflowException) and error.error_code != "INTERNAL_ERROR"
-        ):  # the server has answered
-            raise
-        deadline = time.monotonic() + _INSISTENCE
-        with env_vars.temporary_env(retry.SHORT_RETRIES):
-            while not retry.attempt(lambda: MlflowClient().set_terminated(run_id)):
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(_PAUSE)
-
-
-def _end(run_id: str, status: str, tag: str, why: str) -> None:
-    """End the run, which stays FINISHED when it was; a server that went away is not to hide why."""
-    client = MlflowClient()
-    with env_vars.temporary_env(_HASTY):
-        with suppress(*retry.CONNECTION_ERRORS):
-            if client.get_run(run_id).info.status == "FINISHED":
-                status = "FINISHED"
-            else:
-                client.set_tag(run_id, tag, why)
-        with suppress(*retry.CONNECTION_ERRORS):
-            if mlflow.active_run() is None:  # it came while MLflow was saying that the step is done
-                client.set_terminated(run_id, status)
-            else:
-                mlflow.end_run(status)
-
-
-def _keep(run_id: str, trace: str) -> None:
-    """Log where an error comes from, if that does not take long: an artifact store may be the reason."""
-
-    def log() -> None:
-        with suppress(Exception):
-            MlflowClient().log_text(run_id, trace, "error.txt")
-
-    with env_vars.temporary_env(_HASTY):
-        logging = threading.Thread(target=log, name="error", daemon=True)
-        logging.start()
-        logging.join(_PATIENCE)
-
-
-def _leave_uploads() -> None:
-    """Let Python end while uploads wait for a silent store: it joins the threads of every pool, also those that a daemon has started."""
-    queues = pools._threads_queues
-    for thread in [thread for thread in list(queues) if thread.daemon]:
-        del queues[thread]  # type: ignore[attr-defined]  # a Mapping in its stub
-
-
-def _line(error: Exception) -> str:
-    """The message in one line; the kind stands before it where no message was written for a user."""
-    if denied := permissions.explain_denial(error):
-        message = denied
-    elif isinstance(error, click.ClickException):
-        message = error.format_message()
-    elif isinstance(error, (MlflowException, OSError, ValueError)):
-        message = str(error)
-    else:
-        message = f"{type(error).__name__}: {error}"
-    return " ".join(message.split())
+def _describe_error(error: Exception) -> str:
+    """Return the message of an error in one line."""
+    if isinstance(error, click.ClickException):
+        return " ".join(error.format_message().split())
+    return step_run.describe_error(error)
 
 
 class Json(click.ParamType[Any]):
