@@ -1,11 +1,11 @@
-"""A real SQLite store per test, and tiny agents that were really trained."""
+"""A SQLite store for each test, and tiny agents that were trained for real."""
 
 from __future__ import annotations
 
 import functools
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import gymnasium
 import mlflow
 import pytest
 import torch
+from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.environment_variables import MLFLOW_EXPERIMENT_ID
 from mlflow.tracking import fluent
@@ -26,7 +27,13 @@ from mlflow_sb3.registry import model_version, versions
 from tests import team
 
 LEVELS = (0, 1, 5, 5, 7)
-"""What the agents of `levels` do: versions 1 and 2 are hardly apart, 3 and 4 equal, and 5 is the best."""
+"""The constant action of each version of the registered model `levels`.
+
+Versions 1 and 2 differ little, versions 3 and 4 are equal, and version 5 is the best.
+"""
+
+MakeOnce = Callable[[str, Callable[[Path], None]], Path]
+"""Make a folder of a name by calling a function once, however many workers need it."""
 
 
 @dataclass(frozen=True)
@@ -38,92 +45,120 @@ class Keys:
 
 
 def openssl(arguments: str) -> None:
-    """Run openssl, as users do who make keys."""
+    """Run openssl as a user does to make keys."""
     subprocess.run(["openssl", *arguments.split()], check=True, capture_output=True)
+
+
+@pytest.fixture(scope="session")
+def make_once(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> MakeOnce:
+    """Return a function that makes a folder once for all workers of the test session."""
+    base = tmp_path_factory.getbasetemp()
+    parent = base if worker_id == "master" else base.parent
+
+    def make(name: str, build: Callable[[Path], None]) -> Path:
+        folder = parent / f"shared-{name}"
+        with FileLock(f"{folder}.lock"):
+            if not (parent / f"{folder.name}.done").exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                build(folder)
+                (parent / f"{folder.name}.done").touch()
+        return folder
+
+    return make
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_torch_thread() -> None:
-    """As training has it: on networks this small, more threads only wait for each other, and for those of other workers."""
+    """Use one thread, as training does: more threads are slower on small networks."""
     torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _one_table_of_operators() -> None:
-    """PyTorch 2.13 makes the table by which it exports anew for every graph, which is half of the time of an export."""
-    ONNXRegistry.from_torchlib = staticmethod(functools.cache(ONNXRegistry.from_torchlib))  # type: ignore[method-assign]
+def _one_operator_registry() -> None:
+    """Build PyTorch's table of ONNX operators once.
+
+    PyTorch 2.13 builds it for every export, which takes half of the time of an export.
+    """
+    ONNXRegistry.from_torchlib = staticmethod(  # type: ignore[method-assign]
+        functools.cache(ONNXRegistry.from_torchlib)
+    )
 
 
 @pytest.fixture(autouse=True)
-def _own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs keep what outlives their processes in a folder of the test."""
+def _own_state_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let runs keep their local state in a folder of the test."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
 
 
 @pytest.fixture(autouse=True)
 def _own_experiment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """MLflow keeps the experiment that a test has set for the whole process, and for those that it starts; another test has none."""
+    """Reset the active experiment, which MLflow keeps for the process and its children."""
     monkeypatch.setattr(fluent, "_active_experiment_id", None)
-    monkeypatch.setenv(MLFLOW_EXPERIMENT_ID.name, "")  # so that it is put back, whoever sets it
+    monkeypatch.setenv(MLFLOW_EXPERIMENT_ID.name, "")  # monkeypatch then restores it after the test
     monkeypatch.delenv(MLFLOW_EXPERIMENT_ID.name)
 
 
 @pytest.fixture(scope="session")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store whose tables are made: that takes seconds, copying the file does not."""
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    MlflowClient(f"sqlite:///{path}").search_experiments()
-    return path
+def empty_store(make_once: MakeOnce) -> Path:
+    """A store with its tables. Copying this file is faster than creating the tables again."""
+
+    def build(folder: Path) -> None:
+        MlflowClient(f"sqlite:///{folder}/mlflow.db").search_experiments()
+
+    return make_once("empty-store", build) / "mlflow.db"
 
 
 @pytest.fixture
 def store(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A tracking store and an experiment of this test alone; returns its URI."""
+    """The URI of a tracking store of this test, with an active experiment."""
     shutil.copy(empty_store, tmp_path / "mlflow.db")
     monkeypatch.setenv("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     before = mlflow.get_tracking_uri()
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     mlflow.set_tracking_uri(uri)
-    mlflow.set_experiment(
-        experiment_id=mlflow.create_experiment(
-            "test", artifact_location=(tmp_path / "artifacts").as_uri()
-        )
-    )
+    mlflow.set_experiment(experiment_id=_create_experiment("test", tmp_path))
     yield uri
     mlflow.set_tracking_uri(before)
 
 
+def _create_experiment(name: str, folder: Path) -> str:
+    location = (folder / "artifacts").as_uri()
+    return str(mlflow.create_experiment(name, artifact_location=location))
+
+
 @pytest.fixture(scope="session")
-def levels_store(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store with five versions of the registered model `levels`, whose agents always take the action of ``LEVELS``."""
-    folder = tmp_path_factory.mktemp("levels")
-    shutil.copy(empty_store, folder / "mlflow.db")
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
-    mlflow.set_experiment(
-        experiment_id=mlflow.create_experiment(
-            "levels", artifact_location=(folder / "artifacts").as_uri()
-        )
-    )
-    with mlflow.start_run():
-        for level in LEVELS:
-            leveled(level)
-    mlflow.set_tracking_uri(before)
-    return folder / "mlflow.db"
+def levels_store(empty_store: Path, make_once: MakeOnce) -> Path:
+    """A store with five versions of the model `levels`, one for each action of ``LEVELS``."""
+
+    def build(folder: Path) -> None:
+        shutil.copy(empty_store, folder / "mlflow.db")
+        before = mlflow.get_tracking_uri()
+        mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
+        mlflow.set_experiment(experiment_id=_create_experiment("levels", folder))
+        with mlflow.start_run():
+            for level in LEVELS:
+                register_level(level)
+        mlflow.set_tracking_uri(before)
+
+    return make_once("levels", build) / "mlflow.db"
 
 
 @pytest.fixture
 def levels(store: str, levels_store: Path, tmp_path: Path) -> Iterator[list[model_version.Version]]:
-    """The versions of `levels` in a store of this test, inside a run; their files are shared by all tests and not to be changed."""
+    """The versions of `levels` in a store of this test, inside an active run.
+
+    All tests share the files of the versions, so a test must not change them.
+    """
     shutil.copy(levels_store, tmp_path / "levels.db")
     mlflow.set_tracking_uri(store.replace("mlflow.db", "levels.db"))
     mlflow.set_experiment("levels")
     with mlflow.start_run():
-        yield [versions.find_version("levels", number=1 + place) for place in range(len(LEVELS))]
+        yield [versions.find_version("levels", number=1 + index) for index in range(len(LEVELS))]
 
 
-def leveled(level: int, name: str = "levels", **kwargs: Any) -> model_version.Version:
-    """Register an agent that always takes one action."""
+def register_level(level: int, name: str = "levels", **kwargs: Any) -> model_version.Version:
+    """Register an agent that always takes the same action."""
     import mlflow_sb3
 
     env = gymnasium.make("tests.environments:Levels-v0", **kwargs)
@@ -150,15 +185,11 @@ def ppo() -> PPO:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of one megabyte."""
+    """The folder of a file system of one megabyte."""
     folder = tmp_path / "small"
     folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)],
-        capture_output=True,
-        check=False,
-    )
-    if mounted.returncode != 0:
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    if subprocess.run(command, capture_output=True, check=False).returncode != 0:
         pytest.skip("only root can mount a small file system")
     yield folder
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
@@ -175,7 +206,7 @@ def registered(store: str, ppo: PPO) -> model_version.Version:  # noqa: ARG001 a
 
 @pytest.fixture
 def signed(store: str, ppo: PPO, keys: Keys) -> model_version.Version:  # noqa: ARG001 a store to register in
-    """Version 1 of the registered model `agent`, the champion, signed with `keys`."""
+    """Version 1 of the registered model `agent`, signed with `keys`, with the alias champion."""
     import mlflow_sb3
 
     mlflow_sb3.log_model(ppo, name="agent", registered_model_name="agent", signing_key=keys.private)
@@ -184,29 +215,27 @@ def signed(store: str, ppo: PPO, keys: Keys) -> model_version.Version:  # noqa: 
 
 
 @pytest.fixture(scope="session")
-def saved(ppo: PPO, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def saved(ppo: PPO, make_once: MakeOnce) -> Path:
     """The folder of a saved model."""
     import mlflow_sb3
 
-    folder = tmp_path_factory.mktemp("saved") / "model"
-    mlflow_sb3.save_model(ppo, folder)
-    return folder
+    return make_once("saved", lambda folder: mlflow_sb3.save_model(ppo, folder / "model")) / "model"
 
 
 @pytest.fixture(scope="session")
 def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
-    """The keys of whom we trust."""
-    return made_keys(tmp_path_factory.mktemp("keys"))
+    """The keys of a trusted person."""
+    return make_keys(tmp_path_factory.mktemp("keys"))
 
 
 @pytest.fixture(scope="session")
 def other_keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
-    """The keys of somebody else."""
-    return made_keys(tmp_path_factory.mktemp("other_keys"))
+    """The keys of another person."""
+    return make_keys(tmp_path_factory.mktemp("other_keys"))
 
 
-def made_keys(folder: Path) -> Keys:
-    """New keys, made as README.md says."""
+def make_keys(folder: Path) -> Keys:
+    """Make new keys with the commands of the documentation."""
     keys = Keys(folder / "private.pem", folder / "public.pem")
     openssl(f"genpkey -algorithm ed25519 -out {keys.private}")
     openssl(f"pkey -in {keys.private} -pubout -out {keys.public}")
@@ -215,7 +244,10 @@ def made_keys(folder: Path) -> Keys:
 
 @pytest.fixture(scope="session")
 def trial(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[TrialServer]:
-    """MLflow with a login on PostgreSQL and an S3-compatible store; users and rights are what tests add to it, under names of their own."""
+    """MLflow with a login, on PostgreSQL and an S3-compatible store.
+
+    All tests share the server. Each test adds users and models under names of its own.
+    """
     base = tmp_path_factory.getbasetemp()
-    with team.shared(base if worker_id == "master" else base.parent) as found:
-        yield found
+    with team.shared(base if worker_id == "master" else base.parent) as server:
+        yield server

@@ -10,7 +10,7 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 
-from tests.conftest import leveled
+from tests.conftest import register_level
 from tests.faults import worker
 
 pytestmark = pytest.mark.postgres
@@ -26,7 +26,7 @@ def test_the_best_of_eight_promotions_at_once_is_champion() -> None:
     mlflow.set_experiment("levels")
     with mlflow.start_run():
         for level in ORDER:
-            leveled(level)
+            register_level(level)
     best = 1 + ORDER.index(max(ORDER))
     client = MlflowClient()
     for _ in range(ROUNDS):
