@@ -1,4 +1,4 @@
-"""A PostgreSQL that lasts as long as a context does."""
+"""Run a temporary PostgreSQL server."""
 
 from __future__ import annotations
 
@@ -17,105 +17,87 @@ import click
 
 from deploy.server import process
 
+_USER = "mlflow"
+_HOST = "127.0.0.1"
+
 
 @dataclass(frozen=True)
 class Postgres:
-    """A running PostgreSQL."""
+    """A running PostgreSQL server."""
 
     port: int
     password: str
 
     def uri(self, database: str = "postgres") -> str:
-        """The URI of a database, with its password: nothing for a command line."""
-        return f"postgresql+psycopg2://mlflow:{self.password}@127.0.0.1:{self.port}/{database}"
+        """Return the SQLAlchemy URI of a database.
 
-    def create(self, database: str) -> None:
-        """Make a new database."""
-        command = [
-            program("createdb"),
-            "-h",
-            "127.0.0.1",
-            "-p",
-            str(self.port),
-            "-U",
-            "mlflow",
-            database,
-        ]
+        The URI contains the password. Do not put it on a command line.
+        """
+        return f"postgresql+psycopg2://{_USER}:{self.password}@{_HOST}:{self.port}/{database}"
+
+    def create_database(self, name: str) -> None:
+        """Create an empty database."""
+        address = ["-h", _HOST, "-p", str(self.port), "-U", _USER]
+        command = [find_program("createdb"), *address, name]
         subprocess.run(command, env={"PGPASSWORD": self.password}, check=True)
 
 
-def program(name: str) -> str:
-    """A program of PostgreSQL, which Debian does not put on PATH.
+def find_program(name: str) -> str:
+    """Return the path of a PostgreSQL program. Debian does not put these programs on PATH.
 
     Raises:
-        click.ClickException: It is not installed.
+        click.ClickException: The program is not installed.
     """
-    found = [
-        *sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}")),
-        *filter(None, [shutil.which(name)]),
-    ]
-    if not found:
+    paths = sorted(map(str, Path("/usr/lib/postgresql").glob(f"*/bin/{name}")))
+    if (on_path := shutil.which(name)) is not None:
+        paths.append(on_path)
+    if not paths:
         raise click.ClickException(
-            f"{name} is missing; install PostgreSQL (Debian: apt-get install postgresql)."
+            f"The PostgreSQL program {name!r} is not installed. "
+            "Install PostgreSQL (Debian: apt-get install postgresql)."
         )
-    return str(found[0])
+    return paths[0]
 
 
 @contextmanager
-def running(log: Path) -> Iterator[Postgres]:
-    """Start PostgreSQL on a free port of this machine, over new data that are deleted in the end.
+def run_postgres(log: Path) -> Iterator[Postgres]:
+    """Run PostgreSQL on a free port of 127.0.0.1. Delete its data when the context ends.
 
-    The data lie in the folder for temporary files: PostgreSQL does not run as root, and the user ``postgres``, who runs it
-    then, cannot enter root's folders.
+    The data lie in the system's folder for temporary files. PostgreSQL refuses to run as root, so
+    root runs it as the user ``postgres``, and that user cannot read root's folders.
 
     Args:
-        log: File that takes its output.
+        log: File for the output of PostgreSQL.
     """
-    found = Postgres(process.free_port(), secrets.token_hex(16))
+    server = Postgres(process.find_free_port(), secrets.token_hex(16))
     user = "postgres" if os.geteuid() == 0 else None
+    address = ["-h", _HOST, "-p", str(server.port)]
+    # No socket file. No fsync, because the data are temporary.
+    options = [*address, "-k", "", "-F"]
+    check_ready = [find_program("pg_isready"), "-q", *address]
     with tempfile.TemporaryDirectory(prefix="postgres-") as name:
         folder = Path(name)
-        _initialize(folder, found.password, user)
-        listen = [
-            "-h",
-            "127.0.0.1",
-            "-p",
-            str(found.port),
-            "-k",
-            "",
-            "-F",
-        ]  # no socket file; no fsync for data that go anyway
-        asked = [program("pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(found.port)]
-        with process.serving(
-            [program("postgres"), "-D", str(folder / "data"), *listen],
-            ready=lambda: subprocess.run(asked, check=False).returncode == 0,
+        _initialize_data(folder, server.password, user)
+        with process.run_server(
+            [find_program("postgres"), "-D", str(folder / "data"), *options],
+            ready=lambda: subprocess.run(check_ready, check=False).returncode == 0,
             log=log,
             variables={"LC_ALL": "C"},
             user=user,
-            end=signal.SIGQUIT,  # its way to stop at once, with its children
+            end=signal.SIGQUIT,  # PostgreSQL then ends its child processes and exits at once.
         ):
-            yield found
+            yield server
 
 
-def _initialize(folder: Path, password: str, user: str | None) -> None:
-    secret = folder / "password"
-    secret.touch(mode=0o600)
-    secret.write_text(password)
+def _initialize_data(folder: Path, password: str, user: str | None) -> None:
+    password_file = folder / "password"
+    password_file.touch(mode=0o600)
+    password_file.write_text(password)
     if user is not None:
-        for path in (folder, secret):
+        for path in (folder, password_file):
             shutil.chown(path, user)
-    command = [
-        program("initdb"),
-        "-D",
-        str(folder / "data"),
-        "-U",
-        "mlflow",
-        "-A",
-        "scram-sha-256",
-        "--pwfile",
-        str(secret),
-        "--no-sync",
-    ]
+    command = [find_program("initdb"), "-D", str(folder / "data"), "-U", _USER, "--no-sync"]
+    command += ["-A", "scram-sha-256", "--pwfile", str(password_file)]
     done = subprocess.run(
         command,
         env={"LC_ALL": "C"},
@@ -126,5 +108,7 @@ def _initialize(folder: Path, password: str, user: str | None) -> None:
         check=False,
     )
     if done.returncode:
-        raise click.ClickException(f"PostgreSQL makes no data folder: {done.stderr.strip()}")
-    secret.unlink()
+        raise click.ClickException(
+            f"PostgreSQL cannot create its data folder {folder / 'data'}: {done.stderr.strip()}"
+        )
+    password_file.unlink()

@@ -1,4 +1,4 @@
-"""Servers as processes, which end with the context that started them."""
+"""Start server processes and end them when their context ends."""
 
 from __future__ import annotations
 
@@ -18,14 +18,16 @@ import click
 
 from mlflow_sb3.runs import signals
 
-_MORTAL = [] if shutil.which("setpriv") is None else ["setpriv", "--pdeathsig", "TERM", "--"]
-"""Makes a process end with the one that started it, should that be killed; Linux has it."""
-PATIENCE = 300.0
-"""Seconds that a server may take to start on a machine that has much else to do."""
+_END_WITH_PARENT = (
+    [] if shutil.which("setpriv") is None else ["setpriv", "--pdeathsig", "TERM", "--"]
+)
+"""Command prefix by which Linux ends a process if the process that started it is killed."""
+START_TIMEOUT = 300.0
+"""Seconds that a server may take to start. A loaded machine needs minutes."""
 
 
 @contextmanager
-def serving(
+def run_server(
     command: Sequence[str],
     *,
     ready: Callable[[], bool],
@@ -34,26 +36,28 @@ def serving(
     user: str | None = None,
     end: signal.Signals = signal.SIGKILL,
 ) -> Iterator[None]:
-    """Run a server from the moment that it answers until the context ends, with all its children.
+    """Run a server until the context ends. Enter the context when the server is ready.
+
+    The server runs in a session of its own, so that Ctrl-C reaches this process first. The end of
+    the context ends all child processes of the server too.
 
     Args:
-        command: What to start, in a session of its own: Ctrl-C comes here first.
-        ready: Whether it answers.
-        log: File that takes its output; its folder becomes the working folder.
-        variables: All its environment variables.
-        user: To run as, which root may choose.
-        end: Signal that ends it.
+        command: Program and arguments.
+        ready: Return True when the server accepts requests.
+        log: File for the output of the server. Its folder is the working folder of the server.
+        variables: All environment variables of the server.
+        user: User that runs the server. Only root may set it.
+        end: Signal that ends the server.
 
     Raises:
-        click.ClickException: It ended before it was ready.
+        click.ClickException: The server ended or timed out before it was ready.
     """
     with log.open("w") as output, ExitStack() as stack:
         log.chmod(0o600)
-        with (
-            signals.defer_signals() as stop
-        ):  # who stops before the process is known here leaves it behind
+        # A signal between the start and the callback would leave the process behind.
+        with signals.defer_signals() as stop:
             process = subprocess.Popen(
-                [*_MORTAL, *command],
+                [*_END_WITH_PARENT, *command],
                 cwd=log.parent,
                 env=dict(variables),
                 stdout=output,
@@ -61,34 +65,36 @@ def serving(
                 start_new_session=True,
                 user=user,
             )
-            stack.callback(_end, process, end)
+            stack.callback(_end_process_group, process, end)
         if stop.requested is not None:
             signal.raise_signal(stop.requested)
-        _wait(process, ready, log)
+        _wait_until_ready(process, ready, log)
         yield
 
 
-def _end(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    with suppress(ProcessLookupError):  # it ended by itself
+def _end_process_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):  # The server ended by itself.
         os.killpg(process.pid, number)
     process.wait()
 
 
-def _wait(process: subprocess.Popen[bytes], ready: Callable[[], bool], log: Path) -> None:
-    deadline = time.monotonic() + PATIENCE
+def _wait_until_ready(
+    process: subprocess.Popen[bytes], ready: Callable[[], bool], log: Path
+) -> None:
+    deadline = time.monotonic() + START_TIMEOUT
     while not ready():
         if process.poll() is not None or time.monotonic() > deadline:
-            said = log.read_text(errors="replace").strip().splitlines() or ["nothing"]
+            lines = log.read_text(errors="replace").strip().splitlines() or ["no output"]
             raise click.ClickException(
-                f"{log.stem} did not start; its last words are {said[-1]!r}, and {log} has them all."
+                f"{log.stem} did not start. Its last line is {lines[-1]!r}. See {log} for the rest."
             )
         time.sleep(0.1)
 
 
-def answers(url: str) -> bool:
-    """Whether a server answers, and not with an error."""
+def is_reachable(url: str) -> bool:
+    """Return whether a GET request to a URL succeeds within five seconds."""
     try:
-        with urllib.request.urlopen(url, timeout=5):  # noqa: S310 the address is ours
+        with urllib.request.urlopen(url, timeout=5):  # noqa: S310 only called with http URLs
             return True
     except urllib.error.HTTPError as error:
         error.close()
@@ -97,8 +103,8 @@ def answers(url: str) -> bool:
     return False
 
 
-def free_port() -> int:
-    """A port of this machine that nobody listens on."""
+def find_free_port() -> int:
+    """Return a port of 127.0.0.1 that no process listens on."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port: int = free.getsockname()[1]

@@ -1,4 +1,4 @@
-"""Receive the webhooks of an MLflow server, and believe those alone that it signed just now."""
+"""Receive webhooks of an MLflow server and verify their signatures."""
 
 from __future__ import annotations
 
@@ -20,104 +20,126 @@ from mlflow.webhooks.constants import (
     WEBHOOK_TIMESTAMP_HEADER,
 )
 
-FRESH = 300.0
-"""Seconds that the timestamp of a delivery may be away from this clock; MLflow signs once for all its tries, which may take two minutes."""
-LARGEST = 65536
-"""Bytes of a delivery; one of an alias has a few hundred."""
+MAX_AGE = 300.0
+"""Largest accepted difference in seconds between the timestamp of a delivery and the local clock.
+
+MLflow signs a delivery once and retries it for up to two minutes.
+"""
+MAX_BODY_BYTES = 65536
+"""Largest accepted request body. The event of an alias has a few hundred bytes."""
 
 _log = logging.getLogger(__name__)
 
 
-class Refused(Exception):  # noqa: N818 what happened to a delivery, no error of this program
-    """A delivery that is answered with an error, and has no other effect."""
+class InvalidDeliveryError(Exception):
+    """A request that the receiver answers with an HTTP error and otherwise ignores."""
 
     def __init__(self, status: HTTPStatus, reason: str) -> None:
         super().__init__(reason)
         self.status = status
 
 
-def check(headers: Message, body: bytes, secret: bytes) -> None:
-    """Check who sent a delivery, and when.
+def verify_signature(headers: Message, body: bytes, secret: bytes) -> None:
+    """Check that MLflow signed a delivery with the secret, and that the delivery is recent.
 
-    A copy of a delivery that is fresh passes: it makes the registry asked once more, which changes nothing.
+    A repeated delivery passes while its timestamp is recent. This is safe, because a delivery only
+    causes one more request to the registry.
 
     Raises:
-        Refused: It is not signed with the secret, or not of now.
+        InvalidDeliveryError: The signature is wrong, or the timestamp is too old or too new.
     """
-    named, stamp = (
-        headers.get(WEBHOOK_DELIVERY_ID_HEADER, ""),
-        headers.get(WEBHOOK_TIMESTAMP_HEADER, ""),
-    )
-    code = b64encode(hmac.digest(secret, f"{named}.{stamp}.".encode() + body, "sha256")).decode()
-    given = headers.get(WEBHOOK_SIGNATURE_HEADER, "")
-    if not hmac.compare_digest(f"{WEBHOOK_SIGNATURE_VERSION},{code}".encode(), given.encode()):
-        raise Refused(HTTPStatus.UNAUTHORIZED, "it is not signed with our secret")
-    if not stamp.isdecimal() or abs(time.time() - int(stamp)) > FRESH:
-        raise Refused(HTTPStatus.UNAUTHORIZED, "it is stale, or one of the two clocks is wrong")
+    delivery_id = headers.get(WEBHOOK_DELIVERY_ID_HEADER, "")
+    timestamp = headers.get(WEBHOOK_TIMESTAMP_HEADER, "")
+    signed = f"{delivery_id}.{timestamp}.".encode() + body
+    code = b64encode(hmac.digest(secret, signed, "sha256")).decode()
+    expected = f"{WEBHOOK_SIGNATURE_VERSION},{code}"
+    actual = headers.get(WEBHOOK_SIGNATURE_HEADER, "")
+    if not hmac.compare_digest(expected.encode(), actual.encode()):
+        raise InvalidDeliveryError(
+            HTTPStatus.UNAUTHORIZED, "its signature does not match the secret"
+        )
+    if not timestamp.isdecimal() or abs(time.time() - int(timestamp)) > MAX_AGE:
+        raise InvalidDeliveryError(
+            HTTPStatus.UNAUTHORIZED,
+            f"its timestamp is more than {MAX_AGE:.0f} s away from the local clock",
+        )
 
 
-class Receiver(ThreadingHTTPServer):
-    """Sets an event when a webhook says that an alias of a model was set."""
+class WebhookReceiver(ThreadingHTTPServer):
+    """HTTP server that sets an event when a webhook reports a new version for an alias.
+
+    Args:
+        address: Host and port to listen on.
+        secret: Secret of the webhook.
+        model_name: Registered model.
+        alias: Alias of the registered model.
+        alias_moved: Event to set.
+    """
 
     def __init__(
         self,
         address: tuple[str, int],
         *,
         secret: bytes,
-        concerns: tuple[str, str],
-        moved: threading.Event,
+        model_name: str,
+        alias: str,
+        alias_moved: threading.Event,
     ) -> None:
-        super().__init__(address, _Handler)
+        super().__init__(address, _DeliveryHandler)
         self.secret = secret
-        self.concerns = concerns
-        self.moved = moved
+        self.model_name = model_name
+        self.alias = alias
+        self.alias_moved = alias_moved
 
 
-class _Handler(BaseHTTPRequestHandler):
-    server: Receiver
-    timeout = 10  # seconds that a sender may be silent
+class _DeliveryHandler(BaseHTTPRequestHandler):
+    server: WebhookReceiver
+    timeout = 10  # Seconds without data after which the connection is closed.
 
     def do_POST(self) -> None:
-        """Take a delivery: 202 when it says that our alias was set, 204 when it says something else."""
+        """Answer a delivery: 202 if it reports the alias of this server, 204 for other events."""
         try:
-            status = self._take(self._body())
-        except Refused as refused:
-            status = refused.status
-            _log.warning("refused a delivery from %s: %s", self.client_address[0], refused)
+            status = self._handle_delivery(self._read_body())
+        except InvalidDeliveryError as error:
+            status = error.status
+            _log.warning("rejected a delivery from %s: %s", self.client_address[0], error)
         self.send_response(status)
         self.end_headers()
 
-    def _body(self) -> bytes:
+    def _read_body(self) -> bytes:
         length = self.headers.get("Content-Length", "")
         if not length.isdecimal():
-            raise Refused(HTTPStatus.LENGTH_REQUIRED, "it is of unknown length")
-        if len(length) > len(str(LARGEST)) or int(length) > LARGEST:
-            raise Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"it has more than {LARGEST} bytes")
+            raise InvalidDeliveryError(HTTPStatus.LENGTH_REQUIRED, "it has no valid Content-Length")
+        # Python refuses to parse very long numbers, so the number of digits is checked first.
+        if len(length) > len(str(MAX_BODY_BYTES)) or int(length) > MAX_BODY_BYTES:
+            raise InvalidDeliveryError(
+                HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"it has more than {MAX_BODY_BYTES} bytes"
+            )
         return self.rfile.read(int(length))
 
-    def _take(self, body: bytes) -> HTTPStatus:
-        check(self.headers, body, self.server.secret)
+    def _handle_delivery(self, body: bytes) -> HTTPStatus:
+        verify_signature(self.headers, body, self.server.secret)
         try:
             event = json.loads(body)
         except ValueError as error:
-            raise Refused(HTTPStatus.BAD_REQUEST, "it is no JSON") from error
+            raise InvalidDeliveryError(
+                HTTPStatus.BAD_REQUEST, "its body is not valid JSON"
+            ) from error
         match event:
             case {
                 "entity": "model_version_alias",
                 "action": "created",
-                "data": {"name": name, "alias": alias},
+                "data": {"name": self.server.model_name, "alias": self.server.alias},
             }:
-                if (name, alias) != self.server.concerns:
-                    return HTTPStatus.NO_CONTENT
-                self.server.moved.set()
+                self.server.alias_moved.set()
                 return HTTPStatus.ACCEPTED
             case {"entity": _, "action": _, "data": {}}:
                 return HTTPStatus.NO_CONTENT
-        raise Refused(HTTPStatus.BAD_REQUEST, "it is no event of MLflow's")
+        raise InvalidDeliveryError(HTTPStatus.BAD_REQUEST, "its body is not an MLflow event")
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
-        """Say nothing of what went well."""
+        """Do not log successful requests."""
 
-    def log_error(self, format: str, *args: Any) -> None:  # noqa: A002, ARG002 the names of http.server
-        """Say nothing that the sender wrote."""
-        _log.warning("refused a request from %s: it is no delivery", self.client_address[0])
+    def log_error(self, format: str, *args: Any) -> None:  # noqa: A002, ARG002 named by http.server
+        """Log a malformed request without any text that the sender chose."""
+        _log.warning("rejected a request from %s: it is not a delivery", self.client_address[0])

@@ -1,4 +1,4 @@
-"""An S3-compatible object store that lasts as long as a context does: moto's, which keeps everything in memory."""
+"""Run a temporary S3-compatible object store: moto's server, which keeps all objects in memory."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Store:
     key: str
     secret: str
 
-    def variables(self) -> dict[str, str]:
-        """Environment variables by which MLflow finds it."""
+    def client_env(self) -> dict[str, str]:
+        """Return the environment variables that an MLflow client of the store needs."""
         return {
             "MLFLOW_S3_ENDPOINT_URL": self.url,
             "AWS_ACCESS_KEY_ID": self.key,
@@ -36,7 +36,7 @@ class Store:
         }
 
     def client(self) -> Any:
-        """A client of boto3."""
+        """Return a boto3 client of the store."""
         return boto3.client(
             "s3",
             endpoint_url=self.url,
@@ -45,27 +45,27 @@ class Store:
             region_name=_REGION,
         )
 
-    def objects(self) -> dict[str, bytes]:
-        """Everything in the bucket."""
+    def read_objects(self) -> dict[str, bytes]:
+        """Return the content of every object in the bucket, by key."""
         client = self.client()
         pages = client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET)
-        keys = [found["Key"] for page in pages for found in page.get("Contents", ())]
+        keys = [item["Key"] for page in pages for item in page.get("Contents", ())]
         return {key: client.get_object(Bucket=BUCKET, Key=key)["Body"].read() for key in keys}
 
 
 @contextmanager
-def running(log: Path, variables: dict[str, str]) -> Iterator[Store]:
-    """Start the store on a free port of this machine, with an empty bucket.
+def run_store(log: Path, variables: dict[str, str]) -> Iterator[Store]:
+    """Run the store on a free port of 127.0.0.1, with an empty bucket, until the context ends.
 
     Args:
-        log: File that takes its output.
-        variables: All its environment variables.
+        log: File for the output of the store.
+        variables: All environment variables of the store.
     """
-    port = process.free_port()
-    found = Store(f"http://127.0.0.1:{port}", secrets.token_hex(10).upper(), secrets.token_hex(20))
+    port = process.find_free_port()
+    store = Store(f"http://127.0.0.1:{port}", secrets.token_hex(10).upper(), secrets.token_hex(20))
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    with process.serving(
-        command, ready=lambda: process.answers(found.url), log=log, variables=variables
+    with process.run_server(
+        command, ready=lambda: process.is_reachable(store.url), log=log, variables=variables
     ):
-        found.client().create_bucket(Bucket=BUCKET)
-        yield found
+        store.client().create_bucket(Bucket=BUCKET)
+        yield store

@@ -1,4 +1,4 @@
-"""The compose file for real use. Docker is not needed for what is said here."""
+"""Tests of compose.yaml that do not need Docker."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ COMPOSE: dict[str, Any] = yaml.safe_load(TEXT)
 SERVICES: dict[str, Any] = COMPOSE["services"]
 
 
-def pins(path: Path) -> set[str]:
+def pinned_packages(path: Path) -> set[str]:
     return set(re.findall(r"[\w.-]+==[\w.]+", path.read_text()))
 
 
-def test_it_is_a_compose_file() -> None:
+def test_compose_yaml_follows_the_compose_schema() -> None:
     command = [
         sys.executable,
         "-m",
@@ -32,19 +32,19 @@ def test_it_is_a_compose_file() -> None:
         str(FOLDER / "compose.yaml"),
     ]
 
-    checked = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
 
-    assert checked.returncode == 0, checked.stdout
+    assert done.returncode == 0, done.stdout
 
 
-def test_every_secret_comes_from_a_variable_that_the_example_names_without_a_value() -> None:
+def test_every_secret_comes_from_a_variable_that_is_empty_in_the_example() -> None:
     example = dict(
         line.split("=", 1)
         for line in (FOLDER / ".env.example").read_text().splitlines()
         if line and line[0] != "#"
     )
-    wanted = set(re.findall(r"\$\{(\w+)", TEXT))
-    given = {
+    required = set(re.findall(r"\$\{(\w+)", TEXT))
+    environment = {
         name: value
         for service in SERVICES.values()
         for name, value in service.get("environment", {}).items()
@@ -52,23 +52,23 @@ def test_every_secret_comes_from_a_variable_that_the_example_names_without_a_val
 
     secrets = {
         name: value
-        for name, value in given.items()
+        for name, value in environment.items()
         if re.search("PASSWORD|SECRET|KEY|BACKEND_STORE", name)
     }
 
-    assert wanted == set(example)
+    assert required == set(example)
     assert [name for name, value in example.items() if value] == ["DEFAULT_PERMISSION"]
     assert len(secrets) == 7
     assert [name for name, value in secrets.items() if "${" not in value] == []
 
 
-def test_a_secret_that_is_missing_stops_the_start() -> None:
-    needed = set(re.findall(r"\$\{(\w+):\?", TEXT))
+def test_a_missing_secret_prevents_the_start() -> None:
+    required = set(re.findall(r"\$\{(\w+):\?", TEXT))
 
-    assert needed == set(re.findall(r"\$\{(\w+)", TEXT)) - {"DEFAULT_PERMISSION"}
+    assert required == set(re.findall(r"\$\{(\w+)", TEXT)) - {"DEFAULT_PERMISSION"}
 
 
-def test_only_the_proxy_can_be_reached_and_mlflow_answers_to_its_name_alone() -> None:
+def test_only_the_proxy_has_ports_and_mlflow_checks_the_host_header() -> None:
     command = SERVICES["mlflow"]["command"]
 
     assert [name for name, service in SERVICES.items() if "ports" in service] == ["proxy"]
@@ -80,29 +80,29 @@ def test_only_the_proxy_can_be_reached_and_mlflow_answers_to_its_name_alone() ->
     ]
 
 
-def test_versions_are_fixed_and_those_of_the_project() -> None:
+def test_versions_are_pinned_like_in_requirements_txt() -> None:
     images = [service["image"] for service in SERVICES.values() if "image" in service]
-    known = pins(FOLDER.parent / "requirements.txt") | pins(FOLDER / "requirements.txt")
+    pins = pinned_packages(ROOT / "requirements.txt") | pinned_packages(FOLDER / "requirements.txt")
 
     assert [image for image in images if not re.search(r":\d+\.\d+", image)] == []
-    assert pins(FOLDER / "Dockerfile") <= known
-    assert any(pin.startswith("mlflow==") for pin in pins(FOLDER / "Dockerfile"))
+    assert pinned_packages(FOLDER / "Dockerfile") <= pins
+    assert any(pin.startswith("mlflow==") for pin in pinned_packages(FOLDER / "Dockerfile"))
 
 
-def test_whoever_waits_for_a_service_waits_until_it_is_ready() -> None:
-    waits = [
+def test_a_service_waits_until_its_dependencies_are_ready() -> None:
+    conditions = [
         (name, condition["condition"])
         for service in SERVICES.values()
         for name, condition in service.get("depends_on", {}).items()
     ]
 
-    assert len(waits) == 4
-    for name, condition in waits:
+    assert len(conditions) == 4
+    for name, condition in conditions:
         assert condition == "service_completed_successfully" or (
             condition == "service_healthy" and "healthcheck" in SERVICES[name]
         )
 
 
-def test_the_database_is_not_called_ready_while_the_image_still_makes_it() -> None:
-    """For that time the image lets it listen on a socket file alone."""
+def test_the_health_check_of_the_database_uses_tcp() -> None:
+    """While the image creates the databases, PostgreSQL only listens on a socket file."""
     assert "--host=127.0.0.1" in SERVICES["database"]["healthcheck"]["test"]

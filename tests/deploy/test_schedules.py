@@ -1,13 +1,15 @@
-"""The examples of `deploy/schedules/`: each checked by the tool that it is for, and the crontab run by cron."""
+"""Tests of the schedule examples with the tools of their schedulers."""
 
 from __future__ import annotations
 
+import configparser
 import getpass
 import os
 import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,22 +17,23 @@ from uuid import uuid4
 
 import pytest
 import yaml
+from filelock import FileLock
 from mlflow import MlflowClient
+from mlflow.entities import Run
 
-from mlflow_sb3.runs import heartbeat, lease
 from tests import ROOT
 from tests.faults.test_main import snapshots
-from tests.processes import PATIENCE, until
+from tests.processes import PROCESS_TIMEOUT, wait_until
 from tests.project.conftest import Place
 
 FOLDER = ROOT / "deploy" / "schedules"
-CALLS = ("crontab", "mlflow-sb3.service", "github-actions.yml", "cronjob.yaml")
-"""The files that call main."""
+EXAMPLES = ("crontab", "mlflow-sb3.service", "github-actions.yml", "cronjob.yaml")
+"""The files that run main."""
 AS_ROOT = [] if os.geteuid() == 0 else ["sudo", "--non-interactive"]
 
 
-def check(*command: str) -> str:
-    """Run a tool that has to be content, from beside this Python or from the system; returns all that it says."""
+def run_checker(*command: str) -> str:
+    """Run a tool that must succeed and return its output."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}{os.pathsep}/usr/sbin"
     done = subprocess.run(
         command,
@@ -44,58 +47,64 @@ def check(*command: str) -> str:
     return done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("name", CALLS)
-def test_an_example_calls_main_with_parameters_that_it_has_and_exclusively(name: str) -> None:
-    known = yaml.safe_load((ROOT / "MLproject").read_text())["entry_points"]["main"]["parameters"]
-    given = re.findall(r"-P (\w+)=", (FOLDER / name).read_text())
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_example_only_sets_parameters_of_main(name: str) -> None:
+    entry_points = yaml.safe_load((ROOT / "MLproject").read_text())["entry_points"]
+    used = set(re.findall(r"-P (\w+)=", (FOLDER / name).read_text()))
 
-    assert {"timesteps", "seed", "exclusive"} <= set(given) <= set(known)
-    assert "-P exclusive=true" in (FOLDER / name).read_text()
+    assert {"timesteps", "seed"} <= used <= set(entry_points["main"]["parameters"])
 
 
-@pytest.mark.parametrize("name", CALLS)
-def test_an_example_names_an_experiment_since_nobody_but_the_admin_may_write_to_default(
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_example_names_an_experiment_because_only_the_admin_may_write_to_default(
     name: str,
 ) -> None:
-    assert (
-        len(
-            re.findall(
-                r"^[^#\n]*MLFLOW_EXPERIMENT_NAME(?:=|: |, value: )nightly\b",
-                (FOLDER / name).read_text(),
-                re.MULTILINE,
-            )
-        )
-        == 1
+    lines = re.findall(
+        r"^[^#\n]*MLFLOW_EXPERIMENT_NAME(?:=|: |, value: )nightly\b",
+        (FOLDER / name).read_text(),
+        re.MULTILINE,
     )
 
+    assert len(lines) == 1
 
-def test_the_page_names_every_file_but_itself() -> None:
+
+def test_the_page_links_every_example() -> None:
     page = (FOLDER / "README.md").read_text()
-    files = {path.name for path in FOLDER.iterdir()} - {"README.md", "Dockerfile.dockerignore"}
+    names = {path.name for path in FOLDER.iterdir()} - {"README.md", "Dockerfile.dockerignore"}
 
-    assert {name for name in files if f"({name})" not in page} == set()
+    assert {name for name in names if f"({name})" not in page} == set()
 
 
-def test_the_workflow_is_one_of_github_and_its_actions_are_pinned() -> None:
+def test_the_workflow_follows_the_github_schema_and_pins_its_actions() -> None:
     workflow = FOLDER / "github-actions.yml"
-    used = [
-        step["uses"]
-        for step in yaml.safe_load(workflow.read_text())["jobs"]["main"]["steps"]
-        if "uses" in step
-    ]
+    steps = yaml.safe_load(workflow.read_text())["jobs"]["main"]["steps"]
+    actions = [step["uses"] for step in steps if "uses" in step]
 
-    check("check-jsonschema", "--builtin-schema", "vendor.github-workflows", str(workflow))
+    run_checker("check-jsonschema", "--builtin-schema", "vendor.github-workflows", str(workflow))
 
-    assert [action for action in used if not re.fullmatch(r"[\w./-]+@[0-9a-f]{40}", action)] == []
+    assert [name for name in actions if not re.fullmatch(r"[\w./-]+@[0-9a-f]{40}", name)] == []
 
 
-def test_the_cronjob_is_one_of_kubernetes() -> None:
-    said = check("kubernetes-validate", "--strict", str(FOLDER / "cronjob.yaml"))
+def test_the_workflow_runs_one_main_at_a_time() -> None:
+    workflow = yaml.safe_load((FOLDER / "github-actions.yml").read_text())
 
-    assert said.count(" passed for resource ") == 2
+    assert workflow["concurrency"] == {"group": "mlflow-sb3-main", "cancel-in-progress": False}
 
 
-def test_the_image_is_built_from_pinned_and_existing_things() -> None:
+def test_the_cronjob_follows_the_kubernetes_schema() -> None:
+    output = run_checker("kubernetes-validate", "--strict", str(FOLDER / "cronjob.yaml"))
+
+    assert output.count(" passed for resource ") == 2
+
+
+def test_the_cronjob_forbids_concurrent_jobs() -> None:
+    resources = yaml.safe_load_all((FOLDER / "cronjob.yaml").read_text())
+    (cronjob,) = [resource for resource in resources if resource["kind"] == "CronJob"]
+
+    assert cronjob["spec"]["concurrencyPolicy"] == "Forbid"
+
+
+def test_the_image_has_pinned_versions_and_copies_existing_files() -> None:
     lines = (FOLDER / "Dockerfile").read_text().splitlines()
     (base,) = [line.removeprefix("FROM ") for line in lines if line.startswith("FROM ")]
     copied = [
@@ -106,7 +115,7 @@ def test_the_image_is_built_from_pinned_and_existing_things() -> None:
         if not part.startswith("--")
     ]
 
-    check("hadolint", str(FOLDER / "Dockerfile"))
+    run_checker("hadolint", str(FOLDER / "Dockerfile"))
 
     assert re.fullmatch(r"python:3\.11\.\d+-slim-\w+", base)
     assert [source for source in copied if not (ROOT / source).exists()] == []
@@ -114,65 +123,82 @@ def test_the_image_is_built_from_pinned_and_existing_things() -> None:
     assert re.search(r"^torch==", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
 
 
-@pytest.mark.process
-def test_systemd_has_nothing_to_say_against_the_units() -> None:
-    assert (
-        check(
-            "systemd-analyze",
-            "verify",
-            str(FOLDER / "mlflow-sb3.service"),
-            str(FOLDER / "mlflow-sb3.timer"),
-        )
-        == ""
-    )
-    check(
-        "systemd-analyze",
-        "security",
-        "--offline=true",
-        "--threshold=40",
-        str(FOLDER / "mlflow-sb3.service"),
-    )
+def test_the_timer_starts_one_unit_that_is_active_until_main_ends() -> None:
+    """systemd ignores a start of an active unit. A oneshot unit is active until its command ends.
+
+    A template unit (`name@.service`) could run several times at once.
+    """
+    unit = configparser.RawConfigParser(strict=False)
+    unit.read(FOLDER / "mlflow-sb3.service")
+    timer = configparser.RawConfigParser()
+    timer.read(FOLDER / "mlflow-sb3.timer")
+
+    assert unit["Service"]["Type"] == "oneshot"
+    assert unit["Service"]["ExecStart"].startswith("/bin/sh -c 'exec mlflow run ")
+    assert not timer.has_option("Timer", "Unit")
+    assert [path.name for path in FOLDER.glob("*.service")] == ["mlflow-sb3.service"]
 
 
 @pytest.mark.process
-def test_cron_calls_main_which_leaves_while_another_one_is_at_work(
+def test_systemd_accepts_the_units() -> None:
+    service, timer = str(FOLDER / "mlflow-sb3.service"), str(FOLDER / "mlflow-sb3.timer")
+
+    assert run_checker("systemd-analyze", "verify", service, timer) == ""
+    run_checker("systemd-analyze", "security", "--offline=true", "--threshold=40", service)
+
+
+@pytest.mark.process
+def test_cron_starts_main_only_while_no_other_main_holds_the_lock(
     store: str, tmp_path: Path
 ) -> None:
-    check("crontab", "-n", str(FOLDER / "crontab"))
+    run_checker("crontab", "-n", str(FOLDER / "crontab"))
     experiment = MlflowClient().create_experiment(
         "nightly", artifact_location=(tmp_path / "nightly").as_uri()
     )
-    client, log = MlflowClient(), tmp_path / "log.txt"
-    owner = client.create_run(experiment).info.run_id
-    variables = {
+    log, lock, ticks = tmp_path / "log.txt", tmp_path / "main.lock", tmp_path / "ticks"
+    assignments = {
         "PATH": f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin",
         "PROJECT": str(ROOT),
         "LOG": str(log),
+        "LOCK": str(lock),
         "MLFLOW_TRACKING_URI": f"{store}\nXDG_STATE_HOME={os.environ['XDG_STATE_HOME']}",
+        "PARAMETERS": (
+            '-P algo=ppo -P timesteps=64 -P preset=none -P hyperparams={"n_steps":64} '
+            "-P gate_episodes=10 -P episodes=1"
+        ),
     }
+    table = every_minute(assignments) + f"* * * * * {getpass.getuser()} echo tick >> {ticks}\n"
 
-    with (
-        heartbeat.heartbeat(owner),
-        lease.held("cartpole-v1-dqn", owner),
-        cron(every_minute(variables)),
-    ):
-        until(
-            lambda: log.exists() and "Left: " in log.read_text(),
-            otherwise=lambda: log.exists() and log.read_text(),
-        )
+    def mains() -> list[Run]:
+        filter_string = "tags.mlflow.project.entryPoint = 'main'"
+        return list(MlflowClient().search_runs([experiment], filter_string))
 
-    assert f"Left: run {owner} of main is at work on cartpole-v1-dqn since " in log.read_text()
-    (left, *_) = client.search_runs([experiment], f"tags.`{lease.LEFT}` = '{owner}'")
-    assert left.data.params["timesteps"] == "50000"
-    assert left.data.params["seed"].startswith("20")
+    def read_log() -> str:
+        return log.read_text() if log.exists() else ""
+
+    with cron(table):
+        with FileLock(lock):
+            wait_until(ticks.exists)
+            time.sleep(10)
+            assert mains() == []
+            assert read_log() == ""
+        wait_until(mains, describe_failure=read_log)
+    wait_until(lambda: mains()[0].info.status != "RUNNING", describe_failure=read_log)
+
+    (run,) = mains()
+    assert run.info.status == "FINISHED", read_log()
+    assert run.data.params["seed"].startswith("20")
 
 
-def every_minute(variables: dict[str, str]) -> str:
-    """The crontab as a file of /etc/cron.d, which has a column for the user, with these values and another time."""
+def every_minute(assignments: dict[str, str]) -> str:
+    """Return the crontab for /etc/cron.d, with other values and a start every minute.
+
+    The lines of such a file have an extra column with the user.
+    """
     text = (FOLDER / "crontab").read_text()
-    for name, value in variables.items():
-        text, replaced = re.subn(f"^{name}=.*$", f"{name}={value}", text, flags=re.MULTILINE)
-        assert replaced == 1
+    for name, value in assignments.items():
+        (line,) = re.findall(f"^{name}=.*$", text, re.MULTILINE)
+        text = text.replace(line, f"{name}={value}")
     text, replaced = re.subn(
         r"^17 2 \* \* \* ", f"* * * * * {getpass.getuser()} ", text, flags=re.MULTILINE
     )
@@ -182,15 +208,14 @@ def every_minute(variables: dict[str, str]) -> str:
 
 @contextmanager
 def cron(table: str) -> Iterator[None]:
-    """A table in a file of its own, and a cron daemon, unless there is one."""
+    """Install a table, and run a cron daemon unless one is running already."""
     path = f"/etc/cron.d/mlflow-sb3-test-{uuid4().hex}"
     subprocess.run(
         [*AS_ROOT, "tee", path], input=table, stdout=subprocess.DEVNULL, text=True, check=True
     )
     subprocess.run([*AS_ROOT, "chmod", "644", path], check=True)
-    daemon = subprocess.Popen(
-        [*AS_ROOT, "/usr/sbin/cron", "-f"]
-    )  # ends by itself where another one has the lock of /run/crond.pid
+    # The daemon exits by itself if another daemon holds the lock of /run/crond.pid.
+    daemon = subprocess.Popen([*AS_ROOT, "/usr/sbin/cron", "-f"])
     try:
         yield
     finally:
@@ -201,30 +226,19 @@ def cron(table: str) -> Iterator[None]:
 
 
 @pytest.mark.process
-def test_a_container_that_is_stopped_waits_for_the_snapshot_and_gives_the_lease_back(
-    tmp_path: Path,
-) -> None:
+def test_a_stopped_container_waits_for_the_snapshot(tmp_path: Path) -> None:
     place = Place(tmp_path)
     place.client.search_experiments()
-    command = [
-        str(FOLDER / "entrypoint"),
-        "-P",
-        "algo=ppo",
-        "-P",
-        "timesteps=500000",
-        "-P",
-        "exclusive=true",
-    ]
+    command = [str(FOLDER / "entrypoint"), "-P", "algo=ppo", "-P", "timesteps=500000"]
     with (tmp_path / "log.txt").open("w") as log:
         container = subprocess.Popen(
             command, env=place.environment(), stdout=log, stderr=log, start_new_session=True
         )
-    until(snapshots)
+    wait_until(snapshots)
 
     container.terminate()
 
-    assert container.wait(PATIENCE) == 128 + signal.SIGTERM
+    assert container.wait(PROCESS_TIMEOUT) == 128 + signal.SIGTERM
     assert {run.info.status for run in place.runs()} == {"KILLED"}
     assert len(place.runs()) == 2
-    assert place.client.search_model_versions("name = 'cartpole-v1-ppo.lease'") == []
-    assert len(place.client.search_registered_models()) == 1
+    assert place.client.search_registered_models() == []

@@ -18,7 +18,7 @@ from mlflow.entities import Run
 
 from deploy.server import process
 from tests import ROOT
-from tests.project.readme import command
+from tests.project.readme import short_example
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,9 @@ class Place:
         given = [part for parameter in parameters for part in ("-P", parameter)]
         return self.run(["mlflow", "run", uri, "-e", entry_point, "--env-manager", "local", *given])
 
-    def shell(self, line: str) -> subprocess.CompletedProcess[str]:
-        return self.run(["bash", "-c", line])
+    def shell(self, commands: str) -> subprocess.CompletedProcess[str]:
+        """Run shell commands, and stop at the first one that fails."""
+        return self.run(["bash", "-euo", "pipefail", "-c", commands])
 
     def run(self, command: Sequence[str], timeout: int = 900) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -96,11 +97,7 @@ def trained_place(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> P
     parent = (base if worker_id == "master" else base.parent) / "trained"
     with FileLock(f"{parent}.lock"):
         if not parent.exists():
-            done = cloned(parent).shell(
-                command("pip install -r requirements.txt").replace(
-                    "timesteps=50000", "timesteps=2000"
-                )
-            )
+            done = cloned(parent).shell(short_example("set-up", timesteps=2000))
             assert done.returncode == 0, done.stdout + done.stderr
             assert "Mean reward: " in done.stdout
             shutil.copytree(parent / "mlflow-sb3", parent / "untouched")

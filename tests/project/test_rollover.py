@@ -1,11 +1,12 @@
-"""The script of docs/serving.md behind a webhook: a real `mlflow server`, the receiver, and two real model servers."""
+"""Roll over two model servers with the receiver, a real `mlflow server` and its webhook."""
 
 from __future__ import annotations
 
 import http.client
 import json
-import re
+import os
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -15,14 +16,15 @@ from pathlib import Path
 import pytest
 from cryptography.fernet import Fernet
 from mlflow import MlflowClient
-from mlflow.entities.webhook import Webhook, WebhookAction, WebhookEntity, WebhookEvent
+from mlflow.entities.webhook import Webhook
 
 from deploy.server.process import find_free_port
 from mlflow_sb3.registry import model_version, versions
 from tests import ROOT
 from tests.conftest import LEVELS
-from tests.processes import PATIENCE
+from tests.processes import PROCESS_TIMEOUT
 from tests.project.conftest import Place, run_server
+from tests.project.readme import example
 
 pytestmark = pytest.mark.process
 
@@ -35,19 +37,9 @@ SERVER = {
 }
 
 
-def script() -> str:
-    """The script of docs/serving.md."""
-    found = re.findall(
-        r"<!-- restart.sh -->\n```bash\n(.*?)```",
-        (ROOT / "docs" / "serving.md").read_text(),
-        re.DOTALL,
-    )
-    return str(found[0])
-
-
 @pytest.fixture
 def tracking(levels: list[model_version.Version], tmp_path: Path) -> Iterator[MlflowClient]:
-    """A server whose `levels` has version 2 as its champion."""
+    """Run a tracking server on which version 2 of `levels` is the champion."""
     versions.set_alias("levels", "champion", levels[1].number)
     place = Place(tmp_path / "tracking", SERVER)
     place.folder.mkdir()
@@ -67,18 +59,27 @@ def tracking(levels: list[model_version.Version], tmp_path: Path) -> Iterator[Ml
         yield MlflowClient(uri)
 
 
-def registered(client: MlflowClient, url: str) -> Webhook:
-    """The webhook of docs/serving.md."""
-    moved = WebhookEvent(WebhookEntity.MODEL_VERSION_ALIAS, WebhookAction.CREATED)
-    return client.create_webhook("rollover", url, [moved], secret=SECRET)
+def create_webhook(client: MlflowClient, url: str) -> Webhook:
+    """Run the webhook example of docs/serving.md with a URL and a secret of the test."""
+    script = example("webhook").replace("https://hooks.example.org/", url)
+    subprocess.run(
+        [sys.executable, "-c", script.replace("the same as ROLLOVER_SECRET", SECRET)],
+        env=os.environ | {"MLFLOW_TRACKING_URI": str(client.tracking_uri)},
+        check=True,
+    )
+    (webhook,) = client.list_webhooks()
+    return webhook
 
 
 @contextmanager
 def rolling_over(
     tracking: MlflowClient, tmp_path: Path, port: int, ports: Sequence[int]
 ) -> Iterator[None]:
-    """The receiver, from when the champion is served on both ports; it looks by itself once an hour, so that only webhooks tell it."""
-    (tmp_path / "restart.sh").write_text(script())
+    """Run the receiver. Enter the context when both ports serve the champion.
+
+    The receiver asks the registry once an hour, so that only a webhook can notify it.
+    """
+    (tmp_path / "restart.sh").write_text(example("restart.sh"))
     (tmp_path / "served").mkdir()
     variables = {
         "MLFLOW_TRACKING_URI": str(tracking.tracking_uri),
@@ -103,8 +104,8 @@ def rolling_over(
 
 
 def asked(port: int) -> int | None:
-    """What the agent at a port does, or None when its server is away."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+    """Return the action of the server at a port, or None if the server is unavailable."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PROCESS_TIMEOUT)
     try:
         connection.request(
             "POST",
@@ -121,7 +122,10 @@ def asked(port: int) -> int | None:
 
 
 def proxied(ports: Sequence[int]) -> int | None:
-    """What somebody gets whose proxy asks the next server where one is away; and the first one again, which may be back by then."""
+    """Return the action behind a proxy that uses the next server if one is unavailable.
+
+    The first server is asked again at the end, because it may be available by then.
+    """
     return next((action for action in map(asked, [*ports, ports[0]]) if action is not None), None)
 
 
@@ -129,17 +133,17 @@ def test_when_the_alias_moves_the_new_champion_is_served_within_seconds_and_with
     tracking: MlflowClient, tmp_path: Path
 ) -> None:
     port, *ports = (find_free_port() for _ in range(3))
-    webhook = registered(tracking, f"http://127.0.0.1:{port}/")
+    webhook = create_webhook(tracking, f"http://127.0.0.1:{port}/")
 
     with rolling_over(tracking, tmp_path, port, ports):
         tried = tracking.test_webhook(webhook.webhook_id)
         before = [asked(each) for each in ports]
         tracking.set_registered_model_alias("levels", "champion", "5")
-        is_reachable: list[int | None] = []
-        deadline = time.monotonic() + PATIENCE
+        answers: list[int | None] = []
+        deadline = time.monotonic() + PROCESS_TIMEOUT
         while [asked(each) for each in ports] != [LEVELS[4]] * 2:
-            assert time.monotonic() < deadline, is_reachable
-            is_reachable.append(proxied(ports))
+            assert time.monotonic() < deadline, answers
+            answers.append(proxied(ports))
             time.sleep(0.1)
 
     assert (tried.success, tried.response_status) == (True, 204)

@@ -14,7 +14,7 @@ import pytest
 
 from deploy.server.process import find_free_port
 from tests import ROOT
-from tests.processes import PATIENCE
+from tests.processes import PROCESS_TIMEOUT
 from tests.project.conftest import Place, run_server
 
 pytestmark = pytest.mark.process
@@ -114,7 +114,7 @@ def invoke(url: str, body: dict[str, object]) -> dict[str, list[int]]:
     request = urllib.request.Request(
         f"{url}/invocations", json.dumps(body).encode(), {"Content-Type": "application/json"}
     )
-    with urllib.request.urlopen(request, timeout=PATIENCE) as response:
+    with urllib.request.urlopen(request, timeout=PROCESS_TIMEOUT) as response:
         answer: dict[str, list[int]] = json.load(response)
     return answer
 

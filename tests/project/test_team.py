@@ -185,7 +185,7 @@ def test_another_machine_evaluates_by_a_tag_in_git_with_the_right_to_read(
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Mean reward: " in done.stdout
-    assert "metrics are on this run alone" in done.stderr
+    assert "metrics are logged to the run only" in done.stderr
     run = next(run for run in runs_in(team.reader.name, admin) if run.info.status == "FINISHED")
     assert "evaluation/mean_return" in run.data.metrics
     assert (
@@ -321,10 +321,10 @@ def test_no_secret_is_in_what_is_kept_or_said(team: Team, admin: MlflowClient) -
     }
 
     assert the_line(refused).startswith(
-        f"Error: {with_password.replace(password, '***')} holds a login, which MLflow prints"
+        f"Error: URI {with_password.replace(password, '***')} contains credentials, which MLflow"
     )
     assert the_line(unknown).startswith(
-        f"Error: tracking server {team.trial.uri} does not know this user with this password; set "
+        f"Error: tracking server {team.trial.uri} rejects the user name or the password. Set "
     )
     assert len(kept) > 40
     assert [
