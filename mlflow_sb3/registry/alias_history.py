@@ -1,4 +1,8 @@
-"""Who bears an alias, and who bore it before: a tag of the registered model, written ahead so that a kill leaves nothing half done."""
+"""Store which versions had an alias, and move the alias.
+
+The history is JSON in a tag of the registered model. ``move_alias`` writes the planned history
+before it moves the alias. After a kill, ``recover_move`` completes or discards the plan.
+"""
 
 from __future__ import annotations
 
@@ -15,19 +19,25 @@ from mlflow_sb3.registry import versions
 from mlflow_sb3.registry.lock import PromotionLock, hold_lock
 
 MAX_HISTORY = 200
-"""Reigns that are remembered."""
+"""Largest number of versions in a history."""
 MAX_LOOKUPS = 10
-"""Former champions that are looked for, the last ones: each takes a call of the registry, which knows no search for several numbers."""
+"""Largest number of former versions to look up. Each one takes a request."""
 PREVIOUS_ALIAS = "previous-{alias}"
-"""Alias of the version that bore an alias before."""
-_TAG = "mlflow_sb3.reigns.{alias}"
-_CONCLUDED = "mlflow_sb3.concluded.{alias}"
-"""Tag: the run of the last rollback that went through to its end."""
+"""Alias of the version that had the alias before."""
+_HISTORY_TAG = "mlflow_sb3.reigns.{alias}"
+"""Tag of a registered model: the history as JSON."""
+_COMPLETED_TAG = "mlflow_sb3.concluded.{alias}"
+"""Tag of a registered model: run of the last rollback that is complete."""
 
 
 @dataclass(frozen=True)
 class AliasMove:
-    """What moved the alias, and the run that did it."""
+    """A move of an alias.
+
+    Args:
+        by: Kind of the step that moved the alias.
+        run_id: Run of that step.
+    """
 
     by: Literal["promotion", "rollback"]
     run_id: str
@@ -35,120 +45,169 @@ class AliasMove:
 
 @dataclass(frozen=True)
 class AliasHistory:
-    """The versions that bore an alias of a registered model, the last one last."""
+    """The versions that had an alias of a registered model.
+
+    Args:
+        name: Name of the registered model.
+        alias: The alias.
+        numbers: Version numbers, oldest first.
+        champion: Number of the version that has the alias now.
+        last_move: Last move of the alias, or None if a user set the alias by hand.
+        planned_numbers: ``numbers`` after a move that was interrupted, or None.
+        is_manual: Whether a user gave the alias to the champion by hand.
+        completed_rollback: Run of the last rollback that is complete.
+    """
 
     name: str
     alias: str
     numbers: tuple[int, ...]
     champion: int | None
-    """Who bears the alias now."""
-    last: AliasMove | None = None
-    """The last move, if it was not made by a person."""
-    following: tuple[int, ...] | None = None
-    """What the numbers become by the last move, if it was begun and not finished."""
-    by_hand: bool = False
-    """Whether somebody else than a promotion or a rollback gave the alias to the champion."""
-    concluded: str | None = None
-    """The run of the last rollback that went through to its end."""
+    last_move: AliasMove | None = None
+    planned_numbers: tuple[int, ...] | None = None
+    is_manual: bool = False
+    completed_rollback: str | None = None
 
     @property
-    def before(self) -> tuple[int, ...]:
-        """Those before the champion, the last one last."""
+    def former_numbers(self) -> tuple[int, ...]:
+        """Version numbers before the champion, oldest first."""
         return self.numbers[:-1] if self.champion is not None else self.numbers
 
 
 def read_history(name: str, alias: str) -> AliasHistory:
-    """Read the reigns; a version that a person gave the alias to has the last one."""
+    """Read the history of an alias.
+
+    If a user set the alias by hand, the history ends with that version.
+    """
     model = RegistryClient().get_registered_model(name)
     champion = int(model.aliases[alias]) if alias in model.aliases else None
-    journal = _journal(name, model.tags.get(_TAG.format(alias=alias), "{}"))
-    last = AliasMove(**journal["last"]) if journal.get("last") else None
-    numbers, concluded = (
-        tuple(journal.get("numbers", ())),
-        model.tags.get(_CONCLUDED.format(alias=alias)),
+    content = _parse_history(name, model.tags.get(_HISTORY_TAG.format(alias=alias), "{}"))
+    planned = content.get("following")
+    history = AliasHistory(
+        name,
+        alias,
+        numbers=tuple(content.get("numbers", ())),
+        champion=champion,
+        last_move=AliasMove(**content["last"]) if content.get("last") else None,
+        planned_numbers=None if planned is None else tuple(planned),
+        completed_rollback=model.tags.get(_COMPLETED_TAG.format(alias=alias)),
     )
-    if "following" in journal:
-        return AliasHistory(
-            name, alias, numbers, champion, last, tuple(journal["following"]), concluded=concluded
-        )
-    if champion is not None and numbers[-1:] != (champion,):
-        return AliasHistory(name, alias, (*numbers, champion), champion, by_hand=bool(numbers))
-    return AliasHistory(name, alias, numbers, champion, last, concluded=concluded)
-
-
-def _journal(name: str, text: str) -> dict[str, Any]:
-    try:
-        journal: dict[str, Any] = json.loads(text)
-    except ValueError as error:
-        raise MlflowException.invalid_parameter_value(
-            f"the tag {_TAG.format(alias='...')} of {name} is {text!r}, which is no JSON; delete the tag to forget the former champions."
-        ) from error
-    return journal
+    if planned is None and champion is not None and history.numbers[-1:] != (champion,):
+        return _add_manual_champion(history, champion)
+    return history
 
 
 def recover_interrupted_move(name: str, alias: str) -> None:
-    """Finish, or forget, a move that was interrupted, and take the lock away that a killed process left."""
+    """Complete or discard an interrupted move, and remove the lock of a killed process."""
     with hold_lock(name) as lock:
         recover_move(name, alias, lock)
 
 
 def recover_move(name: str, alias: str, lock: PromotionLock) -> AliasHistory:
-    """Finish a move that was interrupted after the alias had moved, forget one that was interrupted before; call it with the lock."""
-    found = read_history(name, alias)
-    if found.following is None:
-        return found
-    if found.following[-1] == found.champion:
-        _finish(found, found.following, lock)
+    """Complete or discard an interrupted move of an alias. The caller holds the lock.
+
+    The move is completed if the alias has moved, and discarded otherwise.
+
+    Returns:
+        The history afterwards.
+    """
+    history = read_history(name, alias)
+    if history.planned_numbers is None:
+        return history
+    if history.planned_numbers[-1] == history.champion:
+        _finish_move(history, history.planned_numbers, lock)
     else:
-        _write(replace(found, last=None))
+        _write_history(replace(history, last_move=None))
     return read_history(name, alias)
 
 
 def move_alias(
-    reigns: AliasHistory, numbers: tuple[int, ...], what: AliasMove, lock: PromotionLock
+    history: AliasHistory, numbers: tuple[int, ...], move: AliasMove, lock: PromotionLock
 ) -> None:
-    """Give the alias to the last of these numbers, and ``previous-…`` to the one before it; call it with the lock.
+    """Move an alias to another version. The caller holds the lock.
 
-    The alias itself moves in one call of the registry: somebody bears it all the time.
+    The alias moves with one request, so that it always points to a version.
+
+    Args:
+        history: Current history of the alias.
+        numbers: New version numbers of the history. The last one gets the alias, and the one
+            before it gets the alias ``previous-…``.
+        move: Description of the move.
+        lock: Lock of the registered model.
+
+    Raises:
+        LockLostError: Another process took over the lock.
     """
-    moving = replace(reigns, last=what)
-    _write(moving, following=numbers[-MAX_HISTORY:])
+    numbers = numbers[-MAX_HISTORY:]
+    history = replace(history, last_move=move)
+    _write_history(history, planned_numbers=numbers)
     lock.check()
-    versions.set_alias(reigns.name, reigns.alias, numbers[-1])
-    _finish(moving, numbers[-MAX_HISTORY:], lock)
+    versions.set_alias(history.name, history.alias, numbers[-1])
+    _finish_move(history, numbers, lock)
 
 
-def mark_complete(name: str, alias: str, run_id: str) -> None:
-    """Say that a rollback went through to its end, as its last call of the registry: who calls again means to go further back."""
-    RegistryClient().set_registered_model_tag(name, _CONCLUDED.format(alias=alias), run_id)
+def mark_rollback_complete(name: str, alias: str, run_id: str) -> None:
+    """Record that a rollback is complete. The next rollback then goes back further.
+
+    Call it last in a rollback.
+    """
+    RegistryClient().set_registered_model_tag(name, _COMPLETED_TAG.format(alias=alias), run_id)
 
 
-def last_existing_version(name: str, numbers: Sequence[int]) -> int | None:
-    """The last of these versions that has not been deleted; None when the last ``LOOKED_FOR`` of them have."""
-    last = islice(dict.fromkeys(reversed(numbers)), MAX_LOOKUPS)
-    return next((number for number in last if versions.version_exists(name, number)), None)
+def find_last_existing_version(name: str, numbers: Sequence[int]) -> int | None:
+    """Return the last number whose version still exists.
+
+    Only the last ``MAX_LOOKUPS`` distinct numbers are looked up.
+
+    Returns:
+        The number, or None if all of these versions were deleted.
+    """
+    candidates = islice(dict.fromkeys(reversed(numbers)), MAX_LOOKUPS)
+    return next((number for number in candidates if versions.has_version(name, number)), None)
 
 
-def _finish(reigns: AliasHistory, numbers: tuple[int, ...], lock: PromotionLock) -> None:
-    lock.check()
-    previous = PREVIOUS_ALIAS.format(alias=reigns.alias)
-    before = last_existing_version(
-        reigns.name, [number for number in numbers[:-1] if number != numbers[-1]]
+def _parse_history(name: str, text: str) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(text)
+    except ValueError as error:
+        tag = _HISTORY_TAG.format(alias="...")
+        raise MlflowException.invalid_parameter_value(
+            f"The tag {tag} of registered model {name} is {text!r}, which is not valid JSON. "
+            "Delete the tag. This deletes the history of the alias."
+        ) from error
+    return content
+
+
+def _add_manual_champion(history: AliasHistory, champion: int) -> AliasHistory:
+    """Add the version that a user gave the alias to."""
+    return AliasHistory(
+        history.name,
+        history.alias,
+        numbers=(*history.numbers, champion),
+        champion=champion,
+        is_manual=bool(history.numbers),
     )
-    if before is not None:
-        versions.set_alias(reigns.name, previous, before)
+
+
+def _finish_move(history: AliasHistory, numbers: tuple[int, ...], lock: PromotionLock) -> None:
+    """Move the alias ``previous-…`` and write the new history."""
+    lock.check()
+    previous_alias = PREVIOUS_ALIAS.format(alias=history.alias)
+    others = [number for number in numbers[:-1] if number != numbers[-1]]
+    previous = find_last_existing_version(history.name, others)
+    if previous is not None:
+        versions.set_alias(history.name, previous_alias, previous)
     else:
-        RegistryClient().delete_registered_model_alias(reigns.name, previous)
-    _write(replace(reigns, numbers=numbers))
+        RegistryClient().delete_registered_model_alias(history.name, previous_alias)
+    _write_history(replace(history, numbers=numbers))
 
 
-def _write(reigns: AliasHistory, *, following: tuple[int, ...] | None = None) -> None:
-    journal = {
-        "numbers": reigns.numbers,
-        "last": None if reigns.last is None else asdict(reigns.last),
-    }
-    if following is not None:
-        journal |= {"following": following}
+def _write_history(
+    history: AliasHistory, *, planned_numbers: tuple[int, ...] | None = None
+) -> None:
+    move = history.last_move
+    content = {"numbers": history.numbers, "last": None if move is None else asdict(move)}
+    if planned_numbers is not None:
+        content["following"] = planned_numbers
     RegistryClient().set_registered_model_tag(
-        reigns.name, _TAG.format(alias=reigns.alias), json.dumps(journal)
+        history.name, _HISTORY_TAG.format(alias=history.alias), json.dumps(content)
     )

@@ -1,29 +1,32 @@
-"""SHA-256 over all files of a model."""
+"""Compute the SHA-256 digest of a model folder."""
 
 from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    pass
-
-_WRITTEN_BY_MLFLOW = Path("registered_model_meta")
-"""MLflow writes this file into a model that it downloads; it is no part of the model, and nothing is read from it."""
+_MLFLOW_METADATA = Path("registered_model_meta")
+"""File that MLflow adds to a downloaded model. It is not part of the model."""
 
 
-def model_digest(folder: Path) -> str:
-    """SHA-256, as 64 hexadecimal digits, over the sorted paths and SHA-256 of every file of a model, MLmodel and code included."""
+def hash_model(folder: Path) -> str:
+    """Return the digest of all files of a model, including ``MLmodel`` and the code.
+
+    The digest covers one line per file, sorted by path. A line holds the path and the SHA-256
+    digest of the file.
+
+    Returns:
+        The digest as 64 hexadecimal digits.
+    """
     paths = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
-    kept = (path for path in paths if path != _WRITTEN_BY_MLFLOW)
     lines = (
-        f"{_one_line(path)} {hashlib.sha256((folder / path).read_bytes()).hexdigest()}\n"
-        for path in kept
+        f"{_escape_path(path)} {hashlib.sha256((folder / path).read_bytes()).hexdigest()}\n"
+        for path in paths
+        if path != _MLFLOW_METADATA
     )
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def _one_line(path: Path) -> str:
-    """A path as no other is written: a line break in the name of one file must not look like the line of another."""
+def _escape_path(path: Path) -> str:
+    """Escape line breaks, so that one file name cannot look like two lines."""
     return path.as_posix().replace("\\", r"\\").replace("\n", r"\n")

@@ -1,4 +1,8 @@
-"""One at a time: a lock that everybody who shares a registry can see."""
+"""A lock that all users of a registry share, so that one promotion at a time moves an alias.
+
+The lock of the registered model ``agent`` is a registered model ``agent.lock``. MLflow lets only
+one process create it. It exists only while the lock is held.
+"""
 
 from __future__ import annotations
 
@@ -19,118 +23,144 @@ from mlflow.exceptions import MlflowException
 from mlflow_sb3.client import env_vars, permissions
 
 LOCK_TIMEOUT = 30.0
-"""Seconds after which a lock that has not changed hands is taken from a holder who must be dead: alive, it takes a second."""
-ACQUIRE_TIMEOUT = 300.0
-"""Seconds to wait for others who are alive."""
-LOCK_PREFIX = "mlflow-sb3 lock "
-"""Begins the description of a registered model that is a lock, and nobody's model. (A tag may be gone while the model is deleted.)"""
+"""Seconds after which another process may take over a lock.
 
-_IMPATIENT = {MLFLOW_HTTP_REQUEST_MAX_RETRIES.name: "1", MLFLOW_HTTP_REQUEST_TIMEOUT.name: "10"}
-"""A holder does not wait for a server for longer than the lease."""
-_MISSING = "RESOURCE_DOES_NOT_EXIST"
-_HIDDEN = ""
-"""Token of a lock that this user cannot read: another user's, or none, where rights are given one by one."""
+A process holds the lock for about a second, so a longer hold means that it was killed.
+"""
+ACQUIRE_TIMEOUT = 300.0
+"""How long to wait for the lock while other processes hold it in turn, in seconds."""
+LOCK_PREFIX = "mlflow-sb3 lock "
+"""Prefix of the description of a lock's registered model.
+
+A description is used because MLflow deletes the tags of a registered model before the model.
+"""
+
+_SHORT_REQUESTS = {
+    MLFLOW_HTTP_REQUEST_MAX_RETRIES.name: "1",
+    MLFLOW_HTTP_REQUEST_TIMEOUT.name: "10",
+}
+"""Settings of MLflow while the lock is held. A request must fail before ``LOCK_TIMEOUT``."""
+_NOT_FOUND_CODE = "RESOURCE_DOES_NOT_EXIST"
+_UNREADABLE = ""
+"""Token of a lock that this user may not read.
+
+The lock belongs to another user. It may also not exist, because some servers deny both cases.
+"""
 
 
 class LockLostError(MlflowException):
-    """The lock was taken away from a holder who was too slow."""
+    """Another process took over the lock after ``LOCK_TIMEOUT``."""
 
 
 @dataclass(frozen=True)
 class PromotionLock:
-    """A held lock: a registered model that is called as the locked one with ``.lock``, of which the registry allows one alone."""
+    """A lock that this process holds.
+
+    Args:
+        name: Name of the lock's registered model.
+        token: Description of that model. It identifies the holder.
+    """
 
     name: str
     token: str
 
     def check(self) -> None:
-        """Refuse to go on when it was taken away.
+        """Check that this process still holds the lock.
 
         Raises:
-            LostError: Another holder has it.
+            LockLostError: Another process holds it.
         """
-        if _holder(self.name) != self.token:
+        if _read_token(self.name) != self.token:
             raise LockLostError(
-                f"another process took {self.name} over after {LOCK_TIMEOUT:.0f} s without an answer; call again."
+                f"Another process took over {self.name}, because this process did not answer for "
+                f"{LOCK_TIMEOUT:.0f} s. Call the step again."
             )
 
 
 @contextmanager
 def hold_lock(name: str) -> Iterator[PromotionLock]:
-    """Hold the lock of a registered model; wait for whoever holds it.
+    """Hold the lock of a registered model, and wait until it is free.
+
+    Args:
+        name: Name of the registered model to lock.
 
     Raises:
-        MlflowException: Others held it for five minutes, or a model of somebody's has its name.
+        MlflowException: Other processes held the lock for ``ACQUIRE_TIMEOUT``, or a registered
+            model that is not a lock has its name.
     """
     lock = PromotionLock(f"{name}.lock", LOCK_PREFIX + uuid.uuid4().hex)
     _acquire(lock)
     try:
-        with env_vars.temporary_env(_IMPATIENT):
+        with env_vars.temporary_env(_SHORT_REQUESTS):
             yield lock
     finally:
-        _delete(lock.name, lock.token)
+        _release(lock.name, lock.token)
 
 
 def _acquire(lock: PromotionLock) -> None:
-    start = since = time.monotonic()
-    last: str | None = None
+    start = last_change = time.monotonic()
+    last_token: str | None = None
     while time.monotonic() - start < ACQUIRE_TIMEOUT:
-        if _created(lock):
+        if _try_create(lock):
             return
-        time.sleep(random.uniform(0.1, 0.5))  # noqa: S311 so that those who wait do not come at once
-        holder = _holder(lock.name)
-        if holder == lock.token:  # MLflow called twice, as the answer to the first call was lost
+        # A random pause, so that waiting processes do not retry at the same moment.
+        time.sleep(random.uniform(0.1, 0.5))  # noqa: S311
+        token = _read_token(lock.name)
+        if token == lock.token:  # MLflow repeated a request, because the first answer was lost
             return
-        if holder != last:
-            last, since = holder, time.monotonic()
-        elif holder and time.monotonic() - since > LOCK_TIMEOUT:
-            _delete(lock.name, holder)
+        if token != last_token:
+            last_token, last_change = token, time.monotonic()
+        elif token and time.monotonic() - last_change > LOCK_TIMEOUT:
+            _release(lock.name, token)
     raise MlflowException(
-        f"{lock.name} was held by others for {ACQUIRE_TIMEOUT:.0f} s; call again, or have its owner or an admin delete that registered model."
+        f"Other processes held {lock.name} for {ACQUIRE_TIMEOUT:.0f} s. Call the step again, or "
+        "let the owner or an admin delete that registered model."
     )
 
 
-def _created(lock: PromotionLock) -> bool:
+def _try_create(lock: PromotionLock) -> bool:
+    """Create the lock's registered model, and return whether that succeeded."""
     try:
         MlflowClient().create_registered_model(lock.name, description=lock.token)
     except MlflowException as error:
-        if error.error_code not in (
-            "RESOURCE_ALREADY_EXISTS",
-            _MISSING,
-        ):  # MLflow reads the one in its way, which may be gone by then
+        # MLflow reads the existing model for its error message. It may be deleted meanwhile.
+        if error.error_code not in ("RESOURCE_ALREADY_EXISTS", _NOT_FOUND_CODE):
             raise
         return False
     return True
 
 
-def _holder(name: str) -> str | None:
-    """The token of who holds a lock; None when nobody does, or ``_HIDDEN``."""
+def _read_token(name: str) -> str | None:
+    """Return the token of the holder, None if the lock is free, or ``_UNREADABLE``."""
     try:
-        found = MlflowClient().get_registered_model(name)
+        model = MlflowClient().get_registered_model(name)
     except MlflowException as error:
         if error.error_code == permissions.PERMISSION_DENIED_CODE:
-            return _HIDDEN
-        if error.error_code != _MISSING:
+            return _UNREADABLE
+        if error.error_code != _NOT_FOUND_CODE:
             raise
         return None
-    if not str(found.description).startswith(LOCK_PREFIX):
+    token = str(model.description)
+    if not token.startswith(LOCK_PREFIX):
         raise MlflowException.invalid_parameter_value(
-            f"registered model {name} is no lock, and promotions need one of that name for a second; rename it."
+            f"Registered model {name} is not a lock, but promotions need that name for a lock. "
+            "Rename the registered model."
         )
-    return str(found.description)
+    return token
 
 
-def _delete(name: str, token: str) -> None:
-    """Delete a lock, if that holder has it still."""
-    if _holder(name) != token:
+def _release(name: str, token: str) -> None:
+    """Delete the lock if the holder with this token still has it."""
+    if _read_token(name) != token:
         return
     try:
         MlflowClient().delete_registered_model(name)
     except MlflowException as error:
         if error.error_code == permissions.PERMISSION_DENIED_CODE:
-            left = f"registered model {name}, which a process of another user has left behind"
             raise permissions.permission_error(
-                "MANAGE", left, remedy="ask its owner or an admin to delete it"
+                "MANAGE",
+                f"registered model {name}, which a process of another user left behind",
+                remedy="ask its owner or an admin to delete it",
             ) from error
-        if error.error_code != _MISSING:
+        if error.error_code != _NOT_FOUND_CODE:
             raise

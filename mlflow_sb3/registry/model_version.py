@@ -1,25 +1,29 @@
-"""One version of a registered model."""
+"""Define ``Version``, one version of a registered model."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from mlflow.entities.model_registry import ModelVersion
 
-if TYPE_CHECKING:
-    pass
-
 DIGEST_TAG = "mlflow_sb3.digest"
-"""Tag of a model version: SHA-256 over a manifest of its files."""
-
+"""Tag of a model version: SHA-256 digest of its files, see ``digest.hash_model``."""
 SIGNATURE_TAG = "mlflow_sb3.signature"
-"""Tag of a model version: Ed25519 signature of its digest, in base64."""
+"""Tag of a model version: Ed25519 signature of the digest, in base64."""
 
 
 @dataclass(frozen=True)
 class Version:
-    """One version of a registered model."""
+    """One version of a registered model.
+
+    Args:
+        name: Name of the registered model.
+        number: Number of the version, from 1.
+        model_id: Id of the logged model, ``m-…``.
+        run_id: Id of the run that logged the model.
+        digest: Value of the tag ``mlflow_sb3.digest``.
+        signature: Value of the tag ``mlflow_sb3.signature``.
+    """
 
     name: str
     number: int
@@ -33,17 +37,21 @@ class Version:
 
     @property
     def uri(self) -> str:
-        """The URI that MLflow loads the version by."""
+        """Model URI of this version, such as ``models:/cartpole-v1-dqn/3``."""
         return f"models:/{self}"
 
+    @classmethod
+    def from_mlflow(cls, entity: ModelVersion) -> Version:
+        """Convert MLflow's entity.
 
-def from_mlflow(found: ModelVersion) -> Version:
-    """MLflow's entity in our words: its ``version`` is text over REST and a number on SQLite, its ``model_id`` only in the source."""
-    return Version(
-        name=found.name,
-        number=int(found.version),
-        model_id=found.model_id or str(found.source).removeprefix("models:/"),
-        run_id=found.run_id or None,
-        digest=found.tags.get(DIGEST_TAG),
-        signature=found.tags.get(SIGNATURE_TAG),
-    )
+        Its ``version`` is a string over REST and an integer with SQLite. Its ``model_id`` may be
+        missing; then the source has it.
+        """
+        return cls(
+            name=entity.name,
+            number=int(entity.version),
+            model_id=entity.model_id or str(entity.source).removeprefix("models:/"),
+            run_id=entity.run_id or None,
+            digest=entity.tags.get(DIGEST_TAG),
+            signature=entity.tags.get(SIGNATURE_TAG),
+        )

@@ -1,4 +1,4 @@
-"""Names of registered models and of aliases: what MLflow takes, and what promotions keep for themselves."""
+"""Check names of registered models and aliases before any work starts."""
 
 from __future__ import annotations
 
@@ -6,39 +6,55 @@ import re
 
 from mlflow.exceptions import MlflowException
 
-CHALLENGER = "challenger"
+CHALLENGER_ALIAS = "challenger"
 """Alias of the version that was registered last."""
 
 
-def default_model_name(env_id: str, algo: str) -> str:
-    """The name to register an agent under: ``cartpole-v1-dqn`` for DQN on CartPole-v1; the module in front of an id is left away."""
+def get_default_model_name(env_id: str, algo: str) -> str:
+    """Return the default name of a registered model.
+
+    DQN on CartPole-v1 gives ``cartpole-v1-dqn``. The module of an environment id such as
+    ``my.pkg:Env-v0`` is left out.
+    """
     return re.sub(r"[^a-z0-9_]+", "-", f"{env_id.rpartition(':')[2]}-{algo}".lower())
 
 
 def check_model_name(name: str) -> None:
-    """Refuse what MLflow refuses as the name of a registered model, before the work for it is done."""
+    """Check that MLflow accepts the name of a registered model.
+
+    Raises:
+        MlflowException: MLflow does not accept the name.
+    """
     if not name.strip() or re.search("[/:]", name) or name in (".", ".."):
         raise MlflowException.invalid_parameter_value(
-            f"no registered model can be named {name!r}; leave out / and :, as in 'cartpole-v1-dqn'."
+            f"{name!r} is not a valid name for a registered model. "
+            "Use a name without '/' and ':', such as 'cartpole-v1-dqn'."
         )
 
 
 def check_alias(alias: str) -> None:
-    """Refuse what MLflow refuses as an alias, before the work for it is done."""
+    """Check that MLflow accepts an alias.
+
+    Raises:
+        MlflowException: MLflow does not accept the alias.
+    """
     if not re.fullmatch(r"[\w-]{1,255}", alias) or re.fullmatch(r"latest|v\d+", alias.lower()):
         raise MlflowException.invalid_parameter_value(
-            f"alias {alias!r} cannot be set; give letters, digits, _ and -, and neither 'latest' nor 'v1', which MLflow keeps for itself."
+            f"{alias!r} is not a valid alias. Use letters, digits, '_' and '-'. "
+            "MLflow reserves 'latest' and names such as 'v1'."
         )
 
 
 def check_champion_alias(alias: str) -> None:
-    """Refuse an alias that no champion can bear.
+    """Check that an alias can mark a champion.
 
     Raises:
-        MlflowException: MLflow refuses it, or it says something else here.
+        MlflowException: MLflow does not accept the alias, or promotions use it for another
+            version.
     """
     check_alias(alias)
-    if alias == CHALLENGER or alias.startswith("previous-"):
+    if alias == CHALLENGER_ALIAS or alias.startswith("previous-"):
         raise MlflowException.invalid_parameter_value(
-            f"alias {alias!r} is moved by promotions themselves; give another one for the champion, such as 'champion'."
+            f"Alias {alias!r} cannot mark a champion, because promotions move it themselves. "
+            "Use another alias, such as 'champion'."
         )

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 import mlflow
 from mlflow.exceptions import MlflowException
 
 from mlflow_sb3.client.registry_client import RegistryClient
-from mlflow_sb3.registry.digest import model_digest
+from mlflow_sb3.registry import signing
+from mlflow_sb3.registry.digest import hash_model
 from mlflow_sb3.registry.integrity import download_model
 from mlflow_sb3.registry.model_version import DIGEST_TAG, SIGNATURE_TAG, Version
-from mlflow_sb3.registry.signing import check_keys
+from mlflow_sb3.registry.signing import KeyPath
 from mlflow_sb3.registry.versions import find_version, set_alias
-
-if TYPE_CHECKING:
-    from mlflow_sb3.registry.signing import KeyPath
 
 
 def register_version(
@@ -28,41 +25,49 @@ def register_version(
     await_registration_for: int | None = 300,
     signing_key: KeyPath | None = None,
 ) -> Version:
-    """Register a logged model, with the digest of its stored files, and its signature, as tags from the beginning.
+    """Register a logged model as a new version.
+
+    The version has its digest and its signature as tags from the beginning.
 
     Args:
-        model_id: Of an MLflow LoggedModel, ``m-…``.
-        name: Created if there is no such registered model.
-        alias: To set on the new version; there is no version when it cannot be set, unless this user may not delete it.
-        tags: Of the version, besides its digest.
-        await_registration_for: Seconds to wait for the version to become ready.
-        signing_key: PEM file of an Ed25519 private key, to sign the digest with.
+        model_id: Id of the logged model, ``m-…``.
+        name: Name of the registered model. It is created if it does not exist.
+        alias: Alias to set on the new version. If that fails, the version is deleted again.
+        tags: More tags of the version. They cannot replace the digest.
+        await_registration_for: How long to wait until the version is ready, in seconds.
+        signing_key: PEM file of the Ed25519 private key that signs the digest.
 
     Raises:
         MlflowException: The key cannot sign, or the alias cannot be set.
     """
-    check_keys(signing_key)
+    signing.check_keys(signing_key)
     uri = f"models:/{model_id}"
     with download_model(uri) as folder:
-        all_tags = (tags or {}) | _tags(model_digest(folder), signing_key)
-    registered = mlflow.register_model(
-        uri, name, tags=all_tags, await_registration_for=await_registration_for
+        digest = hash_model(folder)
+    entity = mlflow.register_model(
+        uri,
+        name,
+        tags=(tags or {}) | _digest_tags(digest, signing_key),
+        await_registration_for=await_registration_for,
     )
+    number = int(entity.version)
     if alias is not None:
-        try:
-            set_alias(name, alias, int(registered.version))
-        except MlflowException:
-            with suppress(
-                MlflowException
-            ):  # as of who may register a version and not delete it: why there is no alias counts
-                RegistryClient().delete_model_version(name, str(registered.version))
-            raise
-    return find_version(name, number=int(registered.version))
+        _set_alias_or_delete(name, alias, number)
+    return find_version(name, number=number)
 
 
-def _tags(digest: str, signing_key: KeyPath | None) -> dict[str, str]:
+def _digest_tags(digest: str, signing_key: KeyPath | None) -> dict[str, str]:
     if signing_key is None:
         return {DIGEST_TAG: digest}
-    from mlflow_sb3.registry import signing
+    return {DIGEST_TAG: digest, SIGNATURE_TAG: signing.sign_digest(digest, signing_key)}
 
-    return {DIGEST_TAG: digest, SIGNATURE_TAG: signing.sign(digest, signing_key)}
+
+def _set_alias_or_delete(name: str, alias: str, number: int) -> None:
+    """Set the alias of a new version, and delete the version if that fails."""
+    try:
+        set_alias(name, alias, number)
+    except MlflowException:
+        # A user may have no permission to delete the version. The first error matters more.
+        with suppress(MlflowException):
+            RegistryClient().delete_model_version(name, str(number))
+        raise

@@ -1,8 +1,6 @@
-"""Versions of registered models: found by alias or number, their files checked by digest, their aliases moved."""
+"""Find versions of registered models, and change their aliases and tags."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 import mlflow
 from mlflow.entities.model_registry import ModelVersion
@@ -10,23 +8,20 @@ from mlflow.exceptions import MlflowException
 
 from mlflow_sb3.client import connection, permissions, registry_client
 from mlflow_sb3.client.registry_client import RegistryClient
-from mlflow_sb3.registry.model_version import Version, from_mlflow
-
-if TYPE_CHECKING:
-    pass
+from mlflow_sb3.registry.model_version import Version
 
 ROLLED_BACK_TAG = "mlflow_sb3.rolled_back"
-"""Tag of a model version that lost the alias by a rollback: the run of the rollback."""
+"""Tag of a version that lost its alias by a rollback: id of the rollback's run."""
 
-_MISSING = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
-"""What MLflow says where there is no such model or version, and where there is no such alias."""
+_NOT_FOUND_CODES = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+"""Error codes of MLflow for a missing model or version, and for a missing alias."""
 
 
 def check_model_exists(name: str) -> None:
-    """Refuse a registered model that does not exist.
+    """Check that a registered model exists.
 
     Raises:
-        MlflowException: There is none of that name.
+        MlflowException: It does not exist, or the user has no permission to read it.
     """
     try:
         RegistryClient().get_registered_model(name)
@@ -35,36 +30,42 @@ def check_model_exists(name: str) -> None:
             raise permissions.permission_error("READ", f"registered model {name}") from error
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
+        registry_uri = connection.redact_uri(mlflow.get_registry_uri())
         raise MlflowException.invalid_parameter_value(
-            f"registered model {name!r} does not exist on {connection.redact_uri(mlflow.get_registry_uri())}; "
-            "train and log an agent of that name first."
+            f"Registered model {name!r} does not exist on {registry_uri}. "
+            "Train an agent and register it with that name first."
         ) from error
 
 
 def find_version(name: str, *, alias: str | None = None, number: int | None = None) -> Version:
-    """Find a version by its number, or else by its alias.
+    """Return the version with a number, or else with an alias.
 
     Raises:
-        MlflowException: There is no such model, alias or version; the message names those that there are.
+        MlflowException: The model or the version does not exist. The message lists the aliases.
     """
     client = RegistryClient()
     try:
         if number is not None:
-            return from_mlflow(client.get_model_version(name, str(number)))
-        return from_mlflow(client.get_model_version_by_alias(name, str(alias)))
+            return Version.from_mlflow(client.get_model_version(name, str(number)))
+        return Version.from_mlflow(client.get_model_version_by_alias(name, str(alias)))
     except MlflowException as error:
-        if error.error_code not in (*_MISSING, permissions.PERMISSION_DENIED_CODE):
+        if error.error_code not in (*_NOT_FOUND_CODES, permissions.PERMISSION_DENIED_CODE):
             raise
         check_model_exists(name)
-        raise MlflowException.invalid_parameter_value(_missing(name, alias, number)) from error
+        message = _missing_version_message(name, alias, number)
+        raise MlflowException.invalid_parameter_value(message) from error
 
 
 def find_champion(name: str, alias: str) -> Version | None:
-    """The version that bears an alias, or None when none does yet."""
+    """Return the version with an alias, or None if no version has it.
+
+    Raises:
+        MlflowException: The registered model does not exist.
+    """
     try:
-        return from_mlflow(RegistryClient().get_model_version_by_alias(name, alias))
+        return Version.from_mlflow(RegistryClient().get_model_version_by_alias(name, alias))
     except MlflowException as error:
-        if error.error_code not in (*_MISSING, permissions.PERMISSION_DENIED_CODE):
+        if error.error_code not in (*_NOT_FOUND_CODES, permissions.PERMISSION_DENIED_CODE):
             raise
         check_model_exists(name)
         if error.error_code == permissions.PERMISSION_DENIED_CODE:
@@ -72,61 +73,73 @@ def find_champion(name: str, alias: str) -> Version | None:
         return None
 
 
-def version_exists(name: str, number: int) -> bool:
-    """Whether a registered model has a version, which may have been deleted."""
+def has_version(name: str, number: int) -> bool:
+    """Return whether a version exists. It may have been deleted."""
     try:
         RegistryClient().get_model_version(name, str(number))
     except MlflowException as error:
-        if error.error_code not in _MISSING:
+        if error.error_code not in _NOT_FOUND_CODES:
             raise
         return False
     return True
 
 
 def find_version_of_run(name: str, run_id: str, tags: dict[str, str]) -> Version | None:
-    """The last version of a registered model that comes from a run, with these tags; None when there is none."""
-    found = [one for one in versions_of_runs(name, [run_id]) if tags.items() <= one.tags.items()]
-    return from_mlflow(max(found, key=lambda one: int(one.version))) if found else None
+    """Return the latest version of a registered model that a run logged.
+
+    Args:
+        name: Name of the registered model.
+        run_id: Run that logged the model.
+        tags: Tags that the version must have.
+
+    Returns:
+        The version, or None if there is none.
+    """
+    entities = [
+        entity
+        for entity in find_versions_of_runs(name, [run_id])
+        if tags.items() <= entity.tags.items()
+    ]
+    if not entities:
+        return None
+    return Version.from_mlflow(max(entities, key=lambda entity: int(entity.version)))
 
 
-def versions_of_runs(name: str, run_ids: list[str]) -> list[ModelVersion]:
-    """The versions of a registered model that come from these runs, in one call."""
+def find_versions_of_runs(name: str, run_ids: list[str]) -> list[ModelVersion]:
+    """Return the versions of a registered model that some runs logged, with one request."""
     if not run_ids:
         return []
-    runs = ", ".join(f"'{run_id}'" for run_id in run_ids)
+    quoted_ids = ", ".join(f"'{run_id}'" for run_id in run_ids)
     return list(
         RegistryClient().search_model_versions(
-            f"{registry_client.name_filter(name)} and run_id IN ({runs})", max_results=1000
+            f"{registry_client.build_name_filter(name)} and run_id IN ({quoted_ids})",
+            max_results=1000,
         )
     )
 
 
 def remove_tag(version: Version, key: str) -> None:
-    """Take a tag from a version, if that bears it."""
+    """Delete a tag of a version if it has that tag."""
     client, number = RegistryClient(), str(version.number)
     if key in client.get_model_version(version.name, number).tags:
         client.delete_model_version_tag(version.name, number, key)
 
 
 def remove_alias(version: Version, alias: str) -> None:
-    """Take an alias from a version, if that bears it."""
-    bearer = find_champion(version.name, alias)
-    if bearer is not None and bearer.number == version.number:
+    """Delete an alias if it points to this version."""
+    current = find_champion(version.name, alias)
+    if current is not None and current.number == version.number:
         RegistryClient().delete_registered_model_alias(version.name, alias)
 
 
 def set_alias(name: str, alias: str, number: int) -> None:
-    """Point an alias to a version; no other version bears it then."""
+    """Point an alias to a version. Another version with that alias loses it."""
     RegistryClient().set_registered_model_alias(name, alias, str(number))
 
 
-def _missing(name: str, alias: str | None, number: int | None) -> str:
-    wanted = f"alias {alias!r}" if number is None else f"version {number}"
-    return f"registered model {name} has no {wanted}; its aliases are {_aliases(RegistryClient().get_registered_model(name).aliases)}."
-
-
-def _aliases(aliases: dict[str, str]) -> str:
-    return (
-        ", ".join(f"{alias} (version {number})" for alias, number in sorted(aliases.items()))
-        or "none yet"
-    )
+def _missing_version_message(name: str, alias: str | None, number: int | None) -> str:
+    missing = f"alias {alias!r}" if number is None else f"version {number}"
+    aliases = RegistryClient().get_registered_model(name).aliases
+    listing = ", ".join(f"{key} (version {value})" for key, value in sorted(aliases.items()))
+    hint = f"Its aliases are {listing}." if listing else "It has no aliases yet."
+    return f"Registered model {name} has no {missing}. {hint}"

@@ -1,18 +1,15 @@
-"""What git says about the project's code."""
+"""Read the git commit of the project and its uncommitted changes."""
 
 from __future__ import annotations
 
 import hashlib
 import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
 
 COMMIT_TAG = "mlflow.source.git.commit"
+"""Tag in which MLflow stores the commit of a run."""
 
-_PLAIN = (
+_DIFF_OPTIONS = (
     "--no-color",
     "--no-ext-diff",
     "--no-textconv",
@@ -27,24 +24,37 @@ _PLAIN = (
     "--no-relative",
     "-O/dev/null",
 )
-"""Options of a diff that a user's settings of git may say otherwise."""
+"""Options that override the user's settings, so that equal changes have equal digests."""
+_DIFF_SETTINGS = ("-c", "core.quotePath=true", "-c", "diff.suppressBlankEmpty=false")
+"""Settings of ``git diff`` that have no option."""
 
-_PLAIN_SETTINGS = ("-c", "core.quotePath=true", "-c", "diff.suppressBlankEmpty=false")
-"""The same, of what a diff has no options for."""
 
+def hash_uncommitted_changes() -> str:
+    """Return the SHA-256 digest of the uncommitted changes in tracked files.
 
-def changes_digest() -> str:
-    """SHA-256 of what differs from the commit in the files that git knows, whatever their encoding and the user's settings of git."""
-    return hashlib.sha256(run_git(*_PLAIN_SETTINGS, "diff", *_PLAIN, "HEAD") or b"").hexdigest()
+    The digest does not depend on the encoding of the files or on the user's settings of git.
+    """
+    return hashlib.sha256(
+        run_git(*_DIFF_SETTINGS, "diff", *_DIFF_OPTIONS, "HEAD") or b""
+    ).hexdigest()
 
 
 def run_git(*arguments: str) -> bytes | None:
-    """What git says of the project that this code lies in; None where it is installed, or was unpacked."""
+    """Run git in the project's folder, and return its output without surrounding whitespace.
+
+    Returns:
+        The output, or None if git fails or if this package is not part of a clone.
+    """
     project = Path(__file__).parents[2]
     if not (project / "MLproject").exists():
         return None
     try:
-        done = subprocess.run(["git", *arguments], cwd=project, capture_output=True, check=True)  # noqa: S607
+        completed = subprocess.run(
+            ["git", *arguments],  # noqa: S607
+            cwd=project,
+            capture_output=True,
+            check=True,
+        )
     except (OSError, subprocess.CalledProcessError):
         return None
-    return done.stdout.strip()
+    return completed.stdout.strip()

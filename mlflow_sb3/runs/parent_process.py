@@ -1,4 +1,7 @@
-"""Which processes started this one. Imported first by every step, so that nobody has gone by then; it imports nothing that takes time."""
+"""Identify the processes that started this one.
+
+Every step imports this module first, before a parent can exit. The module imports nothing slow.
+"""
 
 from __future__ import annotations
 
@@ -9,19 +12,22 @@ from pathlib import Path
 _SHELLS = frozenset({"bash", "sh", "dash"})
 
 
-def parents() -> tuple[int, ...]:
-    """The parent of this process, and the parent's if that is a shell, as ``mlflow run`` starts one."""
+def get_parent_pids() -> tuple[int, ...]:
+    """Return the id of the parent process.
+
+    ``mlflow run`` starts a step through a shell. If the parent is a shell, the id of the shell's
+    parent comes second.
+    """
     parent = os.getppid()
-    with suppress(OSError, ValueError):
-        stat = Path(f"/proc/{parent}/stat").read_text()
-        name, rest = (
-            stat[stat.index("(") + 1 : stat.rindex(")")],
-            stat[stat.rindex(")") + 2 :].split(),
-        )
+    with suppress(OSError, ValueError):  # there is no /proc on macOS
+        # The name stands in parentheses and may contain parentheses itself, see proc_pid_stat(5).
+        status = Path(f"/proc/{parent}/stat").read_text()
+        name = status[status.index("(") + 1 : status.rindex(")")]
+        _state, grandparent, *_rest = status[status.rindex(")") + 2 :].split()
         if name in _SHELLS:
-            return parent, int(rest[1])
+            return parent, int(grandparent)
     return (parent,)
 
 
-FIRST = parents()
-"""Those that there were when this process began."""
+INITIAL_PARENT_PIDS = get_parent_pids()
+"""Result of ``get_parent_pids`` at the start of this process."""

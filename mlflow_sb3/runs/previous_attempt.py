@@ -1,10 +1,14 @@
-"""What earlier calls of ``main`` did before they were interrupted: the steps that finished, and the trainings that can be gone on with."""
+"""Find an interrupted call of ``main``, and continue with its steps.
+
+A previous attempt is a call of ``main`` with the same parameters, commit and uncommitted changes.
+"""
 
 from __future__ import annotations
 
 import json
 import shlex
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,137 +16,164 @@ import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from mlflow_sb3.runs import git, heartbeat, lease, signals
+from mlflow_sb3.runs import git, heartbeat, signals
 from mlflow_sb3.runs.git import COMMIT_TAG
 
-ENTRY_POINT = "mlflow.project.entryPoint"
-PARENT = "mlflow.parentRunId"
-CONTINUES = "mlflow_sb3.continues"
-"""Tag of a run of ``main``: the one that it goes on with, whose steps it has taken over."""
-CHANGES = "mlflow_sb3.changes"
-"""Tag of a run of ``main``: digest of what is not committed in the project's folder."""
-MAX_CALLS = 50
-"""Latest calls of ``main`` on a commit among which the earlier ones are looked for."""
+ENTRY_POINT_TAG = "mlflow.project.entryPoint"
+PARENT_RUN_TAG = "mlflow.parentRunId"
+CONTINUES_TAG = "mlflow_sb3.continues"
+"""Tag of a run of ``main``: id of the run whose steps it took over."""
+CHANGES_TAG = "mlflow_sb3.changes"
+"""Tag of a run of ``main``: digest of the uncommitted changes."""
+MAX_ATTEMPTS = 50
+"""Number of latest runs of ``main`` to search for a previous attempt."""
 STEP_END_TIMEOUT = 30.0
-"""Seconds to wait for steps of a dead ``main`` to end by themselves."""
-_NO_DIFFERENCE = frozenset({"fresh", "exclusive"})
-"""Parameters that say when to work, and not what comes out."""
+"""How long to wait until the steps of a killed ``main`` have ended, in seconds."""
+_IGNORED_PARAMS = frozenset({"fresh", "exclusive"})
+"""Parameters that do not change the result. Runs of older versions have ``exclusive``."""
 
 
 @dataclass(frozen=True)
 class PreviousAttempt:
-    """Earlier calls with the same parameters on the same code, and their steps, the newest first."""
+    """A call of ``main`` and the steps that can be reused.
+
+    Args:
+        run_id: Run of the previous ``main``, or of this one if there is no previous attempt.
+        steps: Runs of the steps, latest first. Steps of still earlier attempts are included.
+    """
 
     run_id: str
     steps: list[Run]
 
-    def finished(self, entry_point: str, parameters: dict[str, Any]) -> Run | None:
-        """A step that finished, with these parameters; more than these do not count."""
-        return next(
-            (step for step in self._of(entry_point, parameters) if step.info.status == "FINISHED"),
-            None,
-        )
+    def find_finished_step(self, entry_point: str, parameters: dict[str, Any]) -> Run | None:
+        """Return the latest finished step of an entry point.
 
-    def unfinished(self, entry_point: str, parameters: dict[str, Any]) -> list[Run]:
-        """The steps that did not finish, with these parameters, the last one first."""
-        return [
-            step for step in self._of(entry_point, parameters) if step.info.status != "FINISHED"
-        ]
+        Args:
+            entry_point: Name of the entry point.
+            parameters: Parameters that the step must have. It may have more.
+        """
+        steps = self._find_steps(entry_point, parameters)
+        return next((step for step in steps if step.info.status == "FINISHED"), None)
 
-    def _of(self, entry_point: str, parameters: dict[str, Any]) -> list[Run]:
-        values = {key: _value(str(given)) for key, given in parameters.items()}
-        return [
-            step
-            for step in self.steps
-            if step.data.tags.get(ENTRY_POINT) == entry_point and _has(step, values)
-        ]
+    def find_unfinished_steps(self, entry_point: str, parameters: dict[str, Any]) -> list[Run]:
+        """Return the steps of an entry point that did not finish, latest first.
+
+        Args:
+            entry_point: Name of the entry point.
+            parameters: Parameters that the step must have. It may have more.
+        """
+        steps = self._find_steps(entry_point, parameters)
+        return [step for step in steps if step.info.status != "FINISHED"]
+
+    def _find_steps(self, entry_point: str, parameters: dict[str, Any]) -> Iterator[Run]:
+        values = {key: _parse_value(str(value)) for key, value in parameters.items()}
+        for step in self.steps:
+            if step.data.tags.get(ENTRY_POINT_TAG) == entry_point and _has_params(step, values):
+                yield step
 
 
-def find_previous_attempt(run_id: str, *, fresh: bool, exclusive: bool = False) -> PreviousAttempt:
-    """Find the last call with the parameters and the code of a run of ``main``, and take its steps over if it did not finish.
+def continue_previous_attempt(run_id: str, *, fresh: bool) -> PreviousAttempt:
+    """Find the previous attempt of a run of ``main``, and take over its steps.
+
+    The steps become children of the new run. Nothing is taken over from an attempt that finished
+    or that is still running.
 
     Args:
-        run_id: Of ``main``, started by ``mlflow run``.
-        fresh: Go on with nothing; the parameter of that name may differ.
-        exclusive: The run holds the lease; the parameter of that name may differ, too.
+        run_id: Run of ``main`` that ``mlflow run`` created.
+        fresh: Take over nothing.
 
     Returns:
-        Without steps, where there is nothing to go on with.
+        The previous attempt. It has no steps if there is none.
     """
     client = MlflowClient()
-    client.set_tag(run_id, CHANGES, git.changes_digest())
-    for earlier in [] if fresh else _earlier(client.get_run(run_id)):
-        if earlier.info.status == "FINISHED" or _is_at_work(earlier, exclusive=exclusive):
+    client.set_tag(run_id, CHANGES_TAG, git.hash_uncommitted_changes())
+    for attempt in [] if fresh else _find_attempts(client.get_run(run_id)):
+        if attempt.info.status == "FINISHED" or _is_running(attempt):
             break
-        if steps := _steps(earlier):
-            client.set_tag(
-                run_id, CONTINUES, earlier.info.run_id
-            )  # before they move: whoever is killed in between has lost none
+        if steps := _find_steps(attempt):
+            # The tag comes first. If this process is killed meanwhile, no step is lost.
+            client.set_tag(run_id, CONTINUES_TAG, attempt.info.run_id)
             for step in steps:
-                client.set_tag(step.info.run_id, PARENT, run_id)
-            return PreviousAttempt(earlier.info.run_id, [_over(step) for step in steps])
+                client.set_tag(step.info.run_id, PARENT_RUN_TAG, run_id)
+            return PreviousAttempt(attempt.info.run_id, [_wait_for_end(step) for step in steps])
     return PreviousAttempt(run_id, [])
 
 
-def mark_killed(run_id: str) -> None:
-    """Say of the steps of a run that were interrupted that they are KILLED, where MLflow called them FAILED.
+def mark_steps_killed(run_id: str) -> None:
+    """Set the status of the interrupted steps of a run to KILLED.
 
-    MLflow 3.17 asks ``RunStatus.is_terminated`` of a text, which is never true, and overwrites what a step said of itself.
+    MLflow 3.17 overwrites that status with FAILED, because it passes a string to
+    ``RunStatus.is_terminated``.
     """
     client = MlflowClient()
     experiment_id = client.get_run(run_id).info.experiment_id
-    mine = f"tags.`{PARENT}` = '{run_id}' and tags.`{signals.INTERRUPTED_TAG}` != '' and attributes.status = 'FAILED'"
-    for step in client.search_runs([experiment_id], mine, max_results=10):
+    interrupted_steps = (
+        f"tags.`{PARENT_RUN_TAG}` = '{run_id}' and tags.`{signals.INTERRUPTED_TAG}` != '' "
+        "and attributes.status = 'FAILED'"
+    )
+    for step in client.search_runs([experiment_id], interrupted_steps, max_results=10):
         client.set_terminated(step.info.run_id, "KILLED", step.info.end_time)
 
 
-def _earlier(run: Run) -> list[Run]:
-    """The earlier calls with the same parameters on the same code, the last one first."""
+def _find_attempts(run: Run) -> list[Run]:
+    """Return the previous attempts of a run of ``main``, latest first."""
     commit = run.data.tags.get(COMMIT_TAG)
-    if commit is None or run.data.tags.get(ENTRY_POINT) != "main":
+    if commit is None or run.data.tags.get(ENTRY_POINT_TAG) != "main":
         return []
-    values = {
-        key: _recorded(text) for key, text in run.data.params.items() if key not in _NO_DIFFERENCE
-    }
-    same = f"tags.`{ENTRY_POINT}` = 'main' and tags.`{COMMIT_TAG}` = '{commit}' and tags.`{CHANGES}` = '{run.data.tags[CHANGES]}'"
-    same += f" and tags.`{lease.LEFT}` IS NULL"  # a call that left did nothing
-    calls = MlflowClient().search_runs(
+    same_code = (
+        f"tags.`{ENTRY_POINT_TAG}` = 'main' and tags.`{COMMIT_TAG}` = '{commit}' "
+        f"and tags.`{CHANGES_TAG}` = '{run.data.tags[CHANGES_TAG]}'"
+    )
+    runs = MlflowClient().search_runs(
         [run.info.experiment_id],
-        same,
+        same_code,
         order_by=["attributes.start_time DESC"],
-        max_results=MAX_CALLS,
+        max_results=MAX_ATTEMPTS,
     )
-    before = (
-        call
-        for call in calls
-        if call.info.run_id != run.info.run_id and call.info.start_time <= run.info.start_time
-    )
-    return [call for call in before if _has(call, values)]
+    values = {
+        key: _parse_recorded_value(text)
+        for key, text in run.data.params.items()
+        if key not in _IGNORED_PARAMS
+    }
+    return [
+        attempt
+        for attempt in runs
+        if attempt.info.run_id != run.info.run_id
+        and attempt.info.start_time <= run.info.start_time
+        and _has_params(attempt, values)
+    ]
 
 
-def _is_at_work(call: Run, *, exclusive: bool) -> bool:
-    """Whether a call is alive, and has not to leave because this one holds the lease."""
-    leaves = exclusive and _recorded(call.data.params.get("exclusive", "false")) is True
-    return call.info.status == "RUNNING" and not leaves and heartbeat.is_alive_after_watching(call)
+def _is_running(attempt: Run) -> bool:
+    return attempt.info.status == "RUNNING" and heartbeat.is_alive_after_watching(attempt)
 
 
-def _steps(call: Run) -> list[Run]:
-    """The steps of a call and of those that it went on with; one that was killed while it took them over has a part of them."""
+def _find_steps(attempt: Run) -> list[Run]:
+    """Return the steps of an attempt and of the attempts that it continued.
+
+    An attempt that was killed while it took over steps has only some of them.
+    """
     client = MlflowClient()
     steps: list[Run] = []
-    run: Run | None = call
+    run: Run | None = attempt
     while run is not None:
-        mine = f"tags.`{PARENT}` = '{run.info.run_id}'"
         steps += client.search_runs(
-            [run.info.experiment_id], mine, order_by=["attributes.start_time DESC"], max_results=100
+            [run.info.experiment_id],
+            f"tags.`{PARENT_RUN_TAG}` = '{run.info.run_id}'",
+            order_by=["attributes.start_time DESC"],
+            max_results=100,
         )
-        before = run.data.tags.get(CONTINUES)
-        run = None if before is None else client.get_run(before)
+        continued = run.data.tags.get(CONTINUES_TAG)
+        run = None if continued is None else client.get_run(continued)
     return steps
 
 
-def _over(step: Run) -> Run:
-    """A step as it is when its process is over: one whose ``main`` was killed makes its snapshot first, and one may never have begun."""
+def _wait_for_end(step: Run) -> Run:
+    """Return a step after its process has ended.
+
+    A step of a killed ``main`` may still write its snapshot. A step whose process was killed, or
+    never started, is marked as failed.
+    """
     deadline = time.monotonic() + STEP_END_TIMEOUT
     while (
         step.info.status == "RUNNING"
@@ -156,24 +187,23 @@ def _over(step: Run) -> Run:
     return mlflow.get_run(step.info.run_id)
 
 
-def _has(run: Run, values: dict[str, Any]) -> bool:
-    """Whether a run has parameters of these values."""
+def _has_params(run: Run, values: dict[str, Any]) -> bool:
     return all(
-        key in run.data.params and _recorded(run.data.params[key]) == value
+        key in run.data.params and _parse_recorded_value(run.data.params[key]) == value
         for key, value in values.items()
     )
 
 
-def _recorded(text: str) -> Any:
-    """The value of a parameter that MLflow Projects wrote down, quoted for the shell."""
+def _parse_recorded_value(text: str) -> Any:
+    """Parse a parameter that MLflow Projects recorded with quotes for the shell."""
     try:
-        return _value(" ".join(shlex.split(text)))
-    except ValueError:  # cut short by MLflow, within the quotes
+        return _parse_value(" ".join(shlex.split(text)))
+    except ValueError:  # MLflow cut the text, so a quote is missing
         return text
 
 
-def _value(text: str) -> Any:
-    """Numbers, lists and objects by their value, all else as text."""
+def _parse_value(text: str) -> Any:
+    """Parse JSON, so that ``5e4`` equals ``50000``, or return other text unchanged."""
     try:
         return json.loads(text)
     except ValueError:

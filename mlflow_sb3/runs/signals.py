@@ -1,4 +1,7 @@
-"""SIGTERM and SIGINT: obeyed at once, or as soon as nothing is cut short; a second one ends the process."""
+"""Handle SIGTERM and SIGINT: stop at once, or at a point where no work is lost.
+
+A second signal ends the process.
+"""
 
 from __future__ import annotations
 
@@ -10,19 +13,34 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
-ORPHANED = signal.SIGUSR1
-"""What a process sends to itself when those who started it are gone: as SIGTERM, but never a second one. Who stops a container or a service
-sends SIGTERM to every process, and ``mlflow run``, which ends at once, is then gone while its steps make their snapshots."""
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+PARENT_EXIT_SIGNAL = signal.SIGUSR1
+"""Signal that a process sends to itself after its parent has exited.
+
+It counts as SIGTERM, but never as a second signal. A container manager sends SIGTERM to all
+processes. Then ``mlflow run`` exits at once, while its step still writes a snapshot.
+"""
 INTERRUPTED_TAG = "mlflow_sb3.interrupted"
-"""Tag of a run: the signal that ended it. ``mlflow run`` of MLflow 3.17, when it gets Ctrl-C, calls such a run FAILED afterwards."""
-TOGETHER = 3.0
-"""Seconds within which signals count as one: a terminal sends SIGINT to every process, and whoever waits for one of them SIGTERM too, a
-quarter of a second later, or more where a machine has much else to do."""
+"""Tag of a run: name of the signal that stopped it.
+
+After Ctrl-C, ``mlflow run`` of MLflow 3.17 sets the status of such a run to FAILED.
+"""
+REPEAT_WINDOW = 3.0
+"""Seconds after the first signal in which further signals are ignored.
+
+After Ctrl-C, a terminal sends SIGINT to all processes, and a parent may send SIGTERM to its
+child as well. Both belong to one request.
+"""
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal asked to stop. MLflow ends the run that it waits for when it sees a KeyboardInterrupt."""
+    """A signal asked this process to stop.
+
+    It is a ``KeyboardInterrupt``, because MLflow then also stops the run that it waits for.
+
+    Args:
+        number: Number of the signal.
+    """
 
     def __init__(self, number: int) -> None:
         self.signal = signal.Signals(number).name
@@ -30,81 +48,97 @@ class Interrupted(KeyboardInterrupt):
         self.exit_code = 128 + number
 
 
-class Stop:
-    """Whether to stop."""
+class StopRequest:
+    """Records whether a signal asked this process to stop.
+
+    Attributes:
+        requested: Number of the signal, or None.
+    """
 
     def __init__(self) -> None:
         self.requested: int | None = None
-        """Number of the signal that asked for it."""
 
-    def obey(self) -> None:
-        """Stop, if it was asked for.
+    def raise_if_requested(self) -> None:
+        """Raise ``Interrupted`` if a signal asked this process to stop.
 
         Raises:
-            Interrupted: It was.
+            Interrupted: A signal arrived.
         """
         if self.requested is not None:
             raise Interrupted(self.requested)
 
 
 @contextmanager
-def defer_signals() -> Iterator[Stop]:
-    """Only write down that a signal came: who works calls ``stop.obey`` where nothing is cut short, and not when all is done."""
-    stop = Stop()
-    with _handled(stop, lambda: None):
+def defer_signals() -> Iterator[StopRequest]:
+    """Only record a signal inside the context.
+
+    The caller calls ``raise_if_requested`` at points where no work is lost.
+    """
+    stop = StopRequest()
+    with _handle_signals(stop, lambda: None):
         yield stop
 
 
 @contextmanager
 def raise_on_signal(*, before: Callable[[], object] = lambda: None) -> Iterator[None]:
-    """Raise ``Interrupted`` wherever the main thread is, and call ``before`` first."""
-    stop = Stop()
+    """Raise ``Interrupted`` in the main thread as soon as a signal arrives.
+
+    Args:
+        before: Called before the exception is raised.
+    """
+    stop = StopRequest()
 
     def react() -> None:
         before()
-        stop.obey()
+        stop.raise_if_requested()
 
-    with _handled(stop, react):
+    with _handle_signals(stop, react):
         yield
 
 
 @contextmanager
 def prefer_interrupt() -> Iterator[None]:
-    """Raise ``Interrupted`` in place of an error that came while it was obeyed, as from a server that is away."""
+    """Raise ``Interrupted`` instead of an error that occurred while it was handled.
+
+    For example, the clean-up after a signal may fail because the server is down. The signal is
+    still the reason why the step stopped.
+    """
     try:
         yield
     except Exception as error:
-        found: BaseException | None = error
-        while found is not None and not isinstance(found, Interrupted):
-            found = found.__context__
-        if found is None:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, Interrupted):
+            cause = cause.__context__
+        if cause is None:
             raise
-        raise found from None
+        raise cause from None
 
 
 @contextmanager
-def _handled(stop: Stop, react: Callable[[], None]) -> Iterator[None]:
-    """Handle the signals, which only the main thread of a process can."""
+def _handle_signals(stop: StopRequest, react: Callable[[], None]) -> Iterator[None]:
+    """Call ``react`` at the first signal, and end the process at the second one.
+
+    Only the main thread can handle signals. In other threads, the context does nothing.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    first = 0.0
+    first_time = 0.0
 
     def handle(number: int, _: FrameType | None) -> None:
-        nonlocal first
+        nonlocal first_time
         if stop.requested is None:
-            stop.requested, first = (
-                signal.SIGTERM if number == ORPHANED else number,
-                time.monotonic(),
-            )
+            stop.requested = signal.SIGTERM if number == PARENT_EXIT_SIGNAL else number
+            first_time = time.monotonic()
             react()
-        elif number != ORPHANED and time.monotonic() - first > TOGETHER:
+        elif number != PARENT_EXIT_SIGNAL and time.monotonic() - first_time > REPEAT_WINDOW:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
 
-    before = [(number, signal.signal(number, handle)) for number in (*SIGNALS, ORPHANED)]
+    numbers = (*STOP_SIGNALS, PARENT_EXIT_SIGNAL)
+    old_handlers = [(number, signal.signal(number, handle)) for number in numbers]
     try:
         yield
     finally:
-        for number, handler in before:
+        for number, handler in old_handlers:
             signal.signal(number, handler)

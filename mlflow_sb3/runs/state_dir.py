@@ -1,4 +1,7 @@
-"""Where a run keeps what has to outlive its process: a folder of this machine, by the id of the run."""
+"""Locate the folders for local state of runs, such as snapshots and journals.
+
+They outlive the process of a run, so that an interrupted training can resume.
+"""
 
 from __future__ import annotations
 
@@ -6,29 +9,51 @@ import os
 import tempfile
 from pathlib import Path
 
-_NAME = "mlflow-sb3"
+import platformdirs
+
+_APP_NAME = "mlflow-sb3"
 
 
-def state_dir(folder: str | os.PathLike[str] | None = None) -> Path:
-    """The folder of all runs: the given one, else ``$XDG_STATE_HOME/mlflow-sb3``, else ``~/.local/state/mlflow-sb3``.
+def get_state_dir(folder: str | os.PathLike[str] | None = None) -> Path:
+    """Return the folder for the state of all runs.
 
-    Where there is no home to write to, as in some containers, it lies in the folder for temporary files.
+    The default is the user's state folder, such as ``~/.local/state/mlflow-sb3`` on Linux. The
+    variable ``XDG_STATE_HOME`` changes it. If that folder cannot be created, as in some
+    containers, a private folder for temporary files is used.
+
+    Args:
+        folder: Folder to use instead of the default.
+
+    Raises:
+        PermissionError: Other users can write to the temporary folder.
     """
     if folder:
         return Path(folder).absolute()
-    found = Path(os.environ.get("XDG_STATE_HOME") or Path("~/.local/state").expanduser()) / _NAME
+    state_dir = platformdirs.user_state_path(_APP_NAME, appauthor=False)
     try:
-        found.mkdir(parents=True, exist_ok=True)
+        state_dir.mkdir(parents=True, exist_ok=True)
     except OSError:
-        found = Path(tempfile.gettempdir()) / f"{_NAME}-{os.getuid()}"
-        found.mkdir(mode=0o700, exist_ok=True)
-        if found.stat().st_uid != os.getuid() or found.stat().st_mode & 0o077:
-            raise PermissionError(
-                f"{found} belongs to somebody else, or others can write to it; set XDG_STATE_HOME to a folder of your own."
-            ) from None
-    return found
+        return _create_temporary_state_dir()
+    return state_dir
 
 
-def run_dir(run_id: str, folder: str | os.PathLike[str] | None = None) -> Path:
-    """The folder of a run; it need not exist."""
-    return state_dir(folder) / run_id
+def get_run_dir(run_id: str, folder: str | os.PathLike[str] | None = None) -> Path:
+    """Return the folder for the state of a run. It may not exist yet.
+
+    Args:
+        run_id: Id of the run.
+        folder: See ``get_state_dir``.
+    """
+    return get_state_dir(folder) / run_id
+
+
+def _create_temporary_state_dir() -> Path:
+    state_dir = Path(tempfile.gettempdir()) / f"{_APP_NAME}-{os.getuid()}"
+    state_dir.mkdir(mode=0o700, exist_ok=True)
+    status = state_dir.stat()
+    if status.st_uid != os.getuid() or status.st_mode & 0o077:
+        raise PermissionError(
+            f"Other users can read or write {state_dir}, so it cannot hold the state of runs. "
+            "Set XDG_STATE_HOME to a folder of your own."
+        )
+    return state_dir

@@ -75,7 +75,7 @@ def start_step_run(describe: Callable[[Exception], str] = describe_error) -> Ite
         MlflowException: The tracking server cannot be reached.
         Interrupted: A signal asked the step to stop.
     """
-    parents = parent_process.FIRST if "MLFLOW_RUN_ID" in os.environ else None
+    parents = parent_process.INITIAL_PARENT_PIDS if "MLFLOW_RUN_ID" in os.environ else None
     connection.check_connection()
     with (
         ExitStack() as settings,
@@ -84,7 +84,7 @@ def start_step_run(describe: Callable[[Exception], str] = describe_error) -> Ite
         ),
         mlflow.start_run() as run,
         _record_end(run.info.run_id, describe),
-        heartbeat.heartbeat(run.info.run_id, parents=parents),
+        heartbeat.send_heartbeats(run.info.run_id, parents=parents),
     ):
         connection.hide_credentials(run.info.run_id)
         heartbeat.fail_stale_runs(run.info.experiment_id)
@@ -142,7 +142,7 @@ def _finish(run_id: str) -> None:
             raise  # the server refused the request, so a retry does not help
         deadline = time.monotonic() + FINISH_TIMEOUT
         with env_vars.temporary_env(retry.SHORT_RETRIES):
-            while not retry.attempt(lambda: MlflowClient().set_terminated(run_id)):
+            while not retry.try_call(lambda: MlflowClient().set_terminated(run_id)):
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(FINISH_INTERVAL)

@@ -18,8 +18,8 @@ def test_as_many_former_champions_are_looked_for_as_a_promotion_has_calls_for() 
     for number in rest:
         client.delete_model_version("agent", str(number))
 
-    assert alias_history.last_existing_version("agent", numbers) == second
-    assert alias_history.last_existing_version("agent", [*numbers, *rest]) == second
+    assert alias_history.find_last_existing_version("agent", numbers) == second
+    assert alias_history.find_last_existing_version("agent", [*numbers, *rest]) == second
     client.delete_model_version("agent", str(second))
-    assert alias_history.last_existing_version("agent", numbers) is None
-    assert alias_history.last_existing_version("agent", [second, oldest]) == oldest
+    assert alias_history.find_last_existing_version("agent", numbers) is None
+    assert alias_history.find_last_existing_version("agent", [second, oldest]) == oldest

@@ -21,7 +21,7 @@ from stable_baselines3 import PPO
 import mlflow_sb3
 from mlflow_sb3.flavor import registered_agent
 from mlflow_sb3.registry import integrity, model_version, registration, signing, versions
-from mlflow_sb3.registry.digest import model_digest
+from mlflow_sb3.registry.digest import hash_model
 from mlflow_sb3.registry.model_version import Version
 from steps.evaluate import evaluate
 from steps.promote import promote
@@ -152,7 +152,7 @@ def test_one_changed_byte_in_any_file_is_refused_and_nothing_is_imported(
     for file in files:
         with changed(file):
             for name in ("fetch", "load_policy", "evaluate", "promote by force"):
-                with pytest.raises(MlflowException, match="its files changed after registration"):
+                with pytest.raises(MlflowException, match="changed after registration"):
                     (LOADS | PROMOTIONS)[name](trapped, key)
                 assert not canary.exists(), (file, name)
 
@@ -180,7 +180,7 @@ def test_another_key_is_refused(signed: Version, other_keys: Keys) -> None:
     refuse(
         signed,
         other_keys.public,
-        r"signature of model version agent/1 does not fit .* another key signed it",
+        r"signature of model version agent/1 is not valid .* another key signed the version",
     )
 
 
@@ -191,7 +191,7 @@ def test_a_version_that_nobody_signed_is_refused_with_a_key_alone(
     refuse(
         registered,
         keys.public,
-        r"agent/1 has no tag mlflow_sb3\.signature, so nobody vouches for it",
+        r"agent/1 is not signed: it has no tag mlflow_sb3\.signature",
     )
 
 
@@ -201,7 +201,7 @@ def test_files_changed_together_with_the_digest_are_refused_with_a_key_alone(
     retagged = forged(signed, {model_version.DIGEST_TAG: reopened(signed)})
 
     accept(retagged, None)
-    refuse(retagged, keys.public, r"signature of model version agent/1 does not fit its digest")
+    refuse(retagged, keys.public, r"signature of model version agent/1 is not valid for its digest")
 
 
 def test_files_signed_again_by_somebody_else_are_refused(
@@ -212,11 +212,11 @@ def test_files_signed_again_by_somebody_else_are_refused(
         signed,
         {
             model_version.DIGEST_TAG: digest,
-            model_version.SIGNATURE_TAG: signing.sign(digest, other_keys.private),
+            model_version.SIGNATURE_TAG: signing.sign_digest(digest, other_keys.private),
         },
     )
 
-    refuse(retagged, keys.public, r"signature of model version agent/1 does not fit its digest")
+    refuse(retagged, keys.public, r"signature of model version agent/1 is not valid for its digest")
 
 
 def test_another_signature_is_refused(signed: Version, keys: Keys) -> None:
@@ -224,7 +224,7 @@ def test_another_signature_is_refused(signed: Version, keys: Keys) -> None:
         refuse(
             forged(signed, {model_version.SIGNATURE_TAG: signature}),
             keys.public,
-            r"signature of model version agent/1 does not fit its digest",
+            r"signature of model version agent/1 is not valid for its digest",
         )
 
 
@@ -247,7 +247,7 @@ def test_the_files_of_one_version_with_the_tags_of_another_are_refused(
         {model_version.SIGNATURE_TAG: other.signature, model_version.DIGEST_TAG: other.digest},
     ):
         with pytest.raises(
-            MlflowException, match=r"does not fit its digest|its files changed after registration"
+            MlflowException, match=r"is not valid for its digest|changed after registration"
         ):
             mlflow_sb3.load_policy(forged(signed, tags).uri, public_key=keys.public)
 
@@ -270,7 +270,7 @@ def test_without_mlmodel_a_version_is_still_that_version(signed: Version) -> Non
         "models:/agent/1/",
         "Models:/agent/1",
     ):
-        with pytest.raises(MlflowException, match="its files changed after registration"):
+        with pytest.raises(MlflowException, match="changed after registration"):
             mlflow_sb3.load_policy(uri)
 
 
@@ -282,7 +282,7 @@ def test_a_file_cannot_pass_for_the_line_of_another(tmp_path: Path) -> None:
     (honest / "b").write_text("2")
     (forger / f"a {hashlib.sha256(b'1').hexdigest()}\nb").write_text("2")
 
-    assert model_digest(honest) != model_digest(forger)
+    assert hash_model(honest) != hash_model(forger)
 
 
 def test_a_public_key_takes_no_model_that_is_not_registered(
@@ -299,7 +299,7 @@ def test_a_public_key_takes_no_model_that_is_not_registered(
         for load in (mlflow_sb3.load_policy, mlflow_sb3.load_model):
             with pytest.raises(
                 MlflowException,
-                match=r"is no version of a registered model, .*; give models:/name/3 or",
+                match=r"is not a registered model version, .*\. Use models:/name/3 or",
             ) as caught:
                 load(uri, public_key=keys.public)
             assert "\n" not in str(caught.value)
@@ -310,9 +310,9 @@ def test_a_bad_public_key_is_refused_before_anything_is_downloaded(
 ) -> None:
     shutil.rmtree(stored(signed))
 
-    with pytest.raises(MlflowException, match=r"public key '.*private\.pem' is a private key"):
+    with pytest.raises(MlflowException, match=r"Public key '.*private\.pem' is a private key"):
         mlflow_sb3.load_policy(signed.uri, public_key=keys.private)
-    with pytest.raises(MlflowException, match=r"public key '' cannot be read"):
+    with pytest.raises(MlflowException, match=r"Public key '' cannot be read"):
         mlflow_sb3.load_policy(signed.uri, public_key="")
 
 
@@ -320,7 +320,7 @@ def reopened(version: Version) -> str:
     """Change a file that acts no part, and tell the digest of all of them."""
     with (stored(version) / "requirements.txt").open("a") as requirements:
         requirements.write("malware\n")
-    return model_digest(stored(version))
+    return hash_model(stored(version))
 
 
 def forged(version: Version, tags: dict[str, str | None]) -> Version:

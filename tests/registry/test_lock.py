@@ -93,7 +93,7 @@ def test_a_model_of_that_name_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> 
     MlflowClient().create_registered_model("agent.lock")
 
     with (
-        pytest.raises(MlflowException, match=r"registered model agent\.lock is no lock.*rename it"),
+        pytest.raises(MlflowException, match=r"Registered model agent\.lock is not a lock.*Rename"),
         lock.hold_lock("agent"),
     ):
         pass
@@ -104,7 +104,7 @@ def test_who_lost_it_notices_and_leaves_that_of_the_other(monkeypatch: pytest.Mo
     monkeypatch.setattr(lock, "LOCK_TIMEOUT", 0.2)
     with lock.hold_lock("agent") as slow, lock.hold_lock("agent") as other:
         other.check()
-        with pytest.raises(MlflowException, match=r"another process took agent\.lock over"):
+        with pytest.raises(MlflowException, match=r"Another process took over agent\.lock"):
             slow.check()
 
     assert held_models() == []
@@ -115,7 +115,7 @@ def test_nobody_waits_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with (
         lock.hold_lock("agent"),
-        pytest.raises(MlflowException, match=r"agent\.lock was held by others for 0 s"),
+        pytest.raises(MlflowException, match=r"Other processes held agent\.lock for 0 s"),
         lock.hold_lock("agent"),
     ):
         pass

@@ -20,31 +20,31 @@ DIGEST = "5e" * 32
 
 
 def test_a_signature_fits_its_digest_and_its_key(keys: Keys) -> None:
-    signature = signing.sign(DIGEST, keys.private)
+    signature = signing.sign_digest(DIGEST, keys.private)
 
     assert len(base64.b64decode(signature, validate=True)) == 64
-    assert signing.verify(DIGEST, signature, keys.public)
+    assert signing.verify_digest(DIGEST, signature, keys.public)
 
 
 def test_a_signature_fits_no_other_digest(keys: Keys) -> None:
-    assert not signing.verify("5f" * 32, signing.sign(DIGEST, keys.private), keys.public)
+    assert not signing.verify_digest("5f" * 32, signing.sign_digest(DIGEST, keys.private), keys.public)
 
 
 def test_a_signature_fits_no_other_key(keys: Keys, other_keys: Keys) -> None:
-    assert not signing.verify(DIGEST, signing.sign(DIGEST, keys.private), other_keys.public)
+    assert not signing.verify_digest(DIGEST, signing.sign_digest(DIGEST, keys.private), other_keys.public)
 
 
 def test_every_bit_of_a_signature_counts(keys: Keys) -> None:
-    signature = base64.b64decode(signing.sign(DIGEST, keys.private))
+    signature = base64.b64decode(signing.sign_digest(DIGEST, keys.private))
 
     for bit in range(len(signature) * 8):
         changed = (int.from_bytes(signature) ^ 1 << bit).to_bytes(len(signature))
-        assert not signing.verify(DIGEST, base64.b64encode(changed).decode(), keys.public), bit
+        assert not signing.verify_digest(DIGEST, base64.b64encode(changed).decode(), keys.public), bit
 
 
 @pytest.mark.parametrize("signature", ["", "AAAA", "no base64!", "é", "A" * 88])
 def test_what_is_no_signature_fits_nothing(signature: str, keys: Keys) -> None:
-    assert not signing.verify(DIGEST, signature, keys.public)
+    assert not signing.verify_digest(DIGEST, signature, keys.public)
 
 
 @pytest.mark.parametrize(
@@ -57,12 +57,12 @@ def test_what_the_key_signed_for_another_purpose_is_no_signature(
     assert isinstance(key, Ed25519PrivateKey)
     signature = base64.b64encode(key.sign(message)).decode()
 
-    assert not signing.verify(DIGEST, signature, keys.public)
+    assert not signing.verify_digest(DIGEST, signature, keys.public)
 
 
 def test_openssl_agrees_with_a_signature(keys: Keys, tmp_path: Path) -> None:
     (tmp_path / "message").write_text(f"mlflow-sb3 model digest, signature version 1\n{DIGEST}")
-    (tmp_path / "signature").write_bytes(base64.b64decode(signing.sign(DIGEST, keys.private)))
+    (tmp_path / "signature").write_bytes(base64.b64decode(signing.sign_digest(DIGEST, keys.private)))
 
     openssl(
         f"pkeyutl -verify -pubin -inkey {keys.public} -rawin -in {tmp_path}/message -sigfile {tmp_path}/signature"
@@ -87,9 +87,9 @@ def test_openssl_agrees_with_a_signature(keys: Keys, tmp_path: Path) -> None:
 def test_what_cannot_sign_is_refused_with_how_to_make_what_can(
     name: str, says: str, bad_keys: Path
 ) -> None:
-    for refused in (signing.check_private_key, lambda path: signing.sign(DIGEST, path)):
+    for refused in (signing.check_keys, lambda path: signing.sign_digest(DIGEST, path)):
         with pytest.raises(
-            MlflowException, match=rf"^private key '.*' {says}; give one that `openssl genpkey"
+            MlflowException, match=rf"^Private key '.*' {says}\. Create a key .*`openssl genpkey"
         ) as caught:
             refused(bad_keys / name)
         assert "\n" not in str(caught.value)
@@ -111,9 +111,9 @@ def test_what_cannot_verify_is_refused_with_how_to_make_what_can(
     name: str, says: str, bad_keys: Path
 ) -> None:
     with pytest.raises(
-        MlflowException, match=rf"^public key '.*' {says}; give the one that `openssl pkey"
+        MlflowException, match=rf"^Public key '.*' {says}\. Create the public key: `openssl pkey"
     ) as caught:
-        signing.verify(DIGEST, "", bad_keys / name)
+        signing.verify_digest(DIGEST, "", bad_keys / name)
     assert "\n" not in str(caught.value)
 
 

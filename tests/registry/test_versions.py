@@ -34,7 +34,7 @@ def flip(path: Path) -> None:
 
 
 def test_a_version_bears_its_digest_and_knows_its_model_and_run(registered: Version) -> None:
-    assert registered.digest == digest.model_digest(stored(registered))
+    assert registered.digest == digest.hash_model(stored(registered))
     assert mlflow.get_logged_model(registered.model_id).source_run_id == registered.run_id
     assert str(registered) == "agent/1"
 
@@ -53,14 +53,14 @@ def test_there_is_no_champion_at_first(registered: Version) -> None:
 @pytest.mark.parametrize(
     ("name", "alias", "number", "says"),
     [
-        ("nobody", "hero", None, "registered model 'nobody' does not exist"),
+        ("nobody", "hero", None, "Registered model 'nobody' does not exist"),
         (
             "agent",
             "hero",
             None,
-            "registered model agent has no alias 'hero'; its aliases are none yet",
+            r"Registered model agent has no alias 'hero'\. It has no aliases yet",
         ),
-        ("agent", None, 2, "registered model agent has no version 2"),
+        ("agent", None, 2, "Registered model agent has no version 2"),
     ],
 )
 @pytest.mark.usefixtures("registered")
@@ -82,7 +82,7 @@ def test_every_byte_of_every_file_counts(registered: Version, tmp_path: Path) ->
         copy = tmp_path / "copy"
         shutil.copytree(stored(registered), copy)
         flip(copy / file)
-        assert digest.model_digest(copy) != registered.digest, file
+        assert digest.hash_model(copy) != registered.digest, file
         shutil.rmtree(copy)
     assert {
         Path("MLmodel"),
@@ -94,7 +94,7 @@ def test_every_byte_of_every_file_counts(registered: Version, tmp_path: Path) ->
 def test_an_added_file_counts(registered: Version) -> None:
     (stored(registered) / "code" / "more.py").write_text("")
 
-    assert digest.model_digest(stored(registered)) != registered.digest
+    assert digest.hash_model(stored(registered)) != registered.digest
 
 
 @pytest.mark.parametrize("file", ["MLmodel", "agent/policy.onnx", "code/mlflow_sb3/flavor/api.py"])
@@ -102,7 +102,7 @@ def test_a_changed_file_is_refused_on_fetching(registered: Version, file: str) -
     flip(stored(registered) / file)
 
     with (
-        pytest.raises(MlflowException, match="its files changed after registration"),
+        pytest.raises(MlflowException, match="changed after registration"),
         integrity.fetch_version(registered),
     ):
         pass
@@ -113,7 +113,7 @@ def test_a_changed_file_is_refused_by_load_policy(registered: Version, name: str
     versions.set_alias("agent", "hero", 1)
     flip(stored(registered) / "agent" / "policy.onnx")
 
-    with pytest.raises(MlflowException, match="its files changed after registration"):
+    with pytest.raises(MlflowException, match="changed after registration"):
         mlflow_sb3.load_policy(f"models:/{name}")
 
 
@@ -130,7 +130,7 @@ def test_code_planted_in_a_cache_is_not_fetched(registered: Version) -> None:
         1,
         registered.model_id,
         None,
-        digest.model_digest(_without(cache, stored(registered))),
+        digest.hash_model(_without(cache, stored(registered))),
     )
 
     with integrity.fetch_version(registered) as folder:
@@ -177,12 +177,12 @@ def test_a_version_that_is_registered_with_a_key_bears_a_signature_of_its_digest
     signed = registration.register_version(registered.model_id, "agent", signing_key=keys.private)
 
     assert registered.signature is None
-    assert signed.signature == signing.sign(str(registered.digest), keys.private)
+    assert signed.signature == signing.sign_digest(str(registered.digest), keys.private)
     assert versions.find_version("agent", number=2) == signed
 
 
 def test_a_key_that_cannot_sign_registers_nothing(registered: Version, keys: Keys) -> None:
-    with pytest.raises(MlflowException, match=r"private key '.*public\.pem' is a public key"):
+    with pytest.raises(MlflowException, match=r"Private key '.*public\.pem' is a public key"):
         registration.register_version(registered.model_id, "another", signing_key=keys.public)
 
     assert [model.name for model in MlflowClient().search_registered_models()] == ["agent"]
@@ -219,7 +219,7 @@ def test_registering_sets_the_alias(registered: Version) -> None:
     ],
 )
 def test_models_are_named_by_environment_and_algorithm(env_id: str, name: str) -> None:
-    assert names.default_model_name(env_id, "dqn") == name
+    assert names.get_default_model_name(env_id, "dqn") == name
 
 
 def test_a_version_whose_alias_cannot_be_set_is_not_registered(registered: Version) -> None:
@@ -255,13 +255,13 @@ def test_who_may_not_delete_a_version_is_told_why_its_alias_cannot_be_set(
 
 @pytest.mark.parametrize("name", ["team/agent", "a:b", " ", "", ".", ".."])
 def test_names_that_mlflow_would_refuse_are_refused(name: str) -> None:
-    with pytest.raises(MlflowException, match="no registered model can be named"):
+    with pytest.raises(MlflowException, match="is not a valid name for a registered model"):
         names.check_model_name(name)
 
 
 @pytest.mark.parametrize("alias", ["latest", "Latest", "v3", "V12", "", "a b", "a/b", "x" * 256])
 def test_aliases_that_mlflow_would_refuse_are_refused(alias: str) -> None:
-    with pytest.raises(MlflowException, match="cannot be set"):
+    with pytest.raises(MlflowException, match="is not a valid alias"):
         names.check_alias(alias)
 
 
@@ -293,6 +293,6 @@ def test_the_best_versions_are_found_however_many_trainings_one_call_is_about(
     client.set_model_version_tag("agent", "3", versions.ROLLED_BACK_TAG, "a run")
     versions.set_alias("agent", "champion", 2)
 
-    found = challengers.best_challengers("agent", "champion", experiment_id, 3)
+    found = challengers.find_best_challengers("agent", "champion", experiment_id, 3)
 
     assert [version.number for version in found] == [4, 1]

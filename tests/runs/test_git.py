@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from mlflow_sb3.runs import git as git_module
-from mlflow_sb3.runs.git import changes_digest
+from mlflow_sb3.runs.git import hash_uncommitted_changes
 from mlflow_sb3.training import provenance
+from mlflow_sb3.training.training_record import TrainingFacts
 
 LATIN = "größer".encode("latin-1")
 MLPROJECT = b"name: a\n" + 12 * b"\n" + b"entry_points: a\n"
@@ -57,12 +58,12 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_changes_of_a_text_in_any_encoding_have_a_digest(project: Path) -> None:
-    before = changes_digest()
+    before = hash_uncommitted_changes()
 
     digests = []
     for ending in (b"a", b"b"):
         (project / "text").write_bytes(LATIN + ending)
-        digests.append(changes_digest())
+        digests.append(hash_uncommitted_changes())
 
     assert len({before, *digests}) == 3
 
@@ -72,11 +73,11 @@ def test_the_digest_of_changes_does_not_hang_on_the_settings_of_git(project: Pat
     git(project, "add", ".")
     (project / "MLproject").write_bytes(MLPROJECT.replace(b"a", b"b"))
     (project.parent / "beside").write_text("b")
-    before = changes_digest()
+    before = hash_uncommitted_changes()
 
     for key, value in SETTINGS:
         git(project, "config", key, value)
-        assert changes_digest() == before, key
+        assert hash_uncommitted_changes() == before, key
 
 
 def test_what_a_package_left_when_it_was_removed_is_none(
@@ -90,6 +91,6 @@ def test_what_a_package_left_when_it_was_removed_is_none(
 
     found = provenance.collect_facts(1)
 
-    assert found["packages"]["whole"] == "1.0"
-    assert None not in found["packages"]
-    assert provenance.differing_facts(json.loads(json.dumps(found)), found) == []
+    assert found.packages["whole"] == "1.0"
+    assert None not in found.packages
+    assert provenance.compare_facts(TrainingFacts.from_json(json.loads(json.dumps(found.to_json()))), found) == []

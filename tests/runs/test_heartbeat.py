@@ -16,10 +16,10 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from mlflow_sb3.runs import heartbeat, state_dir
-from mlflow_sb3.runs.heartbeat import BEAT
+from mlflow_sb3.runs.heartbeat import HEARTBEAT_TAG
 from tests.faults.proxy import Proxy
 from tests.faults.test_outage import Server
-from tests.processes import PATIENCE, until
+from tests.processes import PROCESS_TIMEOUT, wait_until
 
 BEATING = """
 import sys, time, mlflow
@@ -69,15 +69,15 @@ def server(store: str, tmp_path: Path) -> Iterator[Server]:  # noqa: ARG001 what
 
 def elsewhere(run: Run, seconds: float) -> Run:
     """As of a run of another machine, which beat so many seconds ago."""
-    MlflowClient().set_tag(run.info.run_id, BEAT, str(time.time() - seconds))
+    MlflowClient().set_tag(run.info.run_id, HEARTBEAT_TAG, str(time.time() - seconds))
     return mlflow.get_run(run.info.run_id)
 
 
 def test_a_run_is_alive_while_its_process_beats_and_says_when_it_did(run: Run) -> None:
-    with heartbeat.heartbeat(run.info.run_id):
+    with heartbeat.send_heartbeats(run.info.run_id):
         beaten = mlflow.get_run(run.info.run_id)
         assert heartbeat.is_alive(beaten)
-        assert abs(float(beaten.data.tags[BEAT]) - time.time()) < 10
+        assert abs(float(beaten.data.tags[HEARTBEAT_TAG]) - time.time()) < 10
 
 
 def test_a_process_that_was_killed_is_dead_at_once_on_its_own_machine(run: Run) -> None:
@@ -93,20 +93,20 @@ def test_a_process_that_was_killed_is_dead_at_once_on_its_own_machine(run: Run) 
 
 
 def test_on_another_machine_a_run_is_dead_when_it_stopped_beating(run: Run) -> None:
-    assert heartbeat.is_alive(elsewhere(run, heartbeat.DEAD - 60))
-    assert not heartbeat.is_alive(elsewhere(run, heartbeat.DEAD + 60))
+    assert heartbeat.is_alive(elsewhere(run, heartbeat.STALE_AFTER - 60))
+    assert not heartbeat.is_alive(elsewhere(run, heartbeat.STALE_AFTER + 60))
 
 
-@pytest.mark.parametrize("silence", [1, heartbeat.DEAD + 60], ids=["seconds", "an outage"])
+@pytest.mark.parametrize("silence", [1, heartbeat.STALE_AFTER + 60], ids=["seconds", "an outage"])
 def test_who_watches_a_run_of_another_machine_sees_whether_it_beats(
     run: Run, monkeypatch: pytest.MonkeyPatch, silence: float
 ) -> None:
     seen = elsewhere(run, silence)
-    patience = "WATCHED" if silence < heartbeat.DEAD else "BACK"
+    patience = "WATCHED" if silence < heartbeat.STALE_AFTER else "BACK"
     monkeypatch.setattr(heartbeat, patience, 2.0)
     assert not heartbeat.is_alive_after_watching(seen)
 
-    monkeypatch.setattr(heartbeat, patience, PATIENCE)
+    monkeypatch.setattr(heartbeat, patience, PROCESS_TIMEOUT)
     beat = threading.Timer(0.5, elsewhere, [run, 0])
     beat.start()
     assert heartbeat.is_alive_after_watching(seen)
@@ -116,45 +116,45 @@ def test_who_watches_a_run_of_another_machine_sees_whether_it_beats(
 def test_a_run_that_was_only_out_of_sight_takes_it_back(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(heartbeat, "INTERVAL", 0.1)
+    monkeypatch.setattr(heartbeat, "HEARTBEAT_INTERVAL", 0.1)
 
     def is_back() -> bool:
         found = mlflow.get_run(run.info.run_id)
         return found.info.status == "RUNNING" and "error" not in found.data.tags
 
-    with heartbeat.heartbeat(run.info.run_id):
+    with heartbeat.send_heartbeats(run.info.run_id):
         heartbeat.mark_failed(run.info.run_id)
-        until(is_back, otherwise=lambda: "it stayed dead")
+        wait_until(is_back, describe_failure=lambda: "it stayed dead")
 
 
 def test_a_lock_of_another_machine_that_shares_the_folder_tells_nothing(run: Run) -> None:
-    lock = state_dir.state_dir() / "alive" / run.info.run_id
+    lock = state_dir.get_state_dir() / "alive" / run.info.run_id
     lock.parent.mkdir(parents=True, exist_ok=True)
     lock.write_text("another machine")
 
     assert heartbeat.is_alive(elsewhere(run, 1))
-    assert not heartbeat.is_alive(elsewhere(run, heartbeat.DEAD + 60))
+    assert not heartbeat.is_alive(elsewhere(run, heartbeat.STALE_AFTER + 60))
 
 
 def test_a_full_disk_costs_the_lock_and_nothing_else(run: Run) -> None:
-    lock = state_dir.state_dir() / "alive" / run.info.run_id
+    lock = state_dir.get_state_dir() / "alive" / run.info.run_id
     lock.parent.mkdir(parents=True)
     lock.symlink_to("/dev/full")
 
-    with heartbeat.heartbeat(run.info.run_id):
+    with heartbeat.send_heartbeats(run.info.run_id):
         beaten = mlflow.get_run(run.info.run_id)
 
-    assert BEAT in beaten.data.tags
+    assert HEARTBEAT_TAG in beaten.data.tags
     assert not lock.is_symlink()
 
 
 def test_beats_go_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(heartbeat, "INTERVAL", 0.1)
-    with heartbeat.heartbeat(run.info.run_id):
+    monkeypatch.setattr(heartbeat, "HEARTBEAT_INTERVAL", 0.1)
+    with heartbeat.send_heartbeats(run.info.run_id):
         for _ in range(2):
             elsewhere(run, 500)
-            until(
-                lambda: float(mlflow.get_run(run.info.run_id).data.tags[BEAT]) > time.time() - 400
+            wait_until(
+                lambda: float(mlflow.get_run(run.info.run_id).data.tags[HEARTBEAT_TAG]) > time.time() - 400
             )
 
 
@@ -177,37 +177,37 @@ def test_beats_while_a_run_is_called_dead_leave_nothing_of_it(
 
     found = mlflow.get_run(run.info.run_id)
     assert found.info.status == "RUNNING"
-    assert not {"error", heartbeat.PRESUMED} & set(found.data.tags)
+    assert not {"error", heartbeat.PRESUMED_DEAD_TAG} & set(found.data.tags)
 
 
 @pytest.mark.process
 def test_a_beat_comes_as_soon_as_a_server_is_back(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(heartbeat, "INTERVAL", 1.0)
+    monkeypatch.setattr(heartbeat, "HEARTBEAT_INTERVAL", 1.0)
     run_id = MlflowClient().create_run("0").info.run_id
-    with heartbeat.heartbeat(run_id):
+    with heartbeat.send_heartbeats(run_id):
         server.kill()
         time.sleep(20)  # after that, MLflow's client waits for longer than the test does
         server.start()
         back = time.time()
-        until(lambda: float(mlflow.get_run(run_id).data.tags[BEAT]) >= int(back))
+        wait_until(lambda: float(mlflow.get_run(run_id).data.tags[HEARTBEAT_TAG]) >= int(back))
 
     assert time.time() - back < 20
 
 
 @pytest.mark.process
 def test_beats_go_on_after_an_empty_answer(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(heartbeat, "INTERVAL", 0.2)
+    monkeypatch.setattr(heartbeat, "HEARTBEAT_INTERVAL", 0.2)
     with Proxy(server.port).running() as proxy:
         mlflow.set_tracking_uri(f"http://127.0.0.1:{proxy.port}")
         run_id = MlflowClient().create_run("0").info.run_id
-        with heartbeat.heartbeat(run_id):
+        with heartbeat.send_heartbeats(run_id):
             proxy.status, proxy.reject = "200 OK", 1.0  # as of a page for the time of maintenance
-            until(lambda: proxy.faults > 2)
+            wait_until(lambda: proxy.faults > 2)
             proxy.reject = 0.0
             back = time.time()
-            until(lambda: float(mlflow.get_run(run_id).data.tags[BEAT]) >= int(back))
+            wait_until(lambda: float(mlflow.get_run(run_id).data.tags[HEARTBEAT_TAG]) >= int(back))
 
     assert time.time() - back < 20
 
@@ -218,7 +218,7 @@ def test_a_server_that_was_away_makes_nobody_dead(
     server: Server, monkeypatch: pytest.MonkeyPatch, lives: bool
 ) -> None:
     watched = 10.0 if lives else 3.0  # who lives has as long to beat when the server is back
-    monkeypatch.setattr(heartbeat, "WATCHED", watched)
+    monkeypatch.setattr(heartbeat, "WATCH_TIMEOUT", watched)
     seen = elsewhere(MlflowClient().create_run("0"), 1)
 
     def come_back() -> None:
@@ -241,9 +241,9 @@ def test_the_dead_are_marked_with_the_reason_and_the_living_and_strangers_are_no
     experiment = run.info.experiment_id
     living, returning, stranger, ending = (client.create_run(experiment) for _ in range(4))
     elsewhere(living, 0)
-    elsewhere(ending, heartbeat.DEAD + 60)
-    elsewhere(returning, heartbeat.DEAD + 60)
-    elsewhere(run, heartbeat.DEAD + 60)
+    elsewhere(ending, heartbeat.STALE_AFTER + 60)
+    elsewhere(returning, heartbeat.STALE_AFTER + 60)
+    elsewhere(run, heartbeat.STALE_AFTER + 60)
 
     looked: list[float] = []
 
@@ -257,7 +257,7 @@ def test_the_dead_are_marked_with_the_reason_and_the_living_and_strangers_are_no
         buried = heartbeat.fail_stale_runs(experiment)
 
     found = client.get_run(run.info.run_id)
-    assert looked == [heartbeat.BACK]
+    assert looked == [heartbeat.RECONNECT_TIMEOUT]
     assert buried == [run.info.run_id]
     assert found.info.status == "FAILED"
     assert found.data.tags["error"].startswith("the process of this run ended without a word")
@@ -286,9 +286,9 @@ def test_state_lies_where_xdg_says_and_elsewhere_without_a_home(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "xdg"))
-    assert state_dir.state_dir() == tmp_path / "xdg" / "mlflow-sb3"
-    assert state_dir.run_dir("run", "given") == Path.cwd() / "given" / "run"
+    assert state_dir.get_state_dir() == tmp_path / "xdg" / "mlflow-sb3"
+    assert state_dir.get_run_dir("run", "given") == Path.cwd() / "given" / "run"
 
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
-    assert state_dir.state_dir().name == f"mlflow-sb3-{os.getuid()}"
+    assert state_dir.get_state_dir().name == f"mlflow-sb3-{os.getuid()}"

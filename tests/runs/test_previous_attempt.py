@@ -32,10 +32,10 @@ class Store:
     ) -> str:
         self._clock += 1
         tags = {
-            previous_attempt.ENTRY_POINT: entry_point,
+            previous_attempt.ENTRY_POINT_TAG: entry_point,
             git.COMMIT_TAG: commit,
-            previous_attempt.CHANGES: git.changes_digest(),
-        } | ({previous_attempt.PARENT: parent} if parent else {})
+            previous_attempt.CHANGES_TAG: git.hash_uncommitted_changes(),
+        } | ({previous_attempt.PARENT_RUN_TAG: parent} if parent else {})
         run_id: str = self.client.create_run(
             self.experiment, start_time=self._clock, tags=tags
         ).info.run_id
@@ -52,7 +52,7 @@ def runs(store: str) -> Store:  # noqa: ARG001 a store to have runs in
 
 
 def begin(runs: Store, **parameters: Any) -> previous_attempt.PreviousAttempt:
-    return previous_attempt.find_previous_attempt(
+    return previous_attempt.continue_previous_attempt(
         runs.run("main", "RUNNING", **parameters), fresh=False
     )
 
@@ -72,9 +72,9 @@ def test_steps_of_an_interrupted_call_are_found_by_entry_point_and_value_and_tak
     assert found.finished("train", {"timesteps": 50001}) is None
     assert found.finished("log_model", {}) is None
     latest = runs.client.search_runs(
-        [runs.experiment], f"tags.`{previous_attempt.CONTINUES}` = '{main}'"
+        [runs.experiment], f"tags.`{previous_attempt.CONTINUES_TAG}` = '{main}'"
     )[0]
-    assert runs.client.get_run(train).data.tags[previous_attempt.PARENT] == latest.info.run_id
+    assert runs.client.get_run(train).data.tags[previous_attempt.PARENT_RUN_TAG] == latest.info.run_id
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_a_call_that_finished_or_was_another_is_left_alone(
     found = begin(runs, seed=1)
 
     assert found.steps == []
-    assert runs.client.get_run(train).data.tags[previous_attempt.PARENT] == main
+    assert runs.client.get_run(train).data.tags[previous_attempt.PARENT_RUN_TAG] == main
 
 
 def test_only_the_last_call_is_gone_on_with(runs: Store) -> None:
@@ -105,7 +105,7 @@ def test_a_call_that_is_alive_is_left_alone(runs: Store) -> None:
     main = runs.run("main", "RUNNING", seed=1)
     runs.run("train", "FINISHED", main, seed=1)
 
-    with heartbeat.heartbeat(main):
+    with heartbeat.send_heartbeats(main):
         assert begin(runs, seed=1).steps == []
 
 
@@ -114,7 +114,7 @@ def test_a_chain_of_interrupted_calls_keeps_what_the_first_one_did(runs: Store) 
     train = runs.run("train", "FINISHED", first, seed=1)
     second = begin(runs, seed=1)
     latest = runs.client.search_runs(
-        [runs.experiment], f"tags.`{previous_attempt.CONTINUES}` = '{second.run_id}'"
+        [runs.experiment], f"tags.`{previous_attempt.CONTINUES_TAG}` = '{second.run_id}'"
     )[0].info.run_id
     runs.client.set_terminated(latest, "KILLED")
 
@@ -135,8 +135,8 @@ def test_a_call_that_was_killed_while_it_took_steps_over_hides_nothing(runs: Sto
     first = runs.run("main", "KILLED", seed=1)
     moved, left = (runs.run(name, "FINISHED", first, seed=1) for name in ("train", "log_model"))
     second = runs.run("main", "FAILED", seed=1)
-    runs.client.set_tag(second, previous_attempt.CONTINUES, first)
-    runs.client.set_tag(moved, previous_attempt.PARENT, second)
+    runs.client.set_tag(second, previous_attempt.CONTINUES_TAG, first)
+    runs.client.set_tag(moved, previous_attempt.PARENT_RUN_TAG, second)
 
     assert {step.info.run_id for step in begin(runs, seed=1).steps} == {moved, left}
 
@@ -144,7 +144,7 @@ def test_a_call_that_was_killed_while_it_took_steps_over_hides_nothing(runs: Sto
 def test_changes_that_were_not_committed_are_another_code(runs: Store) -> None:
     main = runs.run("main", "KILLED", seed=1)
     runs.run("train", "FINISHED", main, seed=1)
-    runs.client.set_tag(main, previous_attempt.CHANGES, "something else")
+    runs.client.set_tag(main, previous_attempt.CHANGES_TAG, "something else")
 
     assert begin(runs, seed=1).steps == []
 
@@ -174,7 +174,7 @@ def test_exclusive_is_no_difference(runs: Store) -> None:
 def test_calls_that_left_hide_nothing_however_many_there_are(
     runs: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(previous_attempt, "MAX_CALLS", 2)
+    monkeypatch.setattr(previous_attempt, "MAX_ATTEMPTS", 2)
     main = runs.run("main", "KILLED", seed=1)
     train = runs.run("train", "FINISHED", main, seed=1)
     for _ in range(3):
@@ -190,13 +190,13 @@ def test_who_holds_the_lease_waits_for_no_call_that_has_to_leave(runs: Store) ->
     leaving = runs.run("main", "RUNNING", seed=1, exclusive="true")
     latest = runs.run("main", "RUNNING", seed=1, exclusive="true")
 
-    with heartbeat.heartbeat(leaving):
-        found = previous_attempt.find_previous_attempt(latest, fresh=False, exclusive=True)
+    with heartbeat.send_heartbeats(leaving):
+        found = previous_attempt.continue_previous_attempt(latest, fresh=False, exclusive=True)
 
     assert [step.info.run_id for step in found.steps] == [train]
 
 
 def test_a_call_outside_of_a_git_clone_goes_on_with_nothing(runs: Store) -> None:
-    run = runs.client.create_run(runs.experiment, tags={previous_attempt.ENTRY_POINT: "main"})
+    run = runs.client.create_run(runs.experiment, tags={previous_attempt.ENTRY_POINT_TAG: "main"})
 
-    assert previous_attempt.find_previous_attempt(run.info.run_id, fresh=False).steps == []
+    assert previous_attempt.continue_previous_attempt(run.info.run_id, fresh=False).steps == []

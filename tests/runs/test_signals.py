@@ -9,8 +9,8 @@ import time
 import pytest
 
 from mlflow_sb3.runs import signals
-from mlflow_sb3.runs.signals import Interrupted, Stop
-from tests.processes import PATIENCE
+from mlflow_sb3.runs.signals import Interrupted, StopRequest
+from tests.processes import PROCESS_TIMEOUT
 
 SLEEPING = """
 import time
@@ -39,11 +39,11 @@ def test_a_signal_is_raised_at_once(number: int, code: int) -> None:
 
 def test_a_deferred_signal_waits_for_who_obeys() -> None:
     with signals.defer_signals() as stop:
-        stop.obey()
+        stop.raise_if_requested()
         os.kill(os.getpid(), signal.SIGTERM)
         assert stop.requested == signal.SIGTERM
         with pytest.raises(Interrupted, match="SIGTERM"):
-            stop.obey()
+            stop.raise_if_requested()
 
 
 def test_a_deferred_signal_that_nobody_obeyed_is_over_with_the_work() -> None:
@@ -52,17 +52,17 @@ def test_a_deferred_signal_that_nobody_obeyed_is_over_with_the_work() -> None:
 
 
 def test_handlers_are_as_they_were_afterwards() -> None:
-    before = [signal.getsignal(number) for number in signals.SIGNALS]
+    before = [signal.getsignal(number) for number in signals.STOP_SIGNALS]
 
     with signals.raise_on_signal(), signals.defer_signals():
-        assert [signal.getsignal(number) for number in signals.SIGNALS] != before
+        assert [signal.getsignal(number) for number in signals.STOP_SIGNALS] != before
 
-    assert [signal.getsignal(number) for number in signals.SIGNALS] == before
+    assert [signal.getsignal(number) for number in signals.STOP_SIGNALS] == before
 
 
 def test_signals_that_come_together_are_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        signals, "TOGETHER", PATIENCE
+        signals, "REPEAT_WINDOW", PROCESS_TIMEOUT
     )  # however long this process is held in between
     with signals.defer_signals() as stop:
         os.kill(os.getpid(), signal.SIGINT)
@@ -72,12 +72,12 @@ def test_signals_that_come_together_are_one(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_whoever_started_it_may_be_gone_while_it_stops(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(signals, "TOGETHER", 0.0)
+    monkeypatch.setattr(signals, "REPEAT_WINDOW", 0.0)
     with signals.defer_signals() as stop:
         os.kill(os.getpid(), signal.SIGINT)
-        os.kill(os.getpid(), signals.ORPHANED)
+        os.kill(os.getpid(), signals.PARENT_EXIT_SIGNAL)
     with signals.defer_signals() as orphan:
-        os.kill(os.getpid(), signals.ORPHANED)
+        os.kill(os.getpid(), signals.PARENT_EXIT_SIGNAL)
 
     assert (stop.requested, orphan.requested) == (signal.SIGINT, signal.SIGTERM)
 
@@ -92,10 +92,10 @@ def test_a_second_signal_ends_the_process() -> None:
         time.sleep(0.5)
         assert process.poll() is None
         process.terminate()
-        process.wait(PATIENCE)
+        process.wait(PROCESS_TIMEOUT)
 
     assert process.returncode == -signal.SIGTERM
 
 
 def test_nobody_asked_to_stop() -> None:
-    Stop().obey()
+    StopRequest().raise_if_requested()
