@@ -1,4 +1,7 @@
-"""What does the train step cost against bare `DQN.learn` with an EvalCallback at SB3's default threads? And what of it is survival?"""
+"""Measure the step `train`, and a plain `DQN.learn` with an EvalCallback.
+
+The plain program uses SB3's default number of threads. Also measure snapshots and the journal.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ import mlflow
 from benchmarks import report
 from mlflow_sb3.algorithms import zoo_presets
 from mlflow_sb3.envs import env_spec
+from mlflow_sb3.tracking.delivery_thread import DeliveryThread
 from mlflow_sb3.tracking.metric_writer import MetricWriter
 from mlflow_sb3.tracking.run_logger import RunLogger
 from mlflow_sb3.tracking.snapshot_uploader import SNAPSHOT_DIR
@@ -21,18 +25,26 @@ from mlflow_sb3.training import loop
 from mlflow_sb3.training.snapshot_writer import SnapshotWriter
 
 
-class Timed(RunLogger):
-    """Knows how much CPU time the delivering thread took."""
+class TimedDeliveryThread(DeliveryThread):
+    """Measures the CPU time of the thread."""
 
-    cpu = 0.0
+    cpu_seconds = 0.0
 
     def _work(self) -> None:
         super()._work()
-        self.cpu = time.thread_time()
+        self.cpu_seconds = time.thread_time()
 
 
-def survive(timesteps: int) -> list[str]:
-    """Train in this process with snapshots and the journal; rows of what they cost."""
+class TimedRunLogger(RunLogger):
+    """Measures the CPU time of its delivery thread."""
+
+    def __init__(self, run_id: str, folder: Path) -> None:
+        super().__init__(run_id, folder)
+        self._delivery_thread = self.timed_thread = TimedDeliveryThread(self._sender)
+
+
+def measure_recovery(timesteps: int) -> list[str]:
+    """Train in this process. Return table rows with the cost of snapshots and the journal."""
     with tempfile.TemporaryDirectory() as folder:
         mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
         mlflow.set_experiment(
@@ -41,9 +53,14 @@ def survive(timesteps: int) -> list[str]:
             )
         )
         hyperparams = zoo_presets.find_preset("dqn", "CartPole-v1").hyperparams
-        with mlflow.start_run() as run, Timed(run.info.run_id, Path(folder, "run")) as tracker:
+        with (
+            mlflow.start_run() as run,
+            TimedRunLogger(run.info.run_id, Path(folder, "run")) as run_logger,
+        ):
             shelf = SnapshotWriter(
-                Path(folder, "run", SNAPSHOT_DIR), more=tracker.state, on_published=tracker.snapshot
+                Path(folder, "run", SNAPSHOT_DIR),
+                get_extra=run_logger.metric_state,
+                on_written=run_logger.offer_snapshot,
             )
             start = time.perf_counter()
             loop.train(
@@ -51,39 +68,46 @@ def survive(timesteps: int) -> list[str]:
                 "dqn",
                 timesteps=timesteps,
                 hyperparams=hyperparams,
-                writers=[MetricWriter(tracker)],
-                shelf=shelf,
+                writers=[MetricWriter(run_logger)],
+                snapshot_writer=shelf,
             )
             wall = time.perf_counter() - start
     costs = {
-        f"{shelf.taken} snapshots, in the training thread": shelf.seconds,
-        "the journal, in the training thread": tracker.seconds,
-        "delivering, CPU of a thread of its own": tracker.cpu,
+        f"{shelf.count} snapshots, in the training thread": shelf.seconds,
+        "journal, in the training thread": run_logger.total_call_seconds,
+        "delivery, CPU time of its thread": run_logger.timed_thread.cpu_seconds,
     }
     return [
         report.row(name, f"{seconds:.3f}", f"{100 * seconds / wall:.2f} %")
         for name, seconds in costs.items()
-    ] + [report.row("the longest call into the journal", f"{tracker.longest:.4f}", "")]
+    ] + [report.row("longest call into the journal", f"{run_logger.longest_call_seconds:.4f}", "")]
 
 
 @click.command()
-@click.option("--pairs", default=3, show_default=True)
+@click.option("--pairs", default=3, show_default=True, help="Runs of each program.")
 @click.option(
     "--timesteps",
     default=50_000,
     show_default=True,
     type=click.IntRange(min=2500),
-    help="At least one evaluation.",
+    help="Environment steps. The minimum allows one evaluation.",
 )
 def main(pairs: int, timesteps: int) -> None:
-    """Run both as processes in turn; print wall and CPU time, the ratios, and what snapshots and journal take of it."""
-    ours = [sys.executable, "-m", "steps.train", "--timesteps", str(timesteps), "--seed"]
-    bare = [sys.executable, "-m", "benchmarks.naive", "--timesteps", str(timesteps), "--seed"]
+    """Run both as processes in turn. Print the times, the ratios, and the cost of recovery."""
+    step_command = [sys.executable, "-m", "steps.train", "--timesteps", str(timesteps), "--seed"]
+    plain_command = [
+        sys.executable,
+        "-m",
+        "benchmarks.naive",
+        "--timesteps",
+        str(timesteps),
+        "--seed",
+    ]
     measured = report.processes(
         pairs,
         {
-            "train step": lambda seed: [*ours, str(seed)],
-            "bare DQN.learn": lambda seed: [*bare, str(seed)],
+            "train step": lambda seed: [*step_command, str(seed)],
+            "plain DQN.learn": lambda seed: [*plain_command, str(seed)],
         },
     )
     step, learn = measured.values()
@@ -112,8 +136,8 @@ def main(pairs: int, timesteps: int) -> None:
             *report.compare([run.cpu for run in step], [run.cpu for run in learn], at_most=0.65),
         )
     )
-    click.echo("\n" + report.header("one training of seed 0", "s", "of its time"))
-    click.echo("\n".join(survive(timesteps)))
+    click.echo("\n" + report.header("one training with seed 0", "s", "share"))
+    click.echo("\n".join(measure_recovery(timesteps)))
 
 
 if __name__ == "__main__":

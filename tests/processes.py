@@ -1,4 +1,4 @@
-"""Other processes: what they have started, and waiting for what they do."""
+"""Watch processes: wait for a condition, list child processes, read command lines."""
 
 from __future__ import annotations
 
@@ -8,58 +8,70 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-PATIENCE = 600.0
-"""Seconds after which what a test waits for will not happen: a machine that runs several tests at once is slow."""
-GONE = (FileNotFoundError, ProcessLookupError)
-"""What reading of a process raises that has ended, before or after the file is open."""
+from mlflow_sb3.training.forked_worker import PROCESS_NAME
+
+PROCESS_TIMEOUT = 600.0
+"""Seconds after which a wait fails. It is long, because parallel tests slow the machine down."""
+PROCESS_GONE_ERRORS = (FileNotFoundError, ProcessLookupError)
+"""Exceptions of reading from ``/proc`` if the process has ended before or after the open."""
 
 
-def until(holds: Callable[[], object], *, otherwise: Callable[[], object] = lambda: "") -> None:
-    """Wait until something holds; ``otherwise`` says what there is if it never does."""
-    deadline = time.monotonic() + PATIENCE
-    while not holds():
-        assert time.monotonic() < deadline, otherwise()
+def wait_until(
+    condition: Callable[[], object], *, describe_failure: Callable[[], object] = lambda: ""
+) -> None:
+    """Wait until a condition is true.
+
+    Args:
+        condition: Called ten times a second.
+        describe_failure: Returns the assertion message if the condition stays false.
+    """
+    deadline = time.monotonic() + PROCESS_TIMEOUT
+    while not condition():
+        assert time.monotonic() < deadline, describe_failure()
         time.sleep(0.1)
 
 
-def children(pid: int) -> list[int]:
-    """Those that a process has started and that still are; none of a process that is gone."""
-    found: list[int] = []
-    with suppress(*GONE):
+def list_children(pid: int) -> list[int]:
+    """Return the pids of a process's children. Return an empty list if the process has ended."""
+    pids: list[int] = []
+    with suppress(*PROCESS_GONE_ERRORS):
         for task in Path(f"/proc/{pid}/task").iterdir():
-            with suppress(*GONE):  # a thread that has ended
-                found += map(int, (task / "children").read_text().split())
-    return found
+            with suppress(*PROCESS_GONE_ERRORS):  # the thread has ended
+                pids += map(int, (task / "children").read_text().split())
+    return pids
 
 
-def command_line(pid: int | str) -> list[str]:
-    """What a process was started with; nothing of one that is gone."""
+def read_command_line(pid: int | str) -> list[str]:
+    """Return the arguments of a process. Return an empty list if the process has ended."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
-    except GONE:
+    except PROCESS_GONE_ERRORS:
         return []
 
 
-def is_over(pid: int) -> bool:
-    """Whether a process has ended, though nobody may have asked how."""
+def has_ended(pid: int) -> bool:
+    """Return whether a process has ended. A zombie counts as ended."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except GONE:
+    except PROCESS_GONE_ERRORS:
         return True
 
 
-def snapshots(folder: Path) -> set[Path]:
-    """Those of all runs whose state lies in a folder; none while a run that has finished removes its own."""
+def find_snapshots(state_folder: Path) -> set[Path]:
+    """Return the snapshots of all runs in a state folder.
+
+    Return an empty set if a run removes its snapshots during the search.
+    """
     try:
-        return set(folder.glob("mlflow-sb3/*/snapshots/*.snapshot"))
+        return set(state_folder.glob("mlflow-sb3/*/snapshots/*.snapshot"))
     except FileNotFoundError:
         return set()
 
 
-def companions() -> list[int]:
-    """The companions of this process."""
+def list_forked_workers() -> list[int]:
+    """Return the pids of the workers that evaluate checkpoints for this process."""
     return [
         int(str(process.pid))
         for process in multiprocessing.active_children()
-        if process.name == "companion"
+        if process.name == PROCESS_NAME
     ]

@@ -1,1 +1,1 @@
-"""What a training writes to MLflow: metrics, journal and snapshots, sent in the background."""
+"""Log metrics, parameters, files and snapshots of a training run to MLflow in the background."""

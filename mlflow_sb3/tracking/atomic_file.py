@@ -1,7 +1,4 @@
-"""Files that are whole or not there: written beside their name, synced, renamed.
-
-Some bear a seal, which tells when one was cut short on its way to or from somewhere else.
-"""
+"""Write files atomically, and append a digest that shows later whether a file is complete."""
 
 from __future__ import annotations
 
@@ -11,71 +8,81 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
-_SEAL = hashlib.sha256().digest_size
-_CHUNK = 1 << 20
+_DIGEST_SIZE = hashlib.sha256().digest_size
+_CHUNK_SIZE = 1 << 20
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Write a file that is whole after any kill: it has the old content or the new one."""
+    """Write a file atomically: after a crash it has either the old or the new content."""
     draft = path.with_name(f"{path.name}.draft")
     write_draft(draft, lambda file: file.write(content))
-    publish(draft, path)
+    publish_draft(draft, path)
 
 
-def publish(draft: Path, path: Path) -> None:
-    """Sync a finished draft in the same folder, and give it its name."""
+def write_draft(draft: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Create a file and let ``write`` fill it. If ``write`` fails, delete the file."""
+    draft.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with draft.open("wb") as file:
+            write(file)
+    except BaseException:  # also after KeyboardInterrupt; the exception is raised again
+        draft.unlink(missing_ok=True)
+        raise
+
+
+def publish_draft(draft: Path, path: Path) -> None:
+    """Sync a complete draft to the disk and rename it to a path in the same folder."""
     _sync(draft)
     draft.replace(path)
     _sync(path.parent)
 
 
-def write_draft(draft: Path, fill: Callable[[BinaryIO], object]) -> None:
-    """Write a file that is to be published; when filling it fails, nothing is left of it."""
-    draft.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with draft.open("wb") as file:
-            fill(file)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
+def append_digest(draft: Path) -> str:
+    """Append the SHA-256 digest of a file to the file itself.
 
-
-def seal(draft: Path) -> str:
-    """Put SHA-256 of the content behind it, as 32 bytes; returns it as 64 hexadecimal digits."""
-    found = _digest(draft, draft.stat().st_size)
+    Returns:
+        The digest as 64 hexadecimal digits. The file gets its 32 bytes.
+    """
+    digest = _compute_digest(draft, draft.stat().st_size)
     with draft.open("ab") as file:
-        file.write(found)
-    return found.hex()
+        file.write(digest)
+    return digest.hex()
 
 
-def is_sealed(path: Path) -> bool:
-    """Whether a file is there, and as it was sealed."""
-    return seal_of(path) is not None
+def has_valid_digest(path: Path) -> bool:
+    """Return whether a file exists and its content matches the digest at its end."""
+    return read_valid_digest(path) is not None
 
 
-def seal_of(path: Path) -> str | None:
-    """The digest of a sealed file, as 64 hexadecimal digits; None when the file is not there, or not as it was sealed."""
+def read_valid_digest(path: Path) -> str | None:
+    """Return the digest at the end of a file if the content matches it.
+
+    Returns:
+        64 hexadecimal digits, or None if the file is missing, truncated or changed.
+    """
     try:
-        size = path.stat().st_size - _SEAL
+        size = path.stat().st_size - _DIGEST_SIZE
         with path.open("rb") as file:
             file.seek(max(size, 0))
-            found = file.read()
-    except OSError:
+            stored = file.read()
+    except OSError:  # a file that cannot be read is as useless as a missing one
         return None
-    return found.hex() if size >= 0 and found == _digest(path, size) else None
+    is_valid = size >= 0 and stored == _compute_digest(path, size)
+    return stored.hex() if is_valid else None
 
 
-def _digest(path: Path, size: int) -> bytes:
-    """SHA-256 of the first bytes."""
+def _compute_digest(path: Path, size: int) -> bytes:
+    """Return the SHA-256 digest of the first ``size`` bytes of a file."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
-        while size > 0 and (chunk := file.read(min(size, _CHUNK))):
+        while size > 0 and (chunk := file.read(min(size, _CHUNK_SIZE))):
             digest.update(chunk)
             size -= len(chunk)
     return digest.digest()
 
 
 def _sync(path: Path) -> None:
+    """Write a file, or the entries of a folder, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

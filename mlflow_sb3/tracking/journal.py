@@ -1,6 +1,7 @@
-"""What a run has to say and the tracking server does not have yet: numbered entries in a file, which outlives the process.
+"""Append-only file of the metrics, parameters, tags and files that a run logged.
 
-Written by one thread and delivered by another. What cannot be written, as on a full disk, is kept in memory until it can.
+The training thread appends entries, and another thread sends them to the tracking server. The
+file survives the process. If an entry cannot be written, as on a full disk, it stays in memory.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import logging
 import os
 import threading
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,79 +20,93 @@ import mlflow
 
 from mlflow_sb3.tracking import atomic_file
 
-Entry = dict[str, Any]
-"""``n``, its number, and one of ``metrics`` (a list of [key, value, timestamp in ms, step]), ``params`` and ``tags`` (dicts of
-text), ``file`` with ``to`` (a path in the journal's folder, and a folder among the artifacts), and ``status`` with ``time``."""
-_ENTRIES, _MARK, RUN = "journal.jsonl", "delivered", "run.json"
+JournalEntry = dict[str, Any]
+"""One line of the journal, as JSON values.
+
+``n`` is the number of the entry. The other keys depend on its kind:
+
+- ``metrics``: list of [key, value, timestamp in ms, step].
+- ``params``, ``tags``: dict of strings.
+- ``file`` and ``to``: path relative to the journal's folder, and the artifact folder.
+- ``status`` and ``time``: status that ends the run, and its end time in ms.
+"""
+RUN_FILE = "run.json"
+"""File with the run id and the tracking URI of a journal."""
+_ENTRIES_FILE = "journal.jsonl"
+_DELIVERED_FILE = "delivered"
+"""File with the number of the last entry that the tracking server has."""
 
 _logger = logging.getLogger(__name__)
 
 
 class Journal:
-    """Entries of one run, in a folder. Threads may share it."""
+    """Journal of one run in a folder. It is thread-safe."""
 
     def __init__(self, folder: Path, run_id: str, tracking_uri: str) -> None:
-        """Open the journal of a run, new or with what was left in it."""
+        """Open the journal of a run. An existing journal keeps its entries.
+
+        Args:
+            folder: Folder of this run alone. It is created if it does not exist.
+            run_id: Run that the entries belong to.
+            tracking_uri: Tracking server of the run.
+        """
         self.folder = folder
         self.run_id = run_id
         self.tracking_uri = tracking_uri
         self._lock = threading.Lock()
-        self._waiting: deque[Entry] = deque()
-        self._unwritten: deque[Entry] = deque()
-        self._number = 0
+        self._pending: deque[JournalEntry] = deque()
+        self._unwritten: deque[JournalEntry] = deque()
+        self._last_number = 0
         self._file: int | None = None
-        self._warned = False
-        self._try(self._open)
+        self._has_warned = False
+        self._try_to_write(self._open)
 
     @classmethod
     def reopen(cls, folder: Path, tracking_uri: str | None = None) -> Journal:
-        """Open the journal that a folder holds.
+        """Open the journal that exists in a folder.
 
         Args:
-            folder: Of a run.
-            tracking_uri: Of its server, if it is another than before.
+            folder: Folder of a run.
+            tracking_uri: New tracking URI, if the server has moved. By default, the stored one.
 
         Raises:
-            FileNotFoundError: It holds none.
+            FileNotFoundError: The folder has no journal.
         """
-        about = json.loads((folder / RUN).read_text())
-        return cls(folder, about["run_id"], tracking_uri or about["tracking_uri"])
+        stored = json.loads((folder / RUN_FILE).read_text())
+        return cls(folder, stored["run_id"], tracking_uri or stored["tracking_uri"])
 
     def append(self, **entry: Any) -> None:
-        """Write an entry down; it is in the file, though perhaps not yet on the disk, when this returns."""
-        with self._lock:
-            self._number += 1
-            numbered = {"n": self._number} | entry
-            self._waiting.append(numbered)
-            self._unwritten.append(numbered)
-            self._try(self._write)
+        """Append an entry.
 
-    def waiting(self) -> list[Entry]:
-        """The entries that were not delivered, in their order."""
+        The operating system has the entry when this returns. Call ``sync`` to write it to the disk.
+        """
         with self._lock:
-            return list(self._waiting)
+            self._last_number += 1
+            numbered = {"n": self._last_number} | entry
+            self._pending.append(numbered)
+            self._unwritten.append(numbered)
+            self._try_to_write(self._write_entries)
+
+    def pending_entries(self) -> list[JournalEntry]:
+        """Return the entries that the tracking server does not have yet, in order."""
+        with self._lock:
+            return list(self._pending)
 
     def is_written(self) -> bool:
-        """Whether the file holds every entry that was not delivered."""
+        """Return whether the file has every pending entry."""
         with self._lock:
             return not self._unwritten
 
-    def delivered(self, number: int) -> None:
-        """Mark the entries up to a number as delivered."""
+    def mark_delivered(self, number: int) -> None:
+        """Record that the tracking server has all entries up to a number."""
         with self._lock:
-            for entries in (self._waiting, self._unwritten):
+            for entries in (self._pending, self._unwritten):
                 while entries and entries[0]["n"] <= number:
                     entries.popleft()
-        draft = self.folder / f"{_MARK}.draft"
-
-        def mark() -> None:
-            draft.write_text(str(number))
-            draft.replace(self.folder / _MARK)
-
-        self._try(mark)
+        self._try_to_write(lambda: self._write_delivered(number))
 
     def sync(self) -> None:
-        """Have the disk hold what was written."""
+        """Write the file to the disk."""
         if self._file is not None:
             os.fsync(self._file)
 
@@ -101,72 +117,80 @@ class Journal:
             self._file = None
 
     def _open(self) -> None:
-        entries = read(self.folder)
-        mark = _number(self.folder / _MARK)
-        self._number = max([mark, *(entry["n"] for entry in entries)])
-        self._waiting.extend(entry for entry in entries if entry["n"] > mark)
+        entries = read_entries(self.folder)
+        delivered = _read_delivered(self.folder / _DELIVERED_FILE)
+        self._last_number = max([delivered, *(entry["n"] for entry in entries)])
+        self._pending.extend(entry for entry in entries if entry["n"] > delivered)
         self._open_file()
 
     def _open_file(self) -> None:
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # a URI may hold a password
-        if not (self.folder / RUN).exists():
-            atomic_file.write_file(
-                self.folder / RUN,
-                json.dumps({"run_id": self.run_id, "tracking_uri": self.tracking_uri}).encode(),
-            )
-        self._file = os.open(self.folder / _ENTRIES, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        # 0o700, because the tracking URI in RUN_FILE may contain a password
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not (self.folder / RUN_FILE).exists():
+            about = {"run_id": self.run_id, "tracking_uri": self.tracking_uri}
+            atomic_file.write_file(self.folder / RUN_FILE, json.dumps(about).encode())
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        self._file = os.open(self.folder / _ENTRIES_FILE, flags, 0o644)
 
-    def _write(self) -> None:
-        """Write what could not be written before, too."""
+    def _write_entries(self) -> None:
+        """Write all unwritten entries, including those of earlier failed attempts."""
         if self._file is None:
             self._open_file()
         while self._file is not None and self._unwritten:
-            line = (
-                f"\n{json.dumps(self._unwritten[0])}\n".encode()
-            )  # the first line feed ends what was cut short before it
+            # the leading line feed ends a line that a crash cut short
+            line = f"\n{json.dumps(self._unwritten[0])}\n".encode()
             if os.write(self._file, line) != len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             self._unwritten.popleft()
 
-    def _try(self, work: Any) -> None:
+    def _write_delivered(self, number: int) -> None:
+        draft = self.folder / f"{_DELIVERED_FILE}.draft"
+        draft.write_text(str(number))
+        draft.replace(self.folder / _DELIVERED_FILE)
+
+    def _try_to_write(self, write: Callable[[], None]) -> None:
+        """Call ``write``. On a full or read-only disk, log one warning and go on."""
         try:
-            work()
-        except OSError as error:
-            if not self._warned:
-                self._warned = True
+            write()
+        except OSError as error:  # training must not stop: the entries stay in memory
+            if not self._has_warned:
+                self._has_warned = True
                 _logger.warning(
-                    "%s cannot be written: %s; what is not delivered is kept in memory alone.",
+                    "The journal in %s cannot be written: %s. "
+                    "Metrics that the tracking server does not have yet are kept in memory only. "
+                    "Free some disk space.",
                     self.folder,
                     error.strerror,
                 )
 
 
-def open_for(run_id: str, folder: Path) -> Journal:
-    """The journal of a run of the current tracking server."""
+def open_journal(run_id: str, folder: Path) -> Journal:
+    """Open the journal of a run of the current tracking server."""
     return Journal(folder, run_id, mlflow.get_tracking_uri())
 
 
-def read(folder: Path) -> list[Entry]:
-    """The whole entries in a folder, delivered or not; a line that was cut short is none."""
-    path = folder / _ENTRIES
+def read_entries(folder: Path) -> list[JournalEntry]:
+    """Return all entries of a folder's journal, delivered or not. Skip incomplete lines."""
+    path = folder / _ENTRIES_FILE
     if not path.exists():
         return []
-    return [
-        entry
-        for line in path.read_bytes().splitlines()
-        if line and (entry := _parsed(line)) is not None
-    ]
+    parsed = (_parse_entry(line) for line in path.read_bytes().splitlines())
+    return [entry for entry in parsed if entry is not None]
 
 
-def _number(path: Path) -> int:
-    """What a mark says; 0, so that everything is sent again, where there is none or it was cut short."""
+def _read_delivered(path: Path) -> int:
+    """Return the number of the last delivered entry.
+
+    If the file is missing or incomplete, return 0: everything is sent again, which does no harm.
+    """
     try:
         return int(path.read_text())
     except (FileNotFoundError, ValueError):
         return 0
 
 
-def _parsed(line: bytes) -> Entry | None:
+def _parse_entry(line: bytes) -> JournalEntry | None:
+    """Parse one line. Return None for an empty line, and for a line that a crash cut short."""
     try:
         entry = json.loads(line)
     except ValueError:

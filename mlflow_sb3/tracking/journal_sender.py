@@ -1,7 +1,7 @@
-"""A journal's entries to the tracking server, in its own batches and with their own timestamps.
+"""Send the entries of a journal to the tracking server in batches.
 
-Everything may be sent twice: the server ignores a point that it has already, and parameters, tags, files and the status become
-what they are.
+An entry may be sent twice, because the server ignores a metric point that it already has, and
+overwrites parameters, tags, files and the status with the same values.
 """
 
 from __future__ import annotations
@@ -14,59 +14,69 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
-from mlflow_sb3.client.retry import now_ms
-from mlflow_sb3.tracking.journal import Entry, Journal
+from mlflow_sb3.client.timestamps import now_ms
+from mlflow_sb3.tracking.journal import Journal, JournalEntry
 
-MAX_METRICS, MAX_PARAMS = 1000, 100
-_MOST = {"metrics": MAX_METRICS, "params": MAX_PARAMS, "tags": 100}
-"""What one call of MLflow's ``log_batch`` takes."""
-REFUSED_TAG = "mlflow_sb3.refused"
-"""Tag of a run: when the server last refused something that was said of it, in milliseconds since 1970."""
-_REFUSALS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
-"""What the server will never take, however often it is asked, or takes nothing of for a while."""
+MAX_METRICS = 1000
+"""Metric points that one call of MLflow's ``log_batch`` accepts."""
+MAX_PARAMS = 100
+"""Parameters that one call of ``log_batch`` accepts."""
+_MAX_ITEMS = {"metrics": MAX_METRICS, "params": MAX_PARAMS, "tags": 100}
+REJECTED_TAG = "mlflow_sb3.refused"
+"""Tag of a run: when the server last rejected an item of the run, in ms since 1970."""
+_REJECTION_CODES = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
+"""MLflow error codes of a server that rejects an item, or for a while every change of the run."""
 
 _logger = logging.getLogger(__name__)
 
-Item = Metric | Param | RunTag
+BatchItem = Metric | Param | RunTag
 
 
 @dataclass
 class JournalSender:
-    """Delivers a journal, and remembers what was refused for good."""
+    """Sends the pending entries of a journal to its tracking server."""
 
     journal: Journal
-    refusals: list[str] = field(default_factory=list)
-    """What will never arrive, as under a name that the server does not allow."""
+    rejections: list[str] = field(default_factory=list)
+    """Items that the server never accepts, with the reason. Example: an invalid metric name."""
 
     def __post_init__(self) -> None:
-        """Make the client that all is sent by."""
+        """Create the MLflow client."""
         self.client = MlflowClient(self.journal.tracking_uri)
 
-    def deliver(self) -> None:
-        """Send everything that waits.
+    def send_pending(self) -> None:
+        """Send all pending entries, and mark each batch as delivered.
 
         Raises:
-            MlflowException, OSError, RequestException: The server does not answer; what it has is marked.
+            MlflowException, OSError, RequestException: The server does not answer. Batches that
+                arrived before are marked as delivered.
         """
-        for batch in _batches(self.journal.waiting()):
+        for batch in _split_into_batches(self.journal.pending_entries()):
             self._send(batch)
-            self.journal.delivered(batch[-1]["n"])
+            self.journal.mark_delivered(batch[-1]["n"])
 
-    def _send(self, batch: list[Entry]) -> None:
+    def _send(self, batch: list[JournalEntry]) -> None:
         run_id, first = self.journal.run_id, batch[0]
         if "file" in first:
-            path = self.journal.folder / first["file"]
-            if path.exists():
-                self.client.log_artifact(run_id, str(path), first["to"] or None)
-            else:
-                self.refusals.append(f"{path} is gone")
+            self._log_file(first)
         elif "status" in first:
             self.client.set_terminated(run_id, first["status"], first["time"])
         else:
-            self._log([item for entry in batch for item in _items(entry)])
+            self._log_items([item for entry in batch for item in _to_items(entry)])
 
-    def _log(self, items: Sequence[Item]) -> None:
-        """Send in one call; what is refused is looked for by halves, so that it takes nothing else with it."""
+    def _log_file(self, entry: JournalEntry) -> None:
+        path = self.journal.folder / entry["file"]
+        if path.exists():
+            self.client.log_artifact(self.journal.run_id, str(path), entry["to"] or None)
+        else:
+            self.rejections.append(f"{path} does not exist any more")
+
+    def _log_items(self, items: Sequence[BatchItem]) -> None:
+        """Log all items in one call.
+
+        MLflow rejects a batch as a whole. Therefore a rejected batch is split into halves, until
+        only the invalid items are left out.
+        """
         try:
             self.client.log_batch(
                 self.journal.run_id,
@@ -75,44 +85,45 @@ class JournalSender:
                 tags=[item for item in items if isinstance(item, RunTag)],
             )
         except MlflowException as error:
-            if error.error_code not in _REFUSALS:
+            if error.error_code not in _REJECTION_CODES:
                 raise
-            self._check_takes_anything()
+            self._check_run_is_writable()
             if len(items) == 1:
-                self.refusals.append(f"{items[0].key}: {error.message}")
+                self.rejections.append(f"{items[0].key}: {error.message}")
                 return
             half = len(items) // 2
-            self._log(items[:half])
-            self._log(items[half:])
+            self._log_items(items[:half])
+            self._log_items(items[half:])
 
-    def _check_takes_anything(self) -> None:
-        """Raise what MLflow says of all that a run says when that lies in the trash, or the database can only be read: it may end."""
-        self.client.set_tag(
-            self.journal.run_id, REFUSED_TAG, str(now_ms())
-        )  # never what it was: that would be no change, and be taken
+    def _check_run_is_writable(self) -> None:
+        """Raise MLflow's error if the server rejects every change of the run for now.
+
+        It does so while the run is deleted or its database is read-only. Both may end, so the
+        entries must stay pending.
+        """
+        # a new value each time, because a tag that does not change is always accepted
+        self.client.set_tag(self.journal.run_id, REJECTED_TAG, str(now_ms()))
 
 
-def _batches(entries: Sequence[Entry]) -> Iterator[list[Entry]]:
-    """Entries that go into one call, in their order; a file and a status have one of their own."""
-    batch: list[Entry] = []
-    room = dict(_MOST)
+def _split_into_batches(entries: Sequence[JournalEntry]) -> Iterator[list[JournalEntry]]:
+    """Group entries by calls, in order. Each file and each status gets a batch of its own."""
+    batch: list[JournalEntry] = []
+    totals = dict.fromkeys(_MAX_ITEMS, 0)
     for entry in entries:
-        sizes = {kind: len(entry.get(kind, ())) for kind in _MOST}
-        if batch and (not any(sizes.values()) or any(sizes[kind] > room[kind] for kind in _MOST)):
+        sizes = {kind: len(entry.get(kind, ())) for kind in _MAX_ITEMS}
+        is_full = any(totals[kind] + sizes[kind] > _MAX_ITEMS[kind] for kind in _MAX_ITEMS)
+        if batch and (is_full or not any(sizes.values()) or not any(totals.values())):
             yield batch
-            batch, room = [], dict(_MOST)
+            batch, totals = [], dict.fromkeys(_MAX_ITEMS, 0)
         batch.append(entry)
-        room = (
-            {kind: room[kind] - sizes[kind] for kind in _MOST}
-            if any(sizes.values())
-            else dict.fromkeys(_MOST, -1)
-        )
+        totals = {kind: totals[kind] + sizes[kind] for kind in _MAX_ITEMS}
     if batch:
         yield batch
 
 
-def _items(entry: Entry) -> list[Item]:
-    metrics: list[Item] = [Metric(*point) for point in entry.get("metrics", ())]
-    params: list[Item] = [Param(*pair) for pair in entry.get("params", {}).items()]
-    tags: list[Item] = [RunTag(*pair) for pair in entry.get("tags", {}).items()]
+def _to_items(entry: JournalEntry) -> list[BatchItem]:
+    """Return an entry's metrics, parameters and tags as MLflow entities."""
+    metrics: list[BatchItem] = [Metric(*point) for point in entry.get("metrics", ())]
+    params: list[BatchItem] = [Param(*pair) for pair in entry.get("params", {}).items()]
+    tags: list[BatchItem] = [RunTag(*pair) for pair in entry.get("tags", {}).items()]
     return metrics + params + tags

@@ -1,4 +1,4 @@
-"""What can be read of a snapshot without unpickling it."""
+"""Header of a snapshot: JSON at the start of the file, readable without unpickling."""
 
 from __future__ import annotations
 
@@ -9,45 +9,59 @@ from typing import Any, BinaryIO
 
 from mlflow.exceptions import MlflowException
 
-SNAPSHOT_SCHEMA = 3
-
+SNAPSHOT_SCHEMA = 4
+"""Version of the file format. Other versions are rejected."""
 FIRST_LINE = b"mlflow-sb3 snapshot\n"
 
 
 @dataclass(frozen=True)
 class SnapshotHeader:
-    """What can be read of a snapshot without unpickling it."""
+    """Facts about a snapshot. The attributes are the keys of the stored JSON."""
 
     step: int
+    """Environment steps that the training had taken."""
     learned: bool
-    """Whether only the choice among the candidates is left to do."""
+    """Whether learning was complete, so that only the checkpoint selection is left."""
     context: dict[str, Any]
-    """JSON values of whoever takes the snapshots, such as how the agent is trained."""
+    """JSON values of the caller, such as the training configuration."""
     n_envs: int
+    """Number of environments in the ``VecEnv``."""
     inexact: str | None = None
-    """Why the environments are not part of it, if they are not."""
+    """Why the snapshot lacks the environments. None if it contains them."""
     statistics: dict[str, Any] | None = None
-    """What VecNormalize had learned, where the environments are not part."""
+    """Settings and statistics of ``VecNormalize``, if the snapshot lacks the environments."""
     schema: int = SNAPSHOT_SCHEMA
 
 
 def read_header(path: Path) -> SnapshotHeader:
-    """Read what a snapshot says of itself.
+    """Read the header of a snapshot file.
 
     Raises:
-        MlflowException: It is none, or of another version of this package.
+        MlflowException: The file is not a snapshot, or it has another schema.
     """
     with path.open("rb") as file:
         return parse_header(file, path)
 
 
 def parse_header(file: BinaryIO, path: Path) -> SnapshotHeader:
-    """Read the header at the beginning of an open snapshot."""
+    """Read the header from an open snapshot, and leave the file at the start of the pickle.
+
+    Args:
+        file: Snapshot, opened at its start.
+        path: Path for error messages.
+
+    Raises:
+        MlflowException: The file is not a snapshot, or it has another schema.
+    """
     if file.readline() != FIRST_LINE:
-        raise MlflowException.invalid_parameter_value(f"{path} is no snapshot of a training.")
-    written = json.loads(file.readline())
-    if written["schema"] != SNAPSHOT_SCHEMA:
         raise MlflowException.invalid_parameter_value(
-            f"{path} has the schema {written['schema']}, and this version reads {SNAPSHOT_SCHEMA}; go on with the version that wrote it."
+            f"{path} is not a training snapshot. "
+            "Use a file that the entry point train wrote to its snapshots folder."
         )
-    return SnapshotHeader(**written)
+    header = json.loads(file.readline())
+    if header["schema"] != SNAPSHOT_SCHEMA:
+        raise MlflowException.invalid_parameter_value(
+            f"Snapshot {path} has schema {header['schema']}, but this version of mlflow-sb3 "
+            f"reads schema {SNAPSHOT_SCHEMA}. Resume with the version that wrote it."
+        )
+    return SnapshotHeader(**header)

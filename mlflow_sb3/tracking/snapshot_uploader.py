@@ -1,4 +1,4 @@
-"""Snapshots of a run among its artifacts, from which another machine can go on: the last one, now and then, in the background."""
+"""Upload the latest snapshot of a run in the background, so that another machine can resume it."""
 
 from __future__ import annotations
 
@@ -15,110 +15,130 @@ from mlflow import MlflowClient
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from mlflow_sb3.client import retry
-from mlflow_sb3.tracking import atomic_file
+from mlflow_sb3.tracking import atomic_file, snapshot_header
 
-SLOTS = ("0.snapshot", "1.snapshot")
-"""Names of a run's snapshots, of which the older one is replaced."""
+SNAPSHOT_NAMES = ("0.snapshot", "1.snapshot")
+"""File names of a run's two snapshots. A new snapshot replaces the older file."""
 SNAPSHOT_DIR = "snapshots"
-"""Folder of the snapshots, in that of the run and among its artifacts."""
+"""Folder of the snapshots, both in the local folder of the run and in its artifacts."""
 SNAPSHOT_TAG = "mlflow_sb3.snapshot."
-"""Tag of a run: step and digest, as JSON, of an uploaded snapshot, by the name of its file."""
-INTERVAL = 2.0
-"""Seconds between two looks whether there is something to upload."""
-UPLOAD = 60.0
-"""Seconds between the end of an upload and the next one."""
-PATIENCE = 10.0
-"""Seconds to wait for an upload that nobody needs any more."""
+"""Prefix of a run's tags: file name of an uploaded snapshot → its step and digest as JSON."""
+CHECK_INTERVAL = 2.0
+"""Seconds between two checks for a new snapshot."""
+UPLOAD_INTERVAL = 60.0
+"""Seconds between the end of an upload and the start of the next."""
+OBSOLETE_UPLOAD_TIMEOUT = 10.0
+"""Seconds to wait for an upload when the run has finished and needs no snapshot any more."""
 
 
 class SnapshotUploader:
-    """Uploads the last snapshot of a run in a thread of its own: it may hold gigabytes, and nothing else is to wait for it."""
+    """Uploads the latest snapshot of a run in a thread.
+
+    A snapshot may have gigabytes. Therefore neither the training nor the journal waits for it.
+    """
 
     def __init__(self, client: MlflowClient, run_id: str) -> None:
-        """Upload nothing yet."""
+        """Prepare the thread. Call ``start`` to start it."""
         self._client = client
         self._run_id = run_id
         self._offered: Path | None = None
-        self._count, self._tried = 0, time.monotonic()
-        self._over = threading.Event()
+        self._upload_count = 0
+        self._last_attempt = time.monotonic()
+        self._is_stopping = threading.Event()
         self._thread = threading.Thread(target=self._work, name="mlflow-uploads", daemon=True)
 
     def start(self) -> None:
-        """Begin to look for something to upload."""
+        """Start the thread."""
         self._thread.start()
 
     def offer(self, path: Path) -> None:
-        """There is a newer snapshot, sealed."""
+        """Set the snapshot to upload next. It replaces an earlier one that still waits."""
         self._offered = path
 
     def stop(self) -> None:
-        """Begin no other upload in the background."""
-        self._over.set()
+        """Start no further uploads in the background."""
+        self._is_stopping.set()
 
-    def finish(self) -> bool:
-        """Upload the last snapshot, after the one that is under way; whether it is there."""
+    def upload_last(self) -> bool:
+        """Wait for the current upload, then upload the last snapshot.
+
+        Returns:
+            Whether the last snapshot is among the artifacts.
+        """
         self.stop()
         self._thread.join()
         return self._upload()
 
-    def remove(self) -> None:
-        """Remove what was uploaded, and wait a little for what is under way."""
+    def remove_uploads(self) -> None:
+        """Remove all uploaded snapshots, after a short wait for the current upload."""
         self.stop()
-        self._thread.join(PATIENCE)
-        if self._count:
+        self._thread.join(OBSOLETE_UPLOAD_TIMEOUT)
+        if self._upload_count:
             remove_snapshots(self._client, self._run_id)
 
     def _work(self) -> None:
-        while not self._over.wait(INTERVAL):
-            if time.monotonic() - self._tried > UPLOAD:
+        while not self._is_stopping.wait(CHECK_INTERVAL):
+            if time.monotonic() - self._last_attempt > UPLOAD_INTERVAL:
                 self._upload()
 
     def _upload(self) -> bool:
         path = self._offered
         if path is None:
             return True
-        # not under the name that it has here: it would replace the only one there, and be cut short
-        done = retry.attempt(
-            lambda: upload_snapshot(self._client, self._run_id, path, SLOTS[self._count % 2])
+        # Alternate between the two names. An interrupted upload then leaves the previous snapshot.
+        name = SNAPSHOT_NAMES[self._upload_count % 2]
+        is_uploaded = retry.try_call(
+            lambda: upload_snapshot(self._client, self._run_id, path, name=name)
         )
-        self._tried = time.monotonic()
-        self._count += done
-        if done and self._offered is path:
+        self._last_attempt = time.monotonic()
+        self._upload_count += is_uploaded
+        if is_uploaded and self._offered is path:
             self._offered = None
-        return done
+        return is_uploaded
 
 
-def upload_snapshot(client: MlflowClient, run_id: str, path: Path, name: str) -> None:
-    """Put a snapshot among the artifacts of a run, under this name; its tag, which comes last, says that it is there.
+def upload_snapshot(client: MlflowClient, run_id: str, path: Path, *, name: str) -> None:
+    """Upload a snapshot to the artifacts of a run, then set the tag that records it.
 
-    Training may replace the file meanwhile, so that another name of the same content is uploaded.
+    Training may replace the file during the upload. Therefore a hard link to it, or a copy, is
+    uploaded.
+
+    Args:
+        client: Client of the tracking server.
+        run_id: Run that gets the artifact.
+        path: Snapshot on this machine.
+        name: File name among the artifacts, one of ``SNAPSHOT_NAMES``.
 
     Raises:
-        ValueError: The file is not as it was sealed.
-        MlflowException, OSError, RequestException: It cannot be uploaded.
+        ValueError: The snapshot is incomplete.
+        MlflowException, OSError, RequestException: The upload failed.
     """
-    from mlflow_sb3.tracking import snapshot_header
-
     with TemporaryDirectory(dir=path.parent, prefix="upload-") as folder:
-        draft = Path(folder) / name
-        try:
-            os.link(path, draft)
-        except OSError:  # a file system without such links
-            shutil.copyfile(path, draft)
-        digest = atomic_file.seal_of(draft)
+        copy = Path(folder) / name
+        _link_or_copy(path, copy)
+        digest = atomic_file.read_valid_digest(copy)
         if digest is None:
-            raise ValueError(f"{path} was cut short.")
-        header = snapshot_header.read_header(draft)
-        client.log_artifact(run_id, str(draft), SNAPSHOT_DIR)
-    place = {"step": header.step, "learned": header.learned, "digest": digest}
-    client.set_tag(run_id, f"{SNAPSHOT_TAG}{name}", json.dumps(place))
+            raise ValueError(f"Snapshot {path} is incomplete. It is not uploaded.")
+        header = snapshot_header.read_header(copy)
+        client.log_artifact(run_id, str(copy), SNAPSHOT_DIR)
+    about = {"step": header.step, "learned": header.learned, "digest": digest}
+    client.set_tag(run_id, f"{SNAPSHOT_TAG}{name}", json.dumps(about))
 
 
 def remove_snapshots(client: MlflowClient, run_id: str) -> None:
-    """Remove the snapshots of a run from its artifacts; what cannot be removed stays, and is no harm."""
-    with suppress(Exception):  # every kind of artifact store raises errors of its own
+    """Remove the uploaded snapshots and their tags from a run. Ignore all errors."""
+    # Each artifact store raises its own exception types, and a snapshot that stays does no harm.
+    with suppress(Exception):
         run = client.get_run(run_id)
-        get_artifact_repository(run.info.artifact_uri).delete_artifacts(SNAPSHOT_DIR)  # type: ignore[no-untyped-call]
-        for name in SLOTS:
+        repository = get_artifact_repository(run.info.artifact_uri)
+        repository.delete_artifacts(SNAPSHOT_DIR)  # type: ignore[no-untyped-call]
+        for name in SNAPSHOT_NAMES:
             if f"{SNAPSHOT_TAG}{name}" in run.data.tags:
                 client.delete_tag(run.info.run_id, f"{SNAPSHOT_TAG}{name}")
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # the file system has no hard links
+        shutil.copyfile(source, target)

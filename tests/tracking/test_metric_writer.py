@@ -7,15 +7,19 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 
-from mlflow_sb3.tracking import run_logger
+from mlflow_sb3.tracking import delivery_thread
 from mlflow_sb3.tracking.metric_writer import MetricWriter
 from mlflow_sb3.tracking.run_logger import RunLogger
+from tests.processes import wait_until
 
 
 @pytest.mark.usefixtures("store")
-def test_every_number_arrives_at_its_step(tmp_path: Path) -> None:
-    with mlflow.start_run() as run, RunLogger(run.info.run_id, tmp_path / "run") as told:
-        writer = MetricWriter(told)
+def test_every_number_is_logged_at_its_step(tmp_path: Path) -> None:
+    with (
+        mlflow.start_run() as run,
+        RunLogger(run.info.run_id, tmp_path / "run") as run_logger,
+    ):
+        writer = MetricWriter(run_logger)
         for step in range(2500):
             writer.write({"train/loss": np.float32(step) / 2, "time/fps": 3}, {}, step)
 
@@ -27,23 +31,25 @@ def test_every_number_arrives_at_its_step(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("store")
-def test_numbers_arrive_while_training_goes_on(
+def test_metrics_arrive_while_training_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run_logger, "SEND_INTERVAL", 0.05)
-    with mlflow.start_run() as run, RunLogger(run.info.run_id, tmp_path / "run") as told:
-        MetricWriter(told).write({"train/loss": 1.0}, {}, 1)
-        for _ in range(200):
-            if "train/loss" in mlflow.get_run(run.info.run_id).data.metrics:
-                break
-        else:
-            pytest.fail("nothing arrived before the end")
+    monkeypatch.setattr(delivery_thread, "SEND_INTERVAL", 0.05)
+    with (
+        mlflow.start_run() as run,
+        RunLogger(run.info.run_id, tmp_path / "run") as run_logger,
+    ):
+        MetricWriter(run_logger).write({"train/loss": 1.0}, {}, 1)
+        wait_until(lambda: "train/loss" in mlflow.get_run(run.info.run_id).data.metrics)
 
 
 @pytest.mark.usefixtures("store")
-def test_text_and_what_excludes_mlflow_are_left_out(tmp_path: Path) -> None:
-    with mlflow.start_run() as run, RunLogger(run.info.run_id, tmp_path / "run") as told:
-        MetricWriter(told).write(
+def test_text_and_keys_that_exclude_mlflow_are_skipped(tmp_path: Path) -> None:
+    with (
+        mlflow.start_run() as run,
+        RunLogger(run.info.run_id, tmp_path / "run") as run_logger,
+    ):
+        MetricWriter(run_logger).write(
             {"a": 1, "b": "text", "c": 2, "d": 3}, {"c": ("mlflow",), "d": ("stdout",)}, 0
         )
 
@@ -51,20 +57,27 @@ def test_text_and_what_excludes_mlflow_are_left_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("store")
-def test_numbers_that_are_not_finite_arrive(tmp_path: Path) -> None:
-    with mlflow.start_run() as run, RunLogger(run.info.run_id, tmp_path / "run") as told:
-        MetricWriter(told).write({"a": np.nan, "b": np.inf, "c": 1.0}, {}, 1)
+def test_nan_and_infinite_values_are_logged(tmp_path: Path) -> None:
+    with (
+        mlflow.start_run() as run,
+        RunLogger(run.info.run_id, tmp_path / "run") as run_logger,
+    ):
+        MetricWriter(run_logger).write({"a": np.nan, "b": np.inf, "c": 1.0}, {}, 1)
 
     assert set(mlflow.get_run(run.info.run_id).data.metrics) == {"a", "b", "c"}
 
 
 @pytest.mark.usefixtures("store")
-def test_a_name_that_the_store_refuses_is_a_warning_and_takes_nothing_with_it(
+def test_a_rejected_name_is_a_warning_and_the_other_metrics_arrive(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with mlflow.start_run() as run, RunLogger(run.info.run_id, tmp_path / "run") as told:
-        MetricWriter(told).write({"a": 1.0, "no * name": 1.0, "b": 2.0}, {}, 1)
-        MetricWriter(told).write({"c": 3.0}, {}, 2)
+    with (
+        mlflow.start_run() as run,
+        RunLogger(run.info.run_id, tmp_path / "run") as run_logger,
+    ):
+        MetricWriter(run_logger).write({"a": 1.0, "no * name": 1.0, "b": 2.0}, {}, 1)
+        MetricWriter(run_logger).write({"c": 3.0}, {}, 2)
 
     assert mlflow.get_run(run.info.run_id).data.metrics == {"a": 1.0, "b": 2.0, "c": 3.0}
-    assert caplog.text.count("the tracking server will not take: no * name: Invalid value") == 1
+    rejection = "The tracking server rejected: no * name: Invalid value"
+    assert caplog.text.count(rejection) == 1
