@@ -1,4 +1,8 @@
-"""Environment wrappers of our own: they need numpy and Gymnasium alone, so that what serves and judges can use them too."""
+"""Environment wrappers that need only NumPy and Gymnasium, not SB3.
+
+Policies therefore also play in these environments where SB3 and PyTorch are not installed.
+``EnvSpec`` JSONs refer to the classes by this module name.
+"""
 
 from __future__ import annotations
 
@@ -15,19 +19,23 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils import RecordConstructorArgs
 from numpy.typing import NDArray
 
-from mlflow_sb3.envs.spaces import space_start
+from mlflow_sb3.envs import Env
+from mlflow_sb3.envs.spaces import get_space_start
 
-Env = gymnasium.Env[Any, Any]
 Order = Literal["first", "last"]
-_COLOURS = 255
+_MAX_PIXEL = 255
 _IMAGE_DIMENSIONS = 3
 
 
 class FrameStack(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
-    """The last observations in one, as SB3's ``VecFrameStack`` stacks them, but inside the environment, where it is recorded.
+    """Stack the last observations, like SB3's ``VecFrameStack``.
 
-    Vectors and images with the channels last are stacked along the last axis, images with the channels first along the
-    first; those of a Dict, each by itself. An episode begins with zeros in place of what was before it.
+    ``VecFrameStack`` wraps a ``VecEnv``, which an ``EnvSpec`` does not record. This wrapper is part
+    of the environment, so an ``EnvSpec`` records it.
+
+    Vectors and channel-last images are stacked along the last axis, channel-first images along the
+    first axis, and the observations of a Dict space separately. An episode starts with zeros in
+    place of the missing observations.
     """
 
     def __init__(
@@ -36,26 +44,26 @@ class FrameStack(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         n_stack: int,
         channels_order: Order | Mapping[str, Order | None] | None = None,
     ) -> None:
-        """Stack ``n_stack`` observations.
+        """Wrap an environment.
 
         Args:
-            env: Gives observations of a Box, or of a Dict of Boxes.
-            n_stack: At least 1.
-            channels_order: The axis, where the shape alone is not to decide; for a Dict, also one for every key.
+            env: Environment with a Box space, or a Dict of Box spaces, as its observation space.
+            n_stack: Number of observations to stack, at least 1.
+            channels_order: Axis to stack along: ``"first"``, ``"last"``, or None to derive it from
+                the shape. For a Dict space, one value for all keys or a mapping with every key.
 
         Raises:
-            TypeError: The observations cannot be stacked.
-            ValueError: The arguments make no sense.
+            TypeError: The observation space is neither a Box nor a Dict of Box spaces.
+            ValueError: ``n_stack`` or ``channels_order`` is invalid.
         """
         RecordConstructorArgs.__init__(self, n_stack=n_stack, channels_order=channels_order)
         gymnasium.Wrapper.__init__(self, env)
         if not isinstance(n_stack, int) or n_stack < 1:
-            raise ValueError(
-                f"n_stack={n_stack!r}: give the number of observations to stack, at least 1."
-            )
+            raise ValueError(f"n_stack={n_stack!r} is invalid. Use an integer of at least 1.")
         space = env.observation_space
         self._stacks = {
-            key: _Stack(box, n_stack, order) for key, box, order in _boxes(space, channels_order)
+            key: _Stack(box, n_stack, order)
+            for key, box, order in _list_boxes(space, channels_order)
         }
         self.observation_space = (
             spaces.Dict({key: stack.space for key, stack in self._stacks.items()})
@@ -66,158 +74,183 @@ class FrameStack(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """Begin an episode: zeros, and its first observation behind them."""
+        """Start an episode, and return zeros followed by the first observation."""
         observation, info = self.env.reset(seed=seed, options=options)
-        return self._each(_Stack.begin, observation), info
+        return self._apply(_Stack.start, observation), info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        """Take a step; the oldest observation makes room for the new one."""
+        """Take a step, and replace the oldest observation by the new one."""
         observation, reward, terminated, truncated, info = self.env.step(action)
-        return self._each(_Stack.push, observation), reward, terminated, truncated, info
+        return self._apply(_Stack.push, observation), reward, terminated, truncated, info
 
-    def _each(self, put: Callable[[_Stack, Any], NDArray[Any]], observation: Any) -> Any:
+    def _apply(self, method: Callable[[_Stack, Any], NDArray[Any]], observation: Any) -> Any:
+        """Call a method of each stack with its part of the observation."""
         if isinstance(self.observation_space, spaces.Dict):
-            return {key: put(stack, observation[key]) for key, stack in self._stacks.items()}
-        return put(self._stacks[""], observation)
+            return {key: method(stack, observation[key]) for key, stack in self._stacks.items()}
+        return method(self._stacks[""], observation)
 
 
 class _Stack:
-    """The last observations of one Box."""
+    """The last observations of one Box space."""
 
-    def __init__(self, box: spaces.Box, count: int, order: Order | None) -> None:
+    def __init__(self, box: spaces.Box, n_stack: int, order: Order | None) -> None:
         if order not in (None, "first", "last"):
-            raise ValueError(f"channels_order={order!r}: give 'first' or 'last'.")
-        self._axis = (
-            0
-            if order == "first" or (order is None and _is_image(box) and np.argmin(box.shape) == 0)
-            else -1
+            raise ValueError(f"channels_order={order!r} is invalid. Use 'first', 'last' or None.")
+        is_channel_first = order == "first" or (
+            order is None and _is_image(box) and np.argmin(box.shape) == 0
         )
-        # SB3 2.9 repeats each bound in its place, which is not where the values come to lie; its spaces are what agents are made for
-        low, high = (np.repeat(bound, count, axis=self._axis) for bound in (box.low, box.high))
+        self._axis = 0 if is_channel_first else -1
+        # SB3 2.9 repeats each bound next to itself, although np.concatenate puts the observations
+        # one after the other. The space has to equal SB3's, because agents are trained for that.
+        low = np.repeat(box.low, n_stack, axis=self._axis)
+        high = np.repeat(box.high, n_stack, axis=self._axis)
         self.space = spaces.Box(low, high, dtype=box.dtype)
         self._zeros = np.zeros(box.shape, box.dtype)
-        self._last: deque[NDArray[Any]] = deque(maxlen=count)
+        self._observations: deque[NDArray[Any]] = deque(maxlen=n_stack)
 
-    def begin(self, observation: Any) -> NDArray[Any]:
-        self._last.extend([self._zeros] * (self._last.maxlen or 0))
+    def start(self, observation: Any) -> NDArray[Any]:
+        self._observations.extend([self._zeros] * (self._observations.maxlen or 0))
         return self.push(observation)
 
     def push(self, observation: Any) -> NDArray[Any]:
-        self._last.append(np.array(observation, self._zeros.dtype))
-        return np.concatenate(self._last, axis=self._axis)
+        self._observations.append(np.array(observation, self._zeros.dtype))
+        return np.concatenate(self._observations, axis=self._axis)
 
 
-def _boxes(
+def _list_boxes(
     space: Space[Any], channels_order: Order | Mapping[str, Order | None] | None
 ) -> list[tuple[str, spaces.Box, Order | None]]:
-    """The Boxes of a space by their keys, ``""`` for the one that stands alone, and the order of their channels."""
+    """Return the key, the Box and the channel order of each part of a space.
+
+    The key is ``""`` if the space is not a Dict.
+    """
     subspaces = space.spaces if isinstance(space, spaces.Dict) else {"": space}
     if isinstance(channels_order, Mapping) and set(channels_order) != set(subspaces):
         raise ValueError(
-            f"channels_order={dict(channels_order)}: give one for all observations, or one for every key of {space}."
+            f"channels_order={dict(channels_order)} does not have the keys of {space}. "
+            "Use one value for all observations, or a mapping with every key."
         )
-    boxes = [
-        (key, box) for key, box in subspaces.items() if isinstance(box, spaces.Box) and box.shape
-    ]
+    boxes = {
+        key: box for key, box in subspaces.items() if isinstance(box, spaces.Box) and box.shape
+    }
     if len(boxes) < len(subspaces):
         raise TypeError(
-            f"observations of {space} cannot be stacked; that takes a Box, or a Dict of Boxes."
+            f"observations of {space} cannot be stacked. Use a Box space, or a Dict of Box spaces."
         )
     orders = (
         channels_order
         if isinstance(channels_order, Mapping)
         else dict.fromkeys(subspaces, channels_order)
     )
-    return [(key, box, orders[key]) for key, box in boxes]
+    return [(key, box, orders[key]) for key, box in boxes.items()]
 
 
 def _is_image(box: spaces.Box) -> bool:
-    """What SB3's ``is_image_space`` says, without SB3."""
-    shown = len(box.shape) == _IMAGE_DIMENSIONS and box.dtype == np.uint8
-    return shown and bool(np.all(box.low == 0) and np.all(box.high == _COLOURS))
+    """Return the result of SB3's ``is_image_space``, without importing SB3."""
+    has_image_type = len(box.shape) == _IMAGE_DIMENSIONS and box.dtype == np.uint8
+    return has_image_type and bool(np.all(box.low == 0) and np.all(box.high == _MAX_PIXEL))
 
 
 class ActionMasks(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
-    """The masks of MaskablePPO, from a method of the environment that has another name.
+    """Provide action masks for MaskablePPO from a method with another name.
 
-    The ``ActionMasker`` of sb3-contrib 2.9 does not find that method behind the wrappers of ``gymnasium.make``, and needs torch.
+    sb3-contrib has ``ActionMasker`` for this. It imports PyTorch, and in version 2.9 it does not
+    reach a method behind the wrappers of ``gymnasium.make``.
     """
 
     def __init__(self, env: Env, method: str) -> None:
-        """Take masks from ``method``, which takes no arguments, of the environment or a wrapper in it.
+        """Wrap an environment.
+
+        Args:
+            env: Environment.
+            method: Name of a method of the environment or of one of its wrappers. It has no
+                arguments and returns booleans, true for a valid action.
 
         Raises:
             AttributeError: There is no such method.
         """
         RecordConstructorArgs.__init__(self, method=method)
         gymnasium.Wrapper.__init__(self, env)
-        self._masks: Callable[[], NDArray[Any]] = env.get_wrapper_attr(method)
+        self._get_masks: Callable[[], NDArray[Any]] = env.get_wrapper_attr(method)
 
     def action_masks(self) -> NDArray[Any]:
-        """True where an action is valid, of shape ``(actions,)``."""
-        return self._masks()
+        """Return booleans of shape ``(choices,)``, true for a valid action."""
+        return self._get_masks()
 
 
 class ZeroStart(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """Discrete and MultiDiscrete values that count from 0, whatever those of the environment start at: SB3 knows no other."""
+    """Shift the values of Discrete and MultiDiscrete spaces so that they start at 0.
+
+    SB3 assumes that they do. This wrapper is only used in training: ``spec`` does not record it.
+    """
 
     def __init__(self, env: Env) -> None:
-        """Wrap an environment; its other spaces stay as they are."""
+        """Wrap an environment. Its other spaces do not change."""
         super().__init__(env)
-        self.observation_space = zero_start(env.observation_space)
-        self.action_space = zero_start(env.action_space)
+        self.observation_space = to_zero_start(env.observation_space)
+        self.action_space = to_zero_start(env.action_space)
 
     @property
-    def spec(self) -> EnvSpec | None:  # type: ignore[override]  # as gymnasium.Wrapper has it
-        """That of the environment inside: this wrapper is for training, and no part of what is recorded."""
+    def spec(self) -> EnvSpec | None:  # type: ignore[override]  # gymnasium.Wrapper also overrides
+        """``EnvSpec`` of the wrapped environment, without this wrapper."""
         return self.env.spec
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """Begin an episode."""
+        """Start an episode, and return an observation that starts at 0."""
         observation, info = self.env.reset(seed=seed, options=options)
-        return shift(observation, self.env.observation_space, operator.sub), info
+        return shift_values(observation, self.env.observation_space, operator.sub), info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        """Take a step with an action that counts from 0."""
-        observation, *rest = self.env.step(shift(action, self.env.action_space, operator.add))
-        return (shift(observation, self.env.observation_space, operator.sub), *rest)
+        """Take a step. The action and the returned observation start at 0."""
+        shifted = shift_values(action, self.env.action_space, operator.add)
+        observation, *rest = self.env.step(shifted)
+        return (shift_values(observation, self.env.observation_space, operator.sub), *rest)
 
     def compute_reward(self, achieved_goal: Any, desired_goal: Any, info: Any) -> Any:
-        """The reward of goals that count from 0, for SB3's ``HerReplayBuffer``."""
-        goals = self.env.observation_space
-        achieved, desired = (
-            shift(goal, goals[key], operator.add)  # type: ignore[index]  # of a goal environment
-            for key, goal in (("achieved_goal", achieved_goal), ("desired_goal", desired_goal))
-        )
+        """Return the reward of goals that start at 0, for SB3's ``HerReplayBuffer``."""
+        goal_spaces: Any = self.env.observation_space
+        achieved = shift_values(achieved_goal, goal_spaces["achieved_goal"], operator.add)
+        desired = shift_values(desired_goal, goal_spaces["desired_goal"], operator.add)
         return self.env.get_wrapper_attr("compute_reward")(achieved, desired, info)
 
 
-def zero_start(space: Space[Any]) -> Space[Any]:
-    """The same space with every Discrete and MultiDiscrete in it starting at 0; itself, if they all do."""
-    if not _starts_elsewhere(space):
+def to_zero_start(space: Space[Any]) -> Space[Any]:
+    """Return a space whose Discrete and MultiDiscrete parts start at 0.
+
+    Returns:
+        The same object if all of its parts already start at 0, else a changed copy.
+    """
+    if not _has_other_start(space):
         return space
-    zeroed = deepcopy(space)
-    if isinstance(zeroed, spaces.Dict):
-        zeroed.spaces = {key: zero_start(subspace) for key, subspace in zeroed.spaces.items()}
-    elif isinstance(zeroed, (spaces.Discrete, spaces.MultiDiscrete)):
-        zeroed.start = zeroed.start * 0
-    return zeroed
+    shifted = deepcopy(space)
+    if isinstance(shifted, spaces.Dict):
+        shifted.spaces = {key: to_zero_start(subspace) for key, subspace in shifted.spaces.items()}
+    elif isinstance(shifted, (spaces.Discrete, spaces.MultiDiscrete)):
+        shifted.start = shifted.start * 0
+    return shifted
 
 
-def _starts_elsewhere(space: Space[Any]) -> bool:
+def shift_values(value: Any, space: Space[Any], operation: Callable[[Any, Any], Any]) -> Any:
+    """Add the start of a space to its values, or subtract it.
+
+    Args:
+        value: A value of the space, or a batch of values.
+        space: Space with the start. Only Discrete and MultiDiscrete parts have one.
+        operation: ``operator.add`` or ``operator.sub``.
+    """
     if isinstance(space, spaces.Dict):
-        return any(map(_starts_elsewhere, space.spaces.values()))
-    return space_start(space) is not None
+        return {
+            key: shift_values(value[key], subspace, operation)
+            for key, subspace in space.spaces.items()
+        }
+    if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)):
+        return operation(value, space.start)
+    return value
 
 
-def shift(value: Any, space: Space[Any], by: Callable[[Any, Any], Any]) -> Any:
-    """Add the start of a space to a value of it, or to a batch of them, or subtract it."""
+def _has_other_start(space: Space[Any]) -> bool:
     if isinstance(space, spaces.Dict):
-        return {key: shift(value[key], subspace, by) for key, subspace in space.spaces.items()}
-    return (
-        by(value, space.start)
-        if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete))
-        else value
-    )
+        return any(map(_has_other_start, space.spaces.values()))
+    return get_space_start(space) is not None

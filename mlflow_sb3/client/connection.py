@@ -1,4 +1,4 @@
-"""The tracking server: whether it answers, and lets us in."""
+"""Connection to the tracking server: a check with a short timeout, and URIs without credentials."""
 
 from __future__ import annotations
 
@@ -22,116 +22,159 @@ from sqlalchemy.pool import NullPool
 from mlflow_sb3.client import env_vars
 
 ANSWER_TIMEOUT = 8
-"""Seconds that a server has for one answer: longer than a slow network takes, and short enough to refuse a silent one within ten."""
-MAX_TRIES = 3
-"""How often a server is asked that fails at once, as behind a network that cuts connections."""
-_AT_ONCE = 1.0
-_LOGIN = re.compile(r"(?<=://)([^/:@\s]*)(:[^/\s]*)?@")
-"""What stands before the host in an address: a user and a password, or a token alone."""
-_LOGIN_OF_DATABASE = re.compile(r"(?<=://)([^:/]*)(:[^@]*)?@")
-"""The same, as SQLAlchemy reads it: slashes and spaces may be in a password."""
-_SOURCES = ("mlflow.source.name", "mlflow.source.git.repoURL")
-"""Tags in which MLflow keeps where a project comes from, with the token that may stand in that."""
-_ONE = "name = 'Default'"
-"""Matches one experiment at the most: among all, MLflow's server (3.17) looks for the first that the user may read one by one."""
-_DATABASES = ("mssql", "mysql", "postgresql", "sqlite")
-_PATIENT = ("mysqldb", "psycopg", "psycopg2", "pymysql")
-"""Drivers that wait for a database for minutes, unless they are told the seconds; others have another word for that, or wait for none."""
+"""Seconds to wait for an answer of the server.
 
-Answer = TypeVar("Answer")
+A slow network needs several seconds. ``check_connection`` has to fail within ten seconds.
+"""
+MAX_ATTEMPTS = 3
+"""Number of attempts if a request fails quickly, as on a network that drops connections."""
+_QUICK_FAILURE = 1.0
+"""Seconds from the first attempt within which a failed request is repeated."""
+_DATABASE_TIMEOUT = 3
+"""Seconds to wait for a connection to a database."""
+_CREDENTIALS = re.compile(r"(?<=://)([^/:@\s]*)(:[^/\s]*)?@")
+"""User and password, or a token, in front of the host of a URL."""
+_DATABASE_CREDENTIALS = re.compile(r"(?<=://)([^:/]*)(:[^@]*)?@")
+"""The same for a database URI. SQLAlchemy allows slashes and spaces in the password."""
+_SOURCE_TAGS = ("mlflow.source.name", "mlflow.source.git.repoURL")
+"""Tags in which MLflow stores the URL of an MLflow Project."""
+_ONE_EXPERIMENT = "name = 'Default'"
+"""Filter that matches at most one experiment.
+
+MLflow's server (3.17) checks the permissions of all matching experiments, one by one.
+"""
+_DATABASES = ("mssql", "mysql", "postgresql", "sqlite")
+"""URI schemes of MLflow's database stores."""
+_DRIVERS_WITH_TIMEOUT = ("mysqldb", "psycopg", "psycopg2", "pymysql")
+"""Drivers with the argument ``connect_timeout``. Their default timeout is minutes."""
+
+Result = TypeVar("Result")
 
 
 def check_connection() -> None:
-    """Connect to the database, or ask the server for one experiment, and give up in seconds where MLflow's own retries take minutes.
+    """Check that the tracking server answers and accepts the user, within about ten seconds.
+
+    MLflow's own retries take minutes.
 
     Raises:
-        MlflowException: It does not answer, or does not know the user; or a password stands where MLflow would print it.
+        MlflowException: The server or the database does not answer, the server rejects the user,
+            or a URI contains credentials.
     """
     uri = mlflow.get_tracking_uri()
-    for one in (uri, mlflow.get_registry_uri()):
-        if one.startswith("http") and _LOGIN.search(one):
-            raise MlflowException.invalid_parameter_value(
-                f"{redact_uri(one)} holds a login, which MLflow prints with every run; "
-                "leave it out, and set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
-            )
-    try:
-        if _is_database(uri):
-            in_time = {"connect_timeout": 3} if make_url(uri).get_driver_name() in _PATIENT else {}
-            create_engine(uri, poolclass=NullPool, connect_args=in_time).connect().close()
-    except SQLAlchemyError as error:
-        raise MlflowException(
-            f"tracking store {redact_uri(uri)} does not answer: {error.args[0]}. Set MLFLOW_TRACKING_URI to one that does."
-        ) from error
-    try:
-        with_short_timeout(
-            lambda: MlflowClient().search_experiments(
-                ViewType.ALL, max_results=1, filter_string=_ONE
-            )
-        )
-    except MlflowException as error:
-        if error.error_code == "UNAUTHENTICATED":
-            raise MlflowException(
-                f"tracking server {uri} does not know this user with this password; "
-                "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
-            ) from error
-        raise MlflowException(
-            f"tracking server {redact_uri(uri)} does not answer: {error}. Set MLFLOW_TRACKING_URI to one that does."
-        ) from error
+    _check_no_credentials(uri)
+    _check_no_credentials(mlflow.get_registry_uri())
+    if _is_database(uri):
+        _check_database(uri)
+    _check_server(uri)
 
 
-def with_short_timeout(call: Callable[[], Answer], *, retries: int = 0) -> Answer:
-    """Call what asks the server, and wait ``ANSWER`` seconds for each answer; where it fails at once, call it again.
+def with_short_timeout(function: Callable[[], Result], *, retries: int = 0) -> Result:
+    """Call a function whose HTTP requests time out after ``ANSWER_TIMEOUT`` seconds.
+
+    A function that fails within a second is called again, up to ``MAX_ATTEMPTS`` times.
 
     Args:
-        call: Makes one request, or several.
-        retries: Of each of several: on a slow network the server may have closed the connection when the second one arrives.
+        function: Sends one or more requests to the server.
+        retries: Number of times that MLflow repeats each request. Use 1 for several requests,
+            because a server on a slow network may close the connection between two of them.
 
     Raises:
-        MlflowException: There was no answer, or the last one was an error.
+        MlflowException: The server does not answer, or the last answer is an error.
     """
-    start, tries = time.monotonic(), 0
-    with env_vars.temporary_env(
-        {
-            MLFLOW_HTTP_REQUEST_MAX_RETRIES.name: str(retries),
-            MLFLOW_HTTP_REQUEST_TIMEOUT.name: str(ANSWER_TIMEOUT),
-        }
-    ):
+    variables = {
+        MLFLOW_HTTP_REQUEST_MAX_RETRIES.name: str(retries),
+        MLFLOW_HTTP_REQUEST_TIMEOUT.name: str(ANSWER_TIMEOUT),
+    }
+    start, attempts = time.monotonic(), 0
+    with env_vars.temporary_env(variables):
         while True:
-            tries += 1
+            attempts += 1
             try:
-                return call()
+                return function()
             except MlflowException as error:
+                has_failed_quickly = time.monotonic() - start <= _QUICK_FAILURE
+                # MLflow uses INTERNAL_ERROR for a request without an answer.
                 if (
                     error.error_code != "INTERNAL_ERROR"
-                    or tries == MAX_TRIES
-                    or time.monotonic() - start > _AT_ONCE
+                    or attempts == MAX_ATTEMPTS
+                    or not has_failed_quickly
                 ):
                     raise
 
 
 def hide_credentials(run_id: str) -> None:
-    """Take a token out of the tags in which MLflow says where a project comes from, such as https://token@host/repository."""
+    """Remove tokens and passwords from the source tags of a run.
+
+    MLflow stores the URL of a project there, which may be ``https://token@host/repository``.
+    """
     client = MlflowClient()
     tags = client.get_run(run_id).data.tags
-    for key in _SOURCES:
-        if key in tags and (hidden := _without_login(tags[key])) != tags[key]:
-            client.set_tag(run_id, key, hidden)
+    for key in _SOURCE_TAGS:
+        if key not in tags:
+            continue
+        url = _remove_credentials(tags[key])
+        if url != tags[key]:
+            client.set_tag(run_id, key, url)
 
 
 def redact_uri(uri: str) -> str:
-    """A URI without its password, or the token in its place, and without its query, which may hold one too."""
-    login = _LOGIN_OF_DATABASE if _is_database(uri) else _LOGIN
-    return login.sub(lambda found: f"{found[1]}:***@" if found[2] else "***@", uri).partition("?")[
-        0
-    ]
+    """Return a URI with ``***`` instead of the password or token, and without its query.
+
+    The query of a database URI may also contain a password.
+    """
+    pattern = _DATABASE_CREDENTIALS if _is_database(uri) else _CREDENTIALS
+    redacted = pattern.sub(lambda match: f"{match[1]}:***@" if match[2] else "***@", uri)
+    return redacted.partition("?")[0]
+
+
+def _check_no_credentials(uri: str) -> None:
+    if uri.startswith("http") and _CREDENTIALS.search(uri):
+        raise MlflowException.invalid_parameter_value(
+            f"URI {redact_uri(uri)} contains credentials, which MLflow prints with every run. "
+            "Remove them, and set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
+        )
+
+
+def _check_database(uri: str) -> None:
+    has_timeout = make_url(uri).get_driver_name() in _DRIVERS_WITH_TIMEOUT
+    connect_args = {"connect_timeout": _DATABASE_TIMEOUT} if has_timeout else {}
+    try:
+        create_engine(uri, poolclass=NullPool, connect_args=connect_args).connect().close()
+    except SQLAlchemyError as error:
+        raise MlflowException(
+            f"tracking store {redact_uri(uri)} does not answer: {error.args[0]}. "
+            "Start it, or set MLFLOW_TRACKING_URI to another one."
+        ) from error
+
+
+def _check_server(uri: str) -> None:
+    try:
+        with_short_timeout(
+            lambda: MlflowClient().search_experiments(
+                ViewType.ALL, max_results=1, filter_string=_ONE_EXPERIMENT
+            )
+        )
+    except MlflowException as error:
+        if error.error_code == "UNAUTHENTICATED":
+            raise MlflowException(
+                f"tracking server {uri} rejects the user name or the password. "
+                "Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
+            ) from error
+        raise MlflowException(
+            f"tracking server {redact_uri(uri)} does not answer: {error}. "
+            "Start it, or set MLFLOW_TRACKING_URI to another one."
+        ) from error
 
 
 def _is_database(uri: str) -> bool:
     return uri.partition(":")[0].partition("+")[0] in _DATABASES
 
 
-def _without_login(address: str) -> str:
-    """An address without login; SSH needs the name of the user, which is no secret there."""
-    return _LOGIN.sub(
-        lambda found: f"{found[1]}@" if address[: found.start()].endswith("ssh://") else "", address
+def _remove_credentials(url: str) -> str:
+    """Return a URL without credentials, but keep the user name of an SSH URL.
+
+    SSH needs the user name, such as ``git``, and it is no secret.
+    """
+    return _CREDENTIALS.sub(
+        lambda match: f"{match[1]}@" if url[: match.start()].endswith("ssh://") else "", url
     )

@@ -1,4 +1,7 @@
-"""Settings of MLflow that stand in the environment alone: obeyed, or changed for the time of one call."""
+"""Temporary changes of environment variables.
+
+Some settings of MLflow, such as the timeout of HTTP requests, exist only as environment variables.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,19 @@ from contextlib import contextmanager
 
 @contextmanager
 def temporary_env(variables: dict[str, str]) -> Iterator[None]:
-    """Set environment variables, and put back what was there before; for one thread at a time, as a process has one environment."""
-    before = {name: os.environ.get(name) for name in variables}
+    """Set environment variables inside the context, and restore their old values afterwards.
+
+    All threads of a process share one environment. Two threads must not use this at the same time.
+
+    Args:
+        variables: Values by the names of the variables.
+    """
+    old_values = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:
         yield
     finally:
-        for name, value in before.items():
+        for name, value in old_values.items():
             if value is None:
                 del os.environ[name]
             else:

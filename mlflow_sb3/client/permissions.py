@@ -1,9 +1,12 @@
-"""Rights on a tracking server with a login: asked for before any work is done, and named where they are missing."""
+"""Permissions of the user on an MLflow server with basic authentication.
+
+See https://mlflow.org/docs/latest/self-hosting/security/basic-http-auth/ for the permissions.
+"""
 
 from __future__ import annotations
 
 import logging
-import re
+from http import HTTPStatus
 from typing import Any, Literal
 
 import mlflow
@@ -17,152 +20,187 @@ from mlflow_sb3.client.registry_client import RegistryClient
 Permission = Literal["READ", "EDIT", "MANAGE"]
 
 PERMISSION_DENIED_CODE = "PERMISSION_DENIED"
-"""Error code of what MLflow refuses; it says no more than that."""
-_ORDER = ("READ", "USE", "EDIT", "MANAGE")
-_ENDPOINT = re.compile(r"/(?:api|ajax-api)/\d\.\d/(mlflow(?:-artifacts)?/[\w/-]+)")
-_NOBODYS = "/"
-"""No registry makes a model of that name: who may make none is told so, all others that the name is wrong."""
-_READS = ("get", "search", "list")
-_WRITES = ("create", "update", "set", "log", "transition", "rename", "finalize")
+"""Error code of a request that the server denied."""
+_LEVELS = ("READ", "USE", "EDIT", "MANAGE")
+"""MLflow's permissions. Each includes the ones before it."""
+_DENY = "DENY"
+"""Permission that an administrator sets to hide a resource from one user."""
 
 _logger = logging.getLogger(__name__)
 
 
+class MissingPermissionError(MlflowException):
+    """The user lacks a permission. The message names the user, the permission and the resource."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, error_code=PERMISSION_DENIED)
+
+
 def check_permission(
-    right: Permission, *, model: str | None = None, experiment: str | None = None
+    permission: Permission, *, model: str | None = None, experiment: str | None = None
 ) -> None:
-    """Refuse who lacks a right, where the server knows rights and tells them.
+    """Check that the user has a permission on a registered model or on an experiment.
+
+    The check passes if the server has no authentication.
 
     Args:
-        right: ``MANAGE`` includes ``EDIT``, and that includes ``READ``.
-        model: Name of a registered model.
-        experiment: Id of an experiment.
+        permission: Required permission. ``MANAGE`` includes ``EDIT``, which includes ``READ``.
+        model: Name of the registered model.
+        experiment: ID of the experiment, if no model is given.
 
     Raises:
-        MlflowException: The user has less; the message says who lacks what.
+        MissingPermissionError: The user has a lower permission, or none.
     """
-    kind, resource = (
-        ("registered_model", model) if model is not None else ("experiment", experiment)
-    )
-    user = _ask("2.0/mlflow/users/current", {}).get("user")
-    if user is None or user["is_admin"]:
-        return
-    question = {"username": user["username"], "resource_type": kind, "resource_id": resource}
-    has = _ask("3.0/mlflow/users/permissions/get", question).get("permission")
-    if has is not None and (has not in _ORDER or _ORDER.index(has) < _ORDER.index(right)):
-        raise permission_error(
-            right, f"{kind.replace('_', ' ')} {resource}", user=user["username"], has=has
-        )
+    if model is not None:
+        kind, resource_id = "registered_model", model
+    else:
+        kind, resource_id = "experiment", str(experiment)
+    held = _get_permission(kind, resource_id)
+    if held is not None and not _includes(held, permission):
+        raise permission_error(permission, f"{kind.replace('_', ' ')} {resource_id}", held=held)
 
 
-def check_registration(name: str, right: Permission = "EDIT", *, make: bool = True) -> None:
-    """Refuse who may not add a version to a registered model, or make one where there is none of that name.
+def check_registration(name: str, permission: Permission = "EDIT") -> None:
+    """Check that the user may register a version of a model.
 
-    Where rights are given one by one, a model that this user may not see and one that is not there look alike, until it is made.
+    The check passes if the registered model does not exist, because every user may create one.
+    With ``default_permission = NO_PERMISSIONS``, MLflow's server (3.17) gives the same answers for
+    a missing model and for a model that the user may not read. The check passes then, and
+    the registration itself fails if another user owns the model.
 
     Args:
-        name: Of the registered model.
-        right: That is needed; ``MANAGE`` to promote the version too.
-        make: Make a model that cannot be seen, for this user, if it is not there; otherwise it passes.
+        name: Name of the registered model.
+        permission: Required permission if the model exists: ``EDIT`` to register a version,
+            ``MANAGE`` to promote it as well.
 
     Raises:
-        MlflowException: The user may not; the message names the right.
+        MissingPermissionError: The user lacks the permission on an existing model.
+        MlflowException: The server does not answer.
     """
-    client = RegistryClient()
     try:
-        client.get_registered_model(name)
+        RegistryClient().get_registered_model(name)
     except MlflowException as error:
         if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", PERMISSION_DENIED_CODE):
             raise
-        hidden = error.error_code == PERMISSION_DENIED_CODE
-        try:
-            client.create_registered_model(name if hidden and make else _NOBODYS)
-        except MlflowException as denial:
-            if denial.error_code == PERMISSION_DENIED_CODE:
-                raise permission_error(right, f"registered model {name}") from denial
-            if denial.error_code == "RESOURCE_ALREADY_EXISTS":
-                check_permission(
-                    right, model=name
-                )  # it may be this user's, made by another process, or by a call whose answer was lost
-            elif denial.error_code != "INVALID_PARAMETER_VALUE":
-                raise
+        if _get_permission("registered_model", name) == _DENY:
+            raise permission_error(permission, f"registered model {name}") from error
     else:
-        check_permission(right, model=name)
+        check_permission(permission, model=name)
 
 
 def permission_error(
-    right: str,
-    what: str,
+    permission: Permission,
+    resource: str,
     *,
-    user: str | None = None,
-    has: str | None = None,
+    held: str | None = None,
     remedy: str = "ask its owner or an admin for it",
-) -> MlflowException:
-    """The error that says who lacks what, and who can give it."""
-    who = f"user {user or _user()!r}"
-    held = f", and has {has}" if has in _ORDER else ""
-    return MlflowException(
-        f"{who} lacks {right} on {what}{held}; {remedy}.", error_code=PERMISSION_DENIED
+) -> MissingPermissionError:
+    """Return the error for a missing permission.
+
+    Args:
+        permission: Permission that the user lacks.
+        resource: Resource as it appears in the message, such as ``"experiment 3"``.
+        held: Permission that the user has instead.
+        remedy: Last part of the message: how to get the permission.
+    """
+    instead = f", and has {held}" if held in _LEVELS else ""
+    return MissingPermissionError(
+        f"user {_get_user_name()!r} lacks {permission} on {resource}{instead}; {remedy}."
     )
 
 
-def explain_denial(error: Exception) -> str | None:
-    """What is missing, in one line, where the server refused a call; None for every other error."""
-    response = getattr(error, "response", None)  # of requests, as the artifacts have it
-    denied = (
-        getattr(error, "error_code", None) == PERMISSION_DENIED_CODE
-        or getattr(response, "status_code", None) == 403
-    )  # noqa: PLR2004 of HTTP
-    found = _ENDPOINT.search(str(error))
-    if not denied or found is None:
+def is_permission_denied(error: Exception) -> bool:
+    """Return whether an MLflow server denied a request, or a permission check failed.
+
+    MLflow raises ``MlflowException`` for most requests and ``requests.HTTPError`` for artifacts.
+    """
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    code = getattr(error, "error_code", None)
+    return code == PERMISSION_DENIED_CODE or status == HTTPStatus.FORBIDDEN
+
+
+def explain_denial(
+    error: Exception, permission: Permission | None = None, resource: str | None = None
+) -> str | None:
+    """Return an error message for a denied request, or None for any other error.
+
+    Args:
+        error: Error of a request.
+        permission: Permission that the request needs, if the caller knows it.
+        resource: Resource of the request, as for ``permission_error``.
+    """
+    if not is_permission_denied(error):
         return None
-    call, method = found[1], getattr(getattr(response, "request", None), "method", None)
-    what = (
-        "registered model" if re.search("registered-models|model-versions", call) else "experiment"
+    if isinstance(error, MissingPermissionError):
+        return error.message
+    if permission is not None and resource is not None:
+        return permission_error(permission, resource).message
+    denied = str(error).rstrip(".")
+    return (
+        f"user {_get_user_name()!r} lacks the permission for a request: {denied}; "
+        "ask the owner of the resource or an admin for it."
     )
-    return f"{permission_error(_needed(call, method), f'the {what} that {call} is about').message}"
 
 
 def log_metrics(metrics: dict[str, float], model_id: str) -> None:
-    """Log metrics on the active run, and on a model where the user may write to it: that takes ``EDIT`` on the model's experiment."""
+    """Log metrics to the active run, and also to a logged model if the user may edit it.
+
+    Metrics of a logged model need ``EDIT`` on its experiment. A missing permission is a warning.
+
+    Args:
+        metrics: Values by metric key.
+        model_id: ID of the logged model.
+    """
     try:
         mlflow.log_metrics(metrics, model_id=model_id)
     except MlflowException as error:
         if error.error_code != PERMISSION_DENIED_CODE:
             raise
         _logger.warning(
-            "metrics are on this run alone: user %r lacks EDIT on the experiment of model %s",
-            _user(),
+            "metrics are logged to the run only: user %r lacks EDIT on the experiment of model %s",
+            _get_user_name(),
             model_id,
         )
         mlflow.log_metrics(metrics)
 
 
-def _needed(call: str, method: str | None) -> str:
-    """The right that a call of MLflow's REST API takes; not every error says whether it read, wrote or deleted."""
-    verb = call.rpartition("/")[2]
-    if method == "GET" or verb.startswith(_READS):
-        return "READ"
-    if verb.startswith("delete"):
-        return "EDIT" if call.startswith("mlflow/runs/") else "MANAGE"
-    if method is None and not verb.startswith(_WRITES):
-        return "a right"
-    return "EDIT"
+def _includes(held: str, required: Permission) -> bool:
+    return held in _LEVELS and _LEVELS.index(held) >= _LEVELS.index(required)
 
 
-def _user() -> str:
-    return str(
-        _ask("2.0/mlflow/users/current", {}).get("user", {}).get("username", "(not logged in)")
-    )
+def _get_permission(kind: str, resource_id: str) -> str | None:
+    """Return the user's permission on a resource, or None if the server restricts nothing."""
+    user = _get_user()
+    if user is None or user["is_admin"]:
+        return None
+    params = {"username": user["username"], "resource_type": kind, "resource_id": resource_id}
+    permission = _get("3.0/mlflow/users/permissions/get", params).get("permission")
+    return None if permission is None else str(permission)
 
 
-def _ask(path: str, question: dict[str, Any]) -> dict[str, Any]:
-    """Ask the server; nothing where it knows no users, as a database or a server without a login."""
+def _get_user_name() -> str:
+    user = _get_user()
+    return "(not logged in)" if user is None else str(user["username"])
+
+
+def _get_user() -> dict[str, Any] | None:
+    """Return the user of the requests, or None if the server has no authentication."""
+    user: dict[str, Any] | None = _get("2.0/mlflow/users/current", {}).get("user")
+    return user
+
+
+def _get(path: str, params: dict[str, Any]) -> dict[str, Any]:
+    """Send a GET request to the server's REST API and return the JSON of the response.
+
+    The result is empty for a database, and for a server that does not know the path because it has
+    no authentication.
+    """
     uri = mlflow.get_registry_uri()
     if not uri.startswith("http"):
         return {}
-    answer = http_request(
-        get_default_host_creds(uri), f"/api/{path}", "GET", params=question, raise_on_status=False
-    )  # type: ignore[no-untyped-call]
-    answered: dict[str, Any] = answer.json() if answer.status_code == 200 else {}  # noqa: PLR2004 of HTTP
-    return answered
+    credentials = get_default_host_creds(uri)  # type: ignore[no-untyped-call]
+    response = http_request(  # type: ignore[no-untyped-call]
+        credentials, f"/api/{path}", "GET", params=params, raise_on_status=False
+    )
+    answer: dict[str, Any] = response.json() if response.status_code == HTTPStatus.OK else {}
+    return answer

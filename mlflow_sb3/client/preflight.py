@@ -1,4 +1,4 @@
-"""Whether a call may and can do what it is about to do: asked in seconds, before hours of work for it."""
+"""Checks before hours of training: artifacts can be written, and the model can be registered."""
 
 from __future__ import annotations
 
@@ -17,76 +17,86 @@ from mlflow_sb3.client import connection, permissions
 from mlflow_sb3.client.permissions import Permission
 
 ARTIFACT_TIMEOUT = 9.0
-"""Seconds that an artifact store has for one small file, where the tracking server is not in between."""
+"""Seconds to wait until an artifact store without HTTP timeout has written one small file."""
 PREFLIGHT_FILE = "preflight.txt"
-"""Artifact of a run whose artifacts were tried."""
+"""Artifact that ``check_artifacts`` writes."""
 
 
 class ArtifactStoreError(MlflowException):
-    """The artifacts of a run do not take a file."""
+    """The artifact store of a run cannot be written to."""
 
 
 def check_artifacts(run_id: str) -> None:
-    """Write a small file to the artifacts of a run.
+    """Write a small file to the artifact store of a run, and give up after seconds.
 
     Raises:
-        UnwritableError: They do not take it, or not in time.
+        ArtifactStoreError: The store rejects the file, or does not answer in time.
     """
-    uri = connection.with_short_timeout(lambda: mlflow.get_run(run_id)).info.artifact_uri
+    run = connection.with_short_timeout(lambda: mlflow.get_run(run_id))
+    uri = run.info.artifact_uri
     try:
-        connection.with_short_timeout(lambda: _write(uri))
+        connection.with_short_timeout(lambda: _write_file(uri))
+    # Every artifact store raises exceptions of its own.
     except Exception as error:
-        why = (
-            permissions.explain_denial(error)
-            or f"{error}. Ask who runs the tracking server for a working artifact store."
+        experiment = f"experiment {run.info.experiment_id}"
+        reason = permissions.explain_denial(error, "EDIT", experiment) or (
+            f"{error}. Ask the administrator of the tracking server for a working artifact store."
         )
         raise ArtifactStoreError(
-            f"artifacts cannot be written to {connection.redact_uri(uri)}: {why}"
+            f"artifacts cannot be written to {connection.redact_uri(uri)}: {reason}"
         ) from error
 
 
-def check_registry(name: str, right: Permission, *, make: bool = True) -> None:
-    """Ask whether this user may register versions of a model, and promote them.
+def check_registry(name: str, permission: Permission) -> None:
+    """Check that the user may register versions of a model, and give up after seconds.
 
     Args:
-        name: Of the registered model, which need not exist yet.
-        right: ``EDIT`` to register versions, ``MANAGE`` to promote them.
-        make: See ``permissions.check_registration``.
+        name: Name of the registered model, which need not exist yet.
+        permission: ``EDIT`` to register versions, ``MANAGE`` to promote them as well.
 
     Raises:
-        MlflowException: The user may not; the message names the right.
+        MissingPermissionError: The user lacks the permission. See
+            ``permissions.check_registration`` for a case that the server does not report.
     """
     connection.with_short_timeout(
-        lambda: permissions.check_registration(name, right, make=make), retries=1
+        lambda: permissions.check_registration(name, permission), retries=1
     )
 
 
-def _write(uri: str) -> None:
-    repository = get_artifact_repository(uri)
+def _write_file(artifact_uri: str) -> None:
+    repository = get_artifact_repository(artifact_uri)
     with TemporaryDirectory() as folder:
         path = Path(folder, PREFLIGHT_FILE)
         path.write_text("The artifacts of this run can be written.\n")
         if isinstance(repository, HttpArtifactRepository):
             repository.log_artifact(str(path))  # type: ignore[no-untyped-call]
         else:
-            _in_time(lambda: repository.log_artifact(str(path)))  # type: ignore[no-untyped-call]
+            _call_with_timeout(
+                lambda: repository.log_artifact(str(path))  # type: ignore[no-untyped-call]
+            )
 
 
-def _in_time(call: Callable[[], object]) -> None:
-    """Call, and wait no longer than ``PATIENCE``; an object store's own client may try for minutes, in a thread that nobody waits for."""
-    ended: queue.Queue[Exception | None] = queue.Queue()
+def _call_with_timeout(function: Callable[[], object]) -> None:
+    """Call a function in a thread, and wait at most ``ARTIFACT_TIMEOUT`` seconds for it.
+
+    The client of an object store may retry for minutes. Its thread then stays behind as a daemon.
+
+    Raises:
+        TimeoutError: The function has not returned in time.
+    """
+    results: queue.Queue[Exception | None] = queue.Queue()
 
     def run() -> None:
         try:
-            call()
-        except Exception as error:  # noqa: BLE001 raised below
-            ended.put(error)
+            function()
+        except Exception as error:  # noqa: BLE001  # the calling thread raises it
+            results.put(error)
         else:
-            ended.put(None)
+            results.put(None)
 
     threading.Thread(target=run, name="preflight", daemon=True).start()
     try:
-        error = ended.get(timeout=ARTIFACT_TIMEOUT)
+        error = results.get(timeout=ARTIFACT_TIMEOUT)
     except queue.Empty:
         raise TimeoutError(f"no answer in {ARTIFACT_TIMEOUT:.0f} s") from None
     if error is not None:

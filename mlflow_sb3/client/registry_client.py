@@ -1,4 +1,4 @@
-"""MLflow's client for registered models of which there may be thousands of versions."""
+"""An MLflow client that reads a registered model without reading all of its versions."""
 
 from __future__ import annotations
 
@@ -7,20 +7,29 @@ from mlflow.entities.model_registry import RegisteredModel
 
 
 class RegistryClient(MlflowClient):
-    """Asks for a registered model as MLflow's client does, before every change too, but not for all of its versions.
+    """``MlflowClient`` that searches for a registered model instead of getting it.
 
-    For one registered model by its name, MLflow's server (3.17) reads every version of it; for a search it does not.
+    MLflow's server (3.17) reads every version of a registered model to get it by name.
+    A search reads only the latest version of every stage and returns the same object.
+    ``MlflowClient`` also gets the registered model before each change of it, to rule out a prompt.
     """
 
     def get_registered_model(self, name: str) -> RegisteredModel:
-        """See MLflow's; what cannot be found by a search is asked for in MLflow's way, which says why."""
-        found: list[RegisteredModel] = self.search_registered_models(
-            name_filter(name), max_results=1
+        """Get a registered model by its name.
+
+        Raises:
+            MlflowException: The model does not exist, or the user may not read it.
+        """
+        models: list[RegisteredModel] = self.search_registered_models(
+            build_name_filter(name), max_results=1
         )
-        return found[0] if found and found[0].name == name else super().get_registered_model(name)
+        if models and models[0].name == name:
+            return models[0]
+        # The search hides a missing permission. MLflow's own method raises the error for it.
+        return super().get_registered_model(name)
 
 
-def name_filter(name: str) -> str:
-    """MLflow's filter for the versions of a registered model."""
+def build_name_filter(name: str) -> str:
+    """Return the filter string that matches one registered model, or the versions of it."""
     quote = '"' if "'" in name else "'"
     return f"name={quote}{name}{quote}"

@@ -1,9 +1,8 @@
-"""Short retries for calls that will be repeated anyway."""
+"""Calls to an MLflow server that the caller repeats until they succeed."""
 
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 
 from mlflow.environment_variables import (
@@ -16,25 +15,28 @@ from requests.exceptions import RequestException
 _logger = logging.getLogger(__name__)
 
 SHORT_RETRIES = {MLFLOW_HTTP_REQUEST_MAX_RETRIES.name: "1", MLFLOW_HTTP_REQUEST_TIMEOUT.name: "30"}
-"""Settings for who delivers in the background: it tries again by itself, as long as it takes."""
+"""Environment variables that make a failing request return early.
+
+MLflow itself retries a failing request for minutes. The callers of this module repeat it instead.
+"""
 
 CONNECTION_ERRORS = (MlflowException, OSError, RequestException)
-"""What MLflow's client raises when a server or an artifact store does not answer, and when it refuses."""
+"""Exceptions of MLflow's client for a request that gets no answer or an error as the answer."""
 
 
-def attempt(work: Callable[[], None]) -> bool:
-    """Do what will be tried again; whether it went through. A server that is away is no news, everything else is."""
+def try_call(function: Callable[[], None]) -> bool:
+    """Call a function that the caller will repeat, and return whether it succeeded.
+
+    Exceptions are logged, not raised. The level is ``DEBUG`` for ``CONNECTION_ERRORS``, because an
+    unreachable server is common, and ``WARNING`` for all others.
+    """
     try:
-        work()
+        function()
     except CONNECTION_ERRORS as error:
-        _logger.debug("not delivered yet: %s", error)
+        _logger.debug("request failed and will be repeated: %s", error)
         return False
-    except Exception as error:  # noqa: BLE001 every kind of artifact store raises errors of its own, and who delivers has to go on
-        _logger.warning("not delivered yet: %s: %s", type(error).__name__, error)
+    # Every artifact store raises exceptions of its own, and each of them must be retried.
+    except Exception as error:  # noqa: BLE001
+        _logger.warning("request failed and will be repeated: %s: %s", type(error).__name__, error)
         return False
     return True
-
-
-def now_ms() -> int:
-    """Milliseconds since 1970, as MLflow counts time."""
-    return time.time_ns() // 1_000_000

@@ -1,1 +1,10 @@
-"""Gymnasium environments: described as JSON, made again, and played in."""
+"""Environments as ``EnvSpec`` JSON, their wrappers and spaces, and rollouts of policies in them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+
+Env = gymnasium.Env[Any, Any]
+"""Any Gymnasium environment."""

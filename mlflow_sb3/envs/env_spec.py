@@ -1,4 +1,4 @@
-"""What an agent acts in: a Gymnasium environment written down as JSON, and the seeds of its episodes."""
+"""Gymnasium environments as JSON, in the format of ``gymnasium.envs.registration.EnvSpec``."""
 
 from __future__ import annotations
 
@@ -11,160 +11,177 @@ import gymnasium
 from gymnasium.envs.registration import EnvSpec, WrapperSpec
 from mlflow.exceptions import MlflowException
 
-from mlflow_sb3.envs.wrapper_config import ENV_ERRORS, Env, WrapperConfig, find_wrapper
+from mlflow_sb3.envs import Env
+from mlflow_sb3.envs.wrapper_config import ENV_ERRORS, WrapperConfig, import_wrapper
 
-_NOT_PLAYED = {"disable_env_checker", "nondeterministic", "reward_threshold", "vector_entry_point"}
-"""Fields of an EnvSpec that change no episode."""
-_MONITOR = "stable_baselines3.common.monitor:"
+_IGNORED_FIELDS = {
+    "disable_env_checker",
+    "nondeterministic",
+    "reward_threshold",
+    "vector_entry_point",
+}
+"""Fields of an ``EnvSpec`` that do not change an episode."""
+_MONITOR_MODULE = "stable_baselines3.common.monitor:"
 
 
 def make_env(env_id: str, kwargs: dict[str, Any] | None = None) -> Env:
-    """Make the environment that Gymnasium registers under an id.
+    """Make a registered environment with ``gymnasium.make``.
 
     Args:
         env_id: ``"CartPole-v1"``, or ``"module:EnvId-v0"`` to import ``module`` first.
-        kwargs: For its constructor, and ``max_episode_steps`` for Gymnasium; -1 takes the limit away.
+        kwargs: Arguments of the environment's constructor, and ``max_episode_steps`` for Gymnasium.
+            ``max_episode_steps=-1`` removes the time limit.
 
     Raises:
-        MlflowException: Nothing of that id is registered, or it cannot be made, or does not take these arguments.
+        MlflowException: The ID is not registered, or the environment rejects the arguments.
     """
     try:
         return gymnasium.make(env_id, **(kwargs or {}))
     except ENV_ERRORS as error:
-        given = f" with {json.dumps(kwargs, default=str)}" if kwargs else ""
+        arguments = f" with {json.dumps(kwargs, default=str)}" if kwargs else ""
+        remedy = "Use the ID of a registered environment, or 'module:EnvId' to import its module"
+        if kwargs:
+            remedy += ", and env_kwargs that its constructor accepts"
         raise MlflowException.invalid_parameter_value(
-            f"environment {env_id!r} cannot be made{given}: {error} "
-            "Give the id of a registered environment, or module:EnvId for one that a module registers"
-            + (", and env_kwargs that its constructor takes." if kwargs else ".")
+            f"environment {env_id!r} cannot be made{arguments}: {error} {remedy}."
+        ) from error
+
+
+def make_from_spec(spec_json: str, *, render_mode: str | None = None) -> Env:
+    """Make an environment from its ``EnvSpec`` JSON.
+
+    Gymnasium's passive checker is off, because it takes time in every episode and only helps the
+    developer of an environment.
+
+    Args:
+        spec_json: JSON of an ``EnvSpec``.
+        render_mode: ``"rgb_array"`` to record a video.
+
+    Raises:
+        MlflowException: The JSON is invalid, or the package of the environment is missing or has
+            changed.
+    """
+    try:
+        spec = EnvSpec.from_json(spec_json)
+    except (ValueError, KeyError, TypeError) as error:
+        raise MlflowException.invalid_parameter_value(
+            f"{spec_json!r} is no EnvSpec JSON. Use the result of env.spec.to_json()."
+        ) from error
+    kwargs: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
+    try:
+        return gymnasium.make(spec, disable_env_checker=True, **kwargs)
+    except ENV_ERRORS as error:
+        raise MlflowException.invalid_parameter_value(
+            f"environment {spec.id} ({spec.entry_point}) cannot be made here: {error}. Install the "
+            "packages of the environment and its wrappers in the versions of the training."
         ) from error
 
 
 def compose_spec(
     env_id: str, *, kwargs: dict[str, Any] | None = None, wrappers: Sequence[WrapperConfig] = ()
 ) -> str:
-    """Write down, as ``EnvSpec`` JSON, an environment with arguments and wrappers, after making it once.
+    """Return the ``EnvSpec`` JSON of a registered environment with arguments and wrappers.
 
-    A wrapper need not record its own arguments, since they are given here.
+    The environment is made twice: to wrap it, and to check that the JSON suffices to make it again.
+    Unlike ``spec_to_json``, this also works for wrappers that do not record their arguments.
 
     Args:
-        env_id: As ``make`` takes it.
-        kwargs: As ``make`` takes them.
-        wrappers: The innermost first. Their modules are installed, or lie in the working folder.
+        env_id: See ``make_env``.
+        kwargs: See ``make_env``.
+        wrappers: Wrapper configurations, the innermost first. Their modules must be installed or
+            lie in the working directory.
 
     Raises:
-        MlflowException: The environment cannot be made, a wrapper cannot wrap it, or Gymnasium cannot record them.
+        MlflowException: The environment cannot be made, a wrapper cannot wrap it, or Gymnasium
+            cannot convert it to JSON.
     """
-    with make_env(env_id, kwargs) as bare:
-        env, added = bare, []
-        for wrapper in wrappers:
-            found = find_wrapper(wrapper)
-            env = found.wrap(env)
-            added.append(
-                WrapperSpec(found.entry_point.partition(":")[2], found.entry_point, found.kwargs)
-            )
-        spec = bare.spec
-        if spec is not None:
-            spec = replace(spec, additional_wrappers=(*_registered_wrappers(spec), *added))
-    description = _write(spec)
-    make_from_spec(description).close()
-    return description
-
-
-def _registered_wrappers(spec: EnvSpec) -> tuple[WrapperSpec, ...]:
-    """The wrappers of a registration, with the arguments that a made environment may not have recorded.
-
-    They begin with those that the entry point puts on by itself, if it puts on any, for so Gymnasium wants them.
-    """
-    registered = gymnasium.spec(spec.id).additional_wrappers
-    return max(registered, spec.additional_wrappers, key=len)
+    with make_env(env_id, kwargs) as bare_env:
+        env, wrapper_specs = bare_env, []
+        for config in wrappers:
+            wrapper = import_wrapper(config)
+            env = wrapper.wrap(env)
+            name = wrapper.entry_point.partition(":")[2]
+            wrapper_specs.append(WrapperSpec(name, wrapper.entry_point, wrapper.kwargs))
+        spec = _require_spec(bare_env.spec)
+    spec_json = _to_json(
+        replace(spec, additional_wrappers=(*_get_inner_wrappers(spec), *wrapper_specs))
+    )
+    make_from_spec(spec_json).close()
+    return spec_json
 
 
 def spec_to_json(spec: EnvSpec | None) -> str:
-    """Write down, as ``EnvSpec`` JSON, how to make an environment again.
+    """Return the JSON of an ``EnvSpec`` without SB3's ``Monitor`` and without the render mode.
 
-    SB3's ``Monitor`` and the render mode are left out: they watch, and change nothing.
+    ``Monitor`` and the render mode do not change an episode.
 
     Args:
         spec: ``env.spec`` of an environment made by ``gymnasium.make``.
 
     Raises:
-        MlflowException: The environment was made otherwise, of arguments that JSON cannot hold, or with a wrapper that
+        MlflowException: There is no spec, an argument cannot be converted to JSON, or a wrapper
             does not record its arguments.
     """
-    if spec is None:
-        raise MlflowException.invalid_parameter_value(
-            "the environment has no EnvSpec, so it cannot be made again elsewhere; register it and use gymnasium.make."
-        )
+    spec = _require_spec(spec)
     wrappers = tuple(
         wrapper
         for wrapper in spec.additional_wrappers
-        if not wrapper.entry_point.startswith(_MONITOR)
+        if not wrapper.entry_point.startswith(_MONITOR_MODULE)
     )
-    if unrecorded := [wrapper.entry_point for wrapper in wrappers if wrapper.kwargs is None]:
-        raise MlflowException.invalid_parameter_value(
-            f"wrapper {unrecorded[0]} does not record its arguments, so the environment cannot be made again elsewhere; "
-            "let it inherit from gymnasium.utils.RecordConstructorArgs."
-        )
-    return _write(replace(spec, additional_wrappers=wrappers))
+    for wrapper in wrappers:
+        if wrapper.kwargs is None:
+            raise MlflowException.invalid_parameter_value(
+                f"wrapper {wrapper.entry_point} does not record its arguments, so the environment "
+                "cannot be made again. Derive it from gymnasium.utils.RecordConstructorArgs too."
+            )
+    return _to_json(replace(spec, additional_wrappers=wrappers))
 
 
 def is_same_env(first: str, second: str) -> bool:
-    """Whether two descriptions are of one environment; a field that only one version of Gymnasium knows has to be empty."""
-    specs = json.loads(first), json.loads(second)
-    keys = {*specs[0], *specs[1]} - _NOT_PLAYED
-    return all(
-        specs[0].get(key) == specs[1].get(key) or not (specs[0].get(key) or specs[1].get(key))
-        for key in keys
-    )
+    """Return whether two ``EnvSpec`` JSONs describe the same environment.
+
+    Fields that do not change an episode are ignored. An empty field equals a missing one, because
+    versions of Gymnasium differ in their fields.
+    """
+    first_spec, second_spec = json.loads(first), json.loads(second)
+    keys = {*first_spec, *second_spec} - _IGNORED_FIELDS
+    return all((first_spec.get(key) or None) == (second_spec.get(key) or None) for key in keys)
 
 
-def list_wrappers(description: str) -> list[dict[str, Any]]:
-    """The wrappers of a described environment, in the notation of ``compose``."""
+def list_wrappers(spec_json: str) -> list[dict[str, Any]]:
+    """Return the wrappers of an ``EnvSpec`` JSON as wrapper configurations."""
     return [
         {wrapper["entry_point"]: wrapper["kwargs"]}
-        for wrapper in json.loads(description)["additional_wrappers"]
+        for wrapper in json.loads(spec_json)["additional_wrappers"]
     ]
 
 
-def _write(spec: EnvSpec | None) -> str:
-    """The JSON of a spec, without the render mode."""
+def _get_inner_wrappers(spec: EnvSpec) -> tuple[WrapperSpec, ...]:
+    """Return the wrappers from the registration of an environment and from its entry point.
+
+    The entry point may add wrappers that only ``env.spec`` lists. Its list is longer then.
+    Otherwise both lists have the same length. The registration is preferred, because ``env.spec``
+    lacks the arguments of wrappers that do not record them.
+    """
+    registered = gymnasium.spec(spec.id).additional_wrappers
+    return max(registered, spec.additional_wrappers, key=len)
+
+
+def _require_spec(spec: EnvSpec | None) -> EnvSpec:
     if spec is None:
         raise MlflowException.invalid_parameter_value(
-            "the environment has no EnvSpec, so it cannot be made again elsewhere; register it and use gymnasium.make."
+            "the environment has no EnvSpec, so it cannot be made again. "
+            "Register it with gymnasium.register, and make it with gymnasium.make."
         )
+    return spec
+
+
+def _to_json(spec: EnvSpec) -> str:
     kwargs = {key: value for key, value in spec.kwargs.items() if key != "render_mode"}
     try:
         return replace(spec, kwargs=kwargs).to_json()
     except (TypeError, ValueError) as error:
         raise MlflowException.invalid_parameter_value(
-            f"environment {spec.id} cannot be written down: {error} "
-            "Register it by entry point 'module:Class' and with arguments that JSON can hold."
-        ) from error
-
-
-def make_from_spec(description: str, *, render_mode: str | None = None) -> Env:
-    """Make the environment that ``describe`` wrote down.
-
-    The passive checker stays off: it warns a developer of an environment, and costs time at every episode.
-
-    Args:
-        description: ``EnvSpec`` JSON.
-        render_mode: ``"rgb_array"`` to record a video.
-
-    Raises:
-        MlflowException: The package of the environment is missing here, or has changed.
-    """
-    try:
-        spec = EnvSpec.from_json(description)
-    except (ValueError, KeyError, TypeError) as error:
-        raise MlflowException.invalid_parameter_value(
-            f"{description!r} is no EnvSpec JSON; give what env.spec.to_json() returns."
-        ) from error
-    modes: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
-    try:
-        return gymnasium.make(spec, disable_env_checker=True, **modes)
-    except ENV_ERRORS as error:
-        raise MlflowException.invalid_parameter_value(
-            f"environment {spec.id} ({spec.entry_point}) cannot be made here: {error}. "
-            "Install the packages that define it and its wrappers, in the versions that the agent was trained with."
+            f"environment {spec.id} cannot be converted to JSON: {error} Register it with an entry "
+            "point 'module:Class', and use arguments that JSON can represent."
         ) from error

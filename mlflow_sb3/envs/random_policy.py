@@ -1,4 +1,4 @@
-"""Who knows nothing: a policy whose actions are uniformly random."""
+"""A policy with uniformly random actions, the opponent of the first challenger."""
 
 from __future__ import annotations
 
@@ -8,43 +8,59 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlflow_sb3.envs import spaces
-from mlflow_sb3.envs.wrapper_config import Env
+from mlflow_sb3.envs import Env, spaces
 from mlflow_sb3.inference import batching
 from mlflow_sb3.inference.policy_inputs import LstmState
 
 
 class RandomPolicy:
-    """Uniform over the actions, or over those that masks allow; follows only from its seed and from the calls before."""
+    """Policy that samples actions uniformly, or uniformly among the actions that a mask allows.
 
-    def __init__(self, env: Env, *, seed: int, takes_masks: bool = False) -> None:
-        """Act in environments with the action space of ``env``."""
+    The actions depend only on the seed and on the number of earlier calls.
+    """
+
+    def __init__(self, env: Env, *, seed: int, has_action_masks: bool = False) -> None:
+        """Create a policy for the action space of an environment.
+
+        Args:
+            env: Environment with the action space.
+            seed: Seed of the actions.
+            has_action_masks: Whether ``predict`` needs ``action_masks``.
+        """
         self._space = copy.deepcopy(env.action_space)
         self._space.seed(seed % 2**32)
         self._rng = np.random.default_rng(seed)
-        self.takes_masks = takes_masks
+        self.has_action_masks = has_action_masks
 
     def predict(
         self,
         observation: Any,
         state: LstmState | None = None,
-        episode_start: NDArray[Any] | None = None,  # noqa: ARG002 the signature of a policy
-        deterministic: bool = True,  # noqa: ARG002
+        episode_start: NDArray[Any] | None = None,  # noqa: ARG002  # part of the Policy protocol
+        deterministic: bool = True,  # noqa: ARG002  # part of the Policy protocol
         *,
         action_masks: Any = None,
     ) -> tuple[NDArray[Any], LstmState | None]:
-        """An action for each observation of a batch, and the state as it came."""
-        if action_masks is not None:
-            return self._allowed(action_masks), state
-        return np.array(
-            [self._space.sample() for _ in range(batching.batch_size(observation))]
-        ), state
+        """Return one action for each observation of a batch, and the unchanged state.
 
-    def _allowed(self, masks: NDArray[np.bool_]) -> NDArray[Any]:
-        edges = np.cumsum(spaces.action_sizes(self._space))[:-1]
-        drawn = np.split(np.where(masks, self._rng.random(masks.shape), -1.0), edges, axis=1)
-        chosen = np.stack([part.argmax(axis=1) for part in drawn], axis=1).reshape(
-            len(masks), *(self._space.shape or ())
-        )
-        first = spaces.space_start(self._space)
-        return chosen if first is None else chosen + first
+        Args:
+            observation: Batch of observations. Only its size matters.
+            state: Returned as it is.
+            episode_start: Ignored.
+            deterministic: Ignored.
+            action_masks: Booleans of shape ``(n, choices)``, true for a valid action.
+        """
+        if action_masks is not None:
+            return self._sample_masked(action_masks), state
+        count = batching.batch_size(observation)
+        return np.array([self._space.sample() for _ in range(count)]), state
+
+    def _sample_masked(self, masks: NDArray[np.bool_]) -> NDArray[Any]:
+        """Draw a random number for each valid choice, and take the choice with the largest one."""
+        numbers = np.where(masks, self._rng.random(masks.shape), -1.0)
+        boundaries = np.cumsum(spaces.get_action_sizes(self._space))[:-1]
+        parts = np.split(numbers, boundaries, axis=1)
+        choices = np.stack([part.argmax(axis=1) for part in parts], axis=1)
+        actions = choices.reshape(len(masks), *(self._space.shape or ()))
+        start = spaces.get_space_start(self._space)
+        return actions if start is None else actions + start

@@ -1,48 +1,53 @@
-"""Many episodes at once, one seed each, and the summary of their returns."""
+"""Play episodes in several environments at once, and summarize their returns."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from itertools import islice
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mlflow_sb3.envs.wrapper_config import Env
+from mlflow_sb3.envs import Env
 from mlflow_sb3.inference import batching
 from mlflow_sb3.inference.policy_inputs import LstmState
 from mlflow_sb3.inference.policy_protocol import Policy
 
 MAX_ENVS = 64
-"""Environments stepped together: more than 64 gain little and cost memory."""
+"""Number of environments that are stepped together. More are hardly faster and need more memory."""
 
 
 @dataclass(frozen=True)
 class Episodes:
-    """Episodes in the order of their seeds: arrays of shape ``(n,)``; lengths count environment steps."""
+    """Results of episodes, in the order of their seeds.
+
+    Attributes:
+        seeds: Seeds of the episodes, shape ``(n,)``.
+        returns: Sums of rewards, shape ``(n,)``.
+        lengths: Numbers of environment steps, shape ``(n,)``.
+    """
 
     seeds: NDArray[np.int64]
     returns: NDArray[np.float64]
     lengths: NDArray[np.int64]
 
     @classmethod
-    def none(cls) -> Episodes:
-        """No episodes, to add others to."""
+    def empty(cls) -> Episodes:
+        """Return the results of no episodes."""
         return cls(np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.int64))
 
-    def __add__(self, more: Episodes) -> Episodes:
-        """These episodes, and then the others."""
+    def __add__(self, other: Episodes) -> Episodes:
+        """Return these episodes followed by other ones."""
         return Episodes(
-            np.concatenate([self.seeds, more.seeds]),
-            np.concatenate([self.returns, more.returns]),
-            np.concatenate([self.lengths, more.lengths]),
+            np.concatenate([self.seeds, other.seeds]),
+            np.concatenate([self.returns, other.returns]),
+            np.concatenate([self.lengths, other.lengths]),
         )
 
-    def table(self) -> dict[str, list[float]]:
-        """Columns ``episode``, ``seed``, ``return`` and ``length``, as ``mlflow.log_table`` takes them."""
+    def to_table(self) -> dict[str, list[float]]:
+        """Return the columns episode, seed, return and length for ``mlflow.log_table``."""
         return {
             "episode": list(range(len(self.seeds))),
             "seed": self.seeds.tolist(),
@@ -53,7 +58,10 @@ class Episodes:
 
 @dataclass(frozen=True)
 class ReturnSummary:
-    """Returns and lengths in a few numbers; ``std_return`` divides by n, as SB3's ``evaluate_policy`` does."""
+    """Mean, spread and range of returns, and the mean length in environment steps.
+
+    ``std_return`` divides by n, like SB3's ``evaluate_policy``.
+    """
 
     episodes: int
     mean_return: float
@@ -62,8 +70,12 @@ class ReturnSummary:
     max_return: float
     mean_length: float
 
-    def metrics(self, prefix: str) -> dict[str, float]:
-        """The numbers as MLflow metrics under a prefix such as ``evaluation/``."""
+    def to_metrics(self, prefix: str) -> dict[str, float]:
+        """Return the values as MLflow metrics.
+
+        Args:
+            prefix: First part of each metric key, such as ``"evaluation/"``.
+        """
         return {f"{prefix}{key}": float(value) for key, value in asdict(self).items()}
 
     def __str__(self) -> str:
@@ -71,7 +83,7 @@ class ReturnSummary:
 
 
 def summarize_returns(episodes: Episodes) -> ReturnSummary:
-    """Mean, spread and range of the returns of at least one episode."""
+    """Summarize the returns of at least one episode."""
     returns = episodes.returns
     return ReturnSummary(
         episodes=len(returns),
@@ -91,80 +103,110 @@ def play_episodes(
     n_envs: int = MAX_ENVS,
     on_episode: Callable[[], object] = lambda: None,
 ) -> Episodes:
-    """Play one episode per seed, in lock-step: one call of the policy serves a step of every environment.
+    """Play one episode for each seed.
 
-    Episode k begins with ``env.reset(seed=seeds[k])``, whichever environment plays it, so that the result does not
-    depend on ``n_envs``. An environment that goes on from one episode to the next is reset, never shared.
+    The environments are stepped together: one call of the policy returns the actions for all of
+    them. Episode ``k`` starts with ``env.reset(seed=seeds[k])`` in any of the environments.
+    The result therefore does not depend on ``n_envs``, unless an environment keeps a state that
+    ``reset`` does not clear.
 
     Args:
-        policy: Picks the actions.
-        make_env: Makes one environment; called ``min(n_envs, len(seeds))`` times.
-        seeds: One for each episode.
-        n_envs: Environments stepped together.
-        on_episode: Called after every finished episode, for a progress bar.
+        policy: Policy that chooses the actions.
+        make_env: Makes one environment. Called ``min(n_envs, len(seeds))`` times.
+        seeds: Seeds of the episodes.
+        n_envs: Maximum number of environments.
+        on_episode: Called at the end of each episode, as for a progress bar.
 
     Raises:
-        ValueError: There is no environment to play in.
+        ValueError: ``n_envs`` is less than 1.
     """
     if n_envs < 1:
-        raise ValueError(f"n_envs={n_envs}: at least one environment has to play.")
+        raise ValueError(f"n_envs={n_envs} is too small. Use at least one environment.")
     returns = np.zeros(len(seeds))
     lengths = np.zeros(len(seeds), dtype=np.int64)
-    waiting = iter(enumerate(seeds))
+    remaining = iter(enumerate(seeds))
     state: LstmState | None = None
     with ExitStack() as stack:
         envs = [stack.enter_context(make_env()) for _ in range(min(n_envs, len(seeds)))]
-        games = [_begin(env, *episode) for env, episode in zip(envs, waiting, strict=False)]
-        while games:
-            batch = batching.stack_observations([game.observation for game in games])
-            starts = np.array([game.length == 0 for game in games])
-            actions, state = policy.predict(
-                batch,
-                state,
-                starts,
-                action_masks=get_action_masks(policy, [game.env for game in games]),
-            )
-            over = [
+        running = [_start_episode(env, *next(remaining)) for env in envs]
+        while running:
+            actions, state = _predict(policy, running, state)
+            finished = [
                 index
-                for index, (game, action) in enumerate(zip(games, actions, strict=True))
-                if game.step(action)
+                for index, (episode, action) in enumerate(zip(running, actions, strict=True))
+                if episode.step(action)
             ]
-            for index in reversed(over):
-                game = games[index]
-                returns[game.episode], lengths[game.episode] = game.total, game.length
+            # Backwards, because the removal of an episode changes the indices after it.
+            for index in reversed(finished):
+                episode = running[index]
+                returns[episode.number] = episode.total_reward
+                lengths[episode.number] = episode.length
                 on_episode()
-                following = [_begin(game.env, *episode) for episode in islice(waiting, 1)]
-                games[index : index + 1] = following
-                if state is not None and not following:
-                    state = tuple(np.delete(part, index, axis=1) for part in state)
+                following = next(remaining, None)
+                if following is not None:
+                    running[index] = _start_episode(episode.env, *following)
+                else:
+                    del running[index]
+                    state = _remove_env(state, index)
     return Episodes(np.array(seeds, dtype=np.int64), returns, lengths)
 
 
 def get_action_masks(policy: Policy, envs: Sequence[Env]) -> NDArray[np.bool_] | None:
-    """What the environments allow now, shape ``(n, choices)``; None for a policy that takes no masks."""
-    if not policy.takes_masks:
+    """Return the action masks of the environments, or None if the policy needs none.
+
+    Returns:
+        Booleans of shape ``(n, choices)``, true for a valid action.
+    """
+    if not policy.has_action_masks:
         return None
     return np.array([env.get_wrapper_attr("action_masks")() for env in envs], dtype=bool)
 
 
 @dataclass(slots=True, eq=False)
-class _Game:
-    """An environment in the middle of an episode."""
+class _RunningEpisode:
+    """An episode that has not ended yet.
+
+    Attributes:
+        env: Environment that the episode is played in.
+        number: Index of the episode's seed.
+        observation: Last observation.
+        total_reward: Sum of the rewards so far.
+        length: Number of environment steps so far.
+    """
 
     env: Env
-    episode: int
+    number: int
     observation: Any
-    total: float = 0.0
+    total_reward: float = 0.0
     length: int = 0
 
     def step(self, action: Any) -> bool:
-        """Take one step; true when it ended the episode."""
+        """Take one step, and return whether it ended the episode."""
         self.observation, reward, terminated, truncated, _ = self.env.step(action)
-        self.total += float(reward)
+        self.total_reward += float(reward)
         self.length += 1
         return terminated or truncated
 
 
-def _begin(env: Env, episode: int, seed: int) -> _Game:
+def _start_episode(env: Env, number: int, seed: int) -> _RunningEpisode:
     observation, _ = env.reset(seed=seed)
-    return _Game(env, episode, observation)
+    return _RunningEpisode(env, number, observation)
+
+
+def _predict(
+    policy: Policy, running: Sequence[_RunningEpisode], state: LstmState | None
+) -> tuple[NDArray[Any], LstmState | None]:
+    """Return the actions for all running episodes, and the next LSTM state."""
+    return policy.predict(
+        batching.stack_observations([episode.observation for episode in running]),
+        state,
+        np.array([episode.length == 0 for episode in running]),
+        action_masks=get_action_masks(policy, [episode.env for episode in running]),
+    )
+
+
+def _remove_env(state: LstmState | None, index: int) -> LstmState | None:
+    """Remove one environment from an LSTM state of shape ``(layers, n_envs, units)``."""
+    if state is None:
+        return None
+    return tuple(np.delete(part, index, axis=1) for part in state)

@@ -1,4 +1,4 @@
-"""Gymnasium's spaces: what a policy has to know of them, and how SB3 shows them to its networks."""
+"""Properties of Gymnasium spaces that the policy needs, and their representation as JSON."""
 
 from __future__ import annotations
 
@@ -15,52 +15,45 @@ _IMAGE_DIMENSIONS = 3
 
 
 def describe_space(space: GymSpace[Any]) -> SpaceInfo:
-    """A space in plain values."""
+    """Convert a space into a ``SpaceInfo``, which can be saved as JSON."""
     if isinstance(space, spaces.Dict):
         return SpaceInfo(
             str(space), spaces={key: describe_space(inner) for key, inner in space.spaces.items()}
         )
-    low, high = _limits(space)
+    low, high = _get_integer_limits(space)
     return SpaceInfo(str(space), tuple(space.shape or ()), str(space.dtype), low, high)
 
 
 def rebuild_space(space: SpaceInfo) -> GymSpace[Any]:
-    """A space of Gymnasium again, with no other bounds than those of integers."""
+    """Convert a ``SpaceInfo`` back into a space.
+
+    The bounds of a ``Box`` are lost: the new ``Box`` has the widest bounds of its dtype.
+    """
     if space.spaces is not None:
         return spaces.Dict({key: rebuild_space(inner) for key, inner in space.spaces.items()})
     if isinstance(space.low, list) and isinstance(space.high, list):
-        first = np.array(space.low)
-        return spaces.MultiDiscrete(np.array(space.high) - first + 1, start=first)
+        start = np.array(space.low)
+        return spaces.MultiDiscrete(np.array(space.high) - start + 1, start=start)
     if isinstance(space.low, int) and isinstance(space.high, int):
-        return (
-            spaces.MultiBinary(space.shape if len(space.shape) > 1 else space.shape[0])
-            if space.shape
-            else spaces.Discrete(space.high - space.low + 1, start=space.low)
-        )
-    dtype = np.dtype(space.dtype)
-    bounds = (-np.inf, np.inf) if dtype.kind == "f" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
-    low, high = (np.full(space.shape, bound, dtype) for bound in bounds)
-    return spaces.Box(low, high, dtype=dtype.type)
+        if not space.shape:
+            return spaces.Discrete(space.high - space.low + 1, start=space.low)
+        return spaces.MultiBinary(space.shape if len(space.shape) > 1 else space.shape[0])
+    return _make_unbounded_box(space.shape, np.dtype(space.dtype))
 
 
-def _limits(space: GymSpace[Any]) -> tuple[Any, Any]:
-    """The smallest and the largest integers of an element; nothing for Box spaces, of which SB3 takes any number."""
-    if isinstance(space, spaces.Discrete):
-        return int(space.start), int(space.start + space.n - 1)
-    if isinstance(space, spaces.MultiDiscrete):
-        return space.start.tolist(), (space.start + space.nvec - 1).tolist()
-    return (0, 1) if isinstance(space, spaces.MultiBinary) else (None, None)
+def get_space_start(space: GymSpace[Any]) -> NDArray[np.int64] | None:
+    """Return the smallest values of a Discrete or MultiDiscrete space.
 
-
-def space_start(space: GymSpace[Any]) -> NDArray[np.int64] | None:
-    """The smallest value of a Discrete or MultiDiscrete space where that is not 0, which SB3 takes for granted."""
+    Returns:
+        None if all values start at 0, as SB3 assumes, and for other spaces.
+    """
     if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)) and np.any(space.start):
         return np.asarray(space.start, np.int64)
     return None
 
 
-def action_sizes(action_space: GymSpace[Any]) -> list[int]:
-    """How many values each of the integers of an action may take."""
+def get_action_sizes(action_space: GymSpace[Any]) -> list[int]:
+    """Return the number of values of each integer in an action."""
     if isinstance(action_space, spaces.Discrete):
         return [int(action_space.n)]
     if isinstance(action_space, spaces.MultiDiscrete):
@@ -68,27 +61,58 @@ def action_sizes(action_space: GymSpace[Any]) -> list[int]:
     return [2] * int(np.prod(action_space.shape or ()))
 
 
-def input_spaces(observation_space: GymSpace[Any]) -> dict[str, GymSpace[Any]]:
-    """The spaces of the arrays that an observation consists of, by the names that the graph has for them."""
+def get_input_spaces(observation_space: GymSpace[Any]) -> dict[str, GymSpace[Any]]:
+    """Return the spaces of the observation arrays, by the input names of the ONNX graph.
+
+    A Dict space has one array for each key. Every other space has one array.
+    """
     if isinstance(observation_space, spaces.Dict):
         return {f"{OBSERVATION}.{key}": space for key, space in observation_space.spaces.items()}
     return {OBSERVATION: observation_space}
 
 
-def is_compatible(raw: GymSpace[Any], seen: GymSpace[Any]) -> bool:
-    """Whether SB3 shows its policy ``seen`` for the environment's ``raw``: images transposed or normalized, integers counted from 0."""
-    if isinstance(raw, spaces.Dict) and isinstance(seen, spaces.Dict):
-        return raw.spaces.keys() == seen.spaces.keys() and all(
-            is_compatible(raw[key], seen[key]) for key in raw.spaces
+def is_compatible(env_space: GymSpace[Any], policy_space: GymSpace[Any]) -> bool:
+    """Return whether SB3 turns a space of the environment into this space of the policy.
+
+    SB3 transposes or normalizes images, and the integers of its policies start at 0.
+
+    Args:
+        env_space: Space of the environment.
+        policy_space: Space of SB3's policy.
+    """
+    if isinstance(env_space, spaces.Dict) and isinstance(policy_space, spaces.Dict):
+        return env_space.spaces.keys() == policy_space.spaces.keys() and all(
+            is_compatible(env_space[key], policy_space[key]) for key in env_space.spaces
         )
-    if (
-        isinstance(raw, spaces.Box)
-        and isinstance(seen, spaces.Box)
-        and len(raw.shape) == _IMAGE_DIMENSIONS
+    if isinstance(env_space, spaces.Box) and isinstance(policy_space, spaces.Box):
+        if len(env_space.shape) != _IMAGE_DIMENSIONS:
+            return bool(env_space == policy_space)
+        height, width, channels = env_space.shape
+        return policy_space.shape in (env_space.shape, (channels, height, width))
+    if isinstance(env_space, spaces.Discrete) and isinstance(policy_space, spaces.Discrete):
+        return bool(env_space.n == policy_space.n)
+    if isinstance(env_space, spaces.MultiDiscrete) and isinstance(
+        policy_space, spaces.MultiDiscrete
     ):
-        return seen.shape in (raw.shape, (raw.shape[2], *raw.shape[:2]))
-    if isinstance(raw, spaces.Discrete) and isinstance(seen, spaces.Discrete):
-        return bool(raw.n == seen.n)
-    if isinstance(raw, spaces.MultiDiscrete) and isinstance(seen, spaces.MultiDiscrete):
-        return np.array_equal(raw.nvec, seen.nvec)
-    return bool(raw == seen)
+        return np.array_equal(env_space.nvec, policy_space.nvec)
+    return bool(env_space == policy_space)
+
+
+def _get_integer_limits(space: GymSpace[Any]) -> tuple[Any, Any]:
+    """Return the smallest and the largest integers of a space.
+
+    Returns:
+        ``(None, None)`` for a ``Box``, because SB3's policies do not check its bounds.
+    """
+    if isinstance(space, spaces.Discrete):
+        return int(space.start), int(space.start + space.n - 1)
+    if isinstance(space, spaces.MultiDiscrete):
+        return space.start.tolist(), (space.start + space.nvec - 1).tolist()
+    return (0, 1) if isinstance(space, spaces.MultiBinary) else (None, None)
+
+
+def _make_unbounded_box(shape: tuple[int, ...], dtype: np.dtype[Any]) -> spaces.Box:
+    is_float = dtype.kind == "f"
+    bounds = (-np.inf, np.inf) if is_float else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    low, high = (np.full(shape, bound, dtype) for bound in bounds)
+    return spaces.Box(low, high, dtype=dtype.type)

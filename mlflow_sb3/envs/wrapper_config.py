@@ -1,4 +1,4 @@
-"""Environment wrappers in JSON notation."""
+"""Environment wrappers in JSON notation, such as ``{"module:Class": {"argument": 1}}``."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ from typing import Any
 import gymnasium
 from mlflow.exceptions import MlflowException
 
-Env = gymnasium.Env[Any, Any]
+from mlflow_sb3.envs import Env
 
 WrapperConfig = str | dict[str, dict[str, Any]]
-"""``"module:Class"``, or ``{"module:Class": {"kwarg": 1}}``; rl_zoo3's ``module.Class`` too."""
+"""``"module:Class"`` or ``{"module:Class": {"argument": 1}}``.
+
+rl_zoo3's ``"module.Class"`` is accepted as well.
+"""
 
 ENV_ERRORS = (
     gymnasium.error.Error,
@@ -28,93 +31,106 @@ ENV_ERRORS = (
     TypeError,
     ValueError,
 )
-"""What the constructors of environments and wrappers raise."""
+"""Exceptions that the constructors of environments and wrappers raise."""
 
 
 @dataclass(frozen=True)
 class EnvWrapper:
-    """What wraps an environment, and the arguments for it."""
+    """A wrapper class, or a function that returns a wrapper, with its arguments.
+
+    Attributes:
+        entry_point: Import path of the class or function, ``"module:name"``.
+        create: The class or function.
+        kwargs: Arguments besides ``env``.
+    """
 
     entry_point: str
     create: Callable[..., Any]
     kwargs: dict[str, Any]
 
     def wrap(self, env: Env) -> Env:
-        """Wrap an environment as Gymnasium does: by ``create(env=env, **kwargs)``."""
+        """Wrap an environment in the way of ``gymnasium.make``: ``create(env=env, **kwargs)``.
+
+        Raises:
+            MlflowException: The wrapper rejects the arguments or the environment.
+        """
         self._check_arguments(env)
         try:
             wrapped = self.create(env=env, **self.kwargs)
         except ENV_ERRORS as error:
-            raise self._refusal(
-                f"cannot wrap {env}: {str(error).rstrip('.')}; give it an environment and arguments that fit."
+            raise self._error(
+                f"cannot wrap {env}: {str(error).rstrip('.')}. "
+                "Use another wrapper or other arguments for this environment."
             ) from error
         if not isinstance(wrapped, gymnasium.Env):
-            raise self._refusal(
-                f"makes {type(wrapped).__name__}, which is no gymnasium.Env; give a gymnasium.Wrapper."
+            raise self._error(
+                f"returns {type(wrapped).__name__}, which is no gymnasium.Env. "
+                "Return a gymnasium.Wrapper."
             )
         return wrapped
 
     def _check_arguments(self, env: Env) -> None:
         signature = inspect.signature(self.create)
         parameters = list(signature.parameters.values())
-        if "env" not in signature.parameters and not any(
-            parameter.kind is parameter.VAR_KEYWORD for parameter in parameters
-        ):
-            first = repr(parameters[0].name) if parameters else "nothing"
-            raise self._refusal(
-                f"takes {first} first, but Gymnasium hands the environment over as 'env'; call its first parameter env."
+        has_kwargs = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+        if "env" not in signature.parameters and not has_kwargs:
+            first = repr(parameters[0].name) if parameters else "no parameter"
+            raise self._error(
+                f"has {first} as its first parameter, but gymnasium.make passes the environment "
+                "as 'env'. Rename the parameter to env."
             )
         try:
             signature.bind(env=env, **self.kwargs)
         except TypeError as error:
-            taken = (
-                ", ".join(parameter.name for parameter in parameters if parameter.name != "env")
-                or "no arguments"
-            )
-            raise self._refusal(
-                f"does not take {json.dumps(self.kwargs, default=str)}: {error}; it takes {taken}."
+            names = [parameter.name for parameter in parameters if parameter.name != "env"]
+            raise self._error(
+                f"does not accept the arguments {json.dumps(self.kwargs, default=str)}: {error}. "
+                f"Its arguments are: {', '.join(names) or 'none'}."
             ) from error
 
-    def _refusal(self, reason: str) -> MlflowException:
-        refusal: MlflowException = MlflowException.invalid_parameter_value(
+    def _error(self, reason: str) -> MlflowException:
+        error: MlflowException = MlflowException.invalid_parameter_value(
             f"wrapper {self.entry_point} {reason}"
         )
-        return refusal
+        return error
 
 
-def find_wrapper(wrapper: WrapperConfig) -> EnvWrapper:
-    """Import what a wrapper's notation names."""
-    name, kwargs = _read_wrapper(wrapper)
+def import_wrapper(config: WrapperConfig) -> EnvWrapper:
+    """Import the class or function of a wrapper configuration.
+
+    Raises:
+        MlflowException: The configuration is malformed, the import fails, or the imported object is
+            neither a ``gymnasium.Wrapper`` nor a function.
+    """
+    entry_point, kwargs = _parse_config(config)
+    module, _, name = entry_point.partition(":")
     try:
-        created = getattr(importlib.import_module(name.partition(":")[0]), name.partition(":")[2])
+        create = getattr(importlib.import_module(module), name)
     except ENV_ERRORS as error:
         raise MlflowException.invalid_parameter_value(
-            f"wrapper {name} cannot be imported: {error}; give 'module:Class' of a class that is installed or in the working folder."
+            f"wrapper {entry_point} cannot be imported: {error}. "
+            "Use 'module:Class' of an installed module, or of one in the working directory."
         ) from error
-    if not callable(created) or (
-        isinstance(created, type) and not issubclass(created, gymnasium.Wrapper)
-    ):
+    is_other_class = isinstance(create, type) and not issubclass(create, gymnasium.Wrapper)
+    if is_other_class or not callable(create):
         raise MlflowException.invalid_parameter_value(
-            f"wrapper {name} is no gymnasium.Wrapper, nor a function that makes one; let it inherit from gymnasium.Wrapper."
+            f"wrapper {entry_point} is neither a gymnasium.Wrapper nor a function. "
+            "Derive the class from gymnasium.Wrapper."
         )
-    return EnvWrapper(name, created, kwargs)
+    return EnvWrapper(entry_point, create, kwargs)
 
 
-def _read_wrapper(wrapper: WrapperConfig) -> tuple[str, dict[str, Any]]:
-    """Name, as ``module:Class``, and arguments."""
-    notation = {wrapper: {}} if isinstance(wrapper, str) else wrapper
-    name, kwargs = (
-        next(iter(notation.items()))
-        if isinstance(notation, dict) and len(notation) == 1
-        else ("", {})
+def _parse_config(config: WrapperConfig) -> tuple[str, dict[str, Any]]:
+    """Return the entry point, as ``module:Class``, and the arguments."""
+    items = {config: {}} if isinstance(config, str) else config
+    entry_point, kwargs = (
+        next(iter(items.items())) if isinstance(items, dict) and len(items) == 1 else ("", {})
     )
-    module, _, created = name.rpartition(":" if ":" in name else ".")
-    if not (
-        module.replace(".", "_").isidentifier()
-        and created.isidentifier()
-        and isinstance(kwargs, dict)
-    ):
+    module, _, name = entry_point.rpartition(":" if ":" in entry_point else ".")
+    is_import_path = module.replace(".", "_").isidentifier() and name.isidentifier()
+    if not is_import_path or not isinstance(kwargs, dict):
         raise MlflowException.invalid_parameter_value(
-            f"{json.dumps(wrapper, default=str)} names no wrapper; write 'module:Class' or {{'module:Class': {{'argument': 1}}}}, as JSON."
+            f"{json.dumps(config, default=str)} is no wrapper in JSON notation. "
+            "Use 'module:Class' or {'module:Class': {'argument': 1}}."
         )
-    return f"{module}:{created}", kwargs
+    return f"{module}:{name}", kwargs

@@ -1,1 +1,1 @@
-"""Figures and videos of episodes."""
+"""Figures, videos and reports of episodes."""

@@ -9,31 +9,35 @@ from pathlib import Path
 
 import mlflow
 import pytest
+import sqlalchemy as sa
+from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
+from deploy.server.trial import TrialServer
 from mlflow_sb3.client import connection
+from tests.project import people
 
 
 @pytest.fixture
 def silent_server() -> Iterator[str]:
-    """A server that takes connections and never answers."""
+    """A server that accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         yield f"http://127.0.0.1:{listening.getsockname()[1]}"
 
 
 @pytest.fixture
-def broken_server() -> Iterator[str]:
+def disconnecting_server() -> Iterator[str]:
     """A server that closes every connection."""
     listening = socket.create_server(("127.0.0.1", 0))
 
-    def close_all() -> None:
+    def close_connections() -> None:
         while True:
             try:
                 listening.accept()[0].close()
             except OSError:
                 return
 
-    thread = threading.Thread(target=close_all, daemon=True)
+    thread = threading.Thread(target=close_connections, daemon=True)
     thread.start()
     yield f"http://127.0.0.1:{listening.getsockname()[1]}"
     listening.shutdown(socket.SHUT_RDWR)
@@ -41,13 +45,8 @@ def broken_server() -> Iterator[str]:
     thread.join()
 
 
-@pytest.mark.usefixtures("store")
-def test_a_store_that_answers_passes() -> None:
-    connection.check_connection()
-
-
-def refusal(uri: str) -> tuple[float, str]:
-    """How long the check takes to refuse, and what it says."""
+def fail_to_connect(uri: str) -> tuple[float, str]:
+    """Return the seconds until the check fails, and its message."""
     mlflow.set_tracking_uri(uri)
     start = time.monotonic()
     with pytest.raises(MlflowException, match="does not answer") as caught:
@@ -56,31 +55,36 @@ def refusal(uri: str) -> tuple[float, str]:
 
 
 @pytest.mark.usefixtures("store")
-def test_a_server_that_is_away_is_refused_in_seconds_with_the_way_out() -> None:
-    variables = dict(os.environ) | {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
-
-    seconds, message = refusal("http://127.0.0.1:9")
-
-    assert seconds < 10
-    assert message.startswith("tracking server http://127.0.0.1:9 does not answer: ")
-    assert message.endswith("Set MLFLOW_TRACKING_URI to one that does.")
-    assert dict(os.environ) == variables
+def test_a_store_that_answers_passes() -> None:
+    connection.check_connection()
 
 
 @pytest.mark.usefixtures("store")
-def test_a_server_that_hangs_up_is_refused_in_seconds(broken_server: str) -> None:
-    assert refusal(broken_server)[0] < 10
+def test_an_unreachable_server_fails_in_seconds_with_a_remedy() -> None:
+    environment = dict(os.environ) | {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
+
+    seconds, message = fail_to_connect("http://127.0.0.1:9")
+
+    assert seconds < 10
+    assert message.startswith("tracking server http://127.0.0.1:9 does not answer: ")
+    assert message.endswith("Start it, or set MLFLOW_TRACKING_URI to another one.")
+    assert dict(os.environ) == environment
+
+
+@pytest.mark.usefixtures("store")
+def test_a_server_that_closes_connections_fails_in_seconds(disconnecting_server: str) -> None:
+    assert fail_to_connect(disconnecting_server)[0] < 10
 
 
 @pytest.mark.process
 @pytest.mark.usefixtures("store")
-def test_a_server_that_never_answers_is_refused_in_ten_seconds(silent_server: str) -> None:
-    assert refusal(silent_server)[0] < 10
+def test_a_server_that_never_answers_fails_in_ten_seconds(silent_server: str) -> None:
+    assert fail_to_connect(silent_server)[0] < 10
 
 
 @pytest.mark.usefixtures("store")
-def test_a_database_that_never_answers_is_refused_in_seconds(silent_server: str) -> None:
-    seconds, message = refusal(
+def test_a_database_that_never_answers_fails_in_seconds(silent_server: str) -> None:
+    seconds, message = fail_to_connect(
         silent_server.replace("http://", "postgresql+psycopg2://me:secret@") + "/mlflow"
     )
 
@@ -88,7 +92,7 @@ def test_a_database_that_never_answers_is_refused_in_seconds(silent_server: str)
     assert message.startswith("tracking store postgresql+psycopg2://me:***@127.0.0.1:")
 
 
-def test_a_database_that_is_away_is_refused_in_seconds(tmp_path: Path, store: str) -> None:
+def test_a_missing_database_fails_in_seconds(tmp_path: Path, store: str) -> None:
     mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/nowhere/mlflow.db")
     start = time.monotonic()
 
@@ -101,8 +105,97 @@ def test_a_database_that_is_away_is_refused_in_seconds(tmp_path: Path, store: st
     assert time.monotonic() - start < 10
 
 
+def test_a_uri_with_credentials_is_rejected(store: str) -> None:
+    mlflow.set_tracking_uri("http://alice:secret@127.0.0.1:9")
+
+    with pytest.raises(
+        MlflowException,
+        match=r"http://alice:\*\*\*@127\.0\.0\.1:9 contains credentials, .* set MLFLOW_TRACKING",
+    ):
+        connection.check_connection()
+
+    mlflow.set_tracking_uri(store)
+
+
+@pytest.mark.postgres
+@pytest.mark.usefixtures("store")
+def test_a_server_with_thousands_of_hidden_experiments_answers_in_time(
+    closed_server: TrialServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = sa.create_engine(people.database(closed_server).set(database="postgres"))
+    experiments = sa.Table("experiments", sa.MetaData(), autoload_with=engine)
+    with engine.begin() as database:
+        rows = [
+            {"name": f"hidden {number}", "lifecycle_stage": "active", "artifact_location": "hidden"}
+            for number in range(3000)
+        ]
+        database.execute(experiments.insert(), rows)
+    engine.dispose()
+
+    people.log_in(closed_server, "other", monkeypatch)
+    connection.check_connection()
+
+
+def test_a_request_that_fails_quickly_is_repeated() -> None:
+    attempts: list[int] = []
+
+    def fail() -> None:
+        attempts.append(1)
+        raise MlflowException("connection closed")
+
+    with pytest.raises(MlflowException, match="connection closed"):
+        connection.with_short_timeout(fail)
+
+    assert len(attempts) == connection.MAX_ATTEMPTS
+
+
+def test_an_answer_of_the_server_is_not_requested_again() -> None:
+    attempts: list[int] = []
+
+    def fail() -> None:
+        attempts.append(1)
+        raise MlflowException.invalid_parameter_value("no such name")
+
+    with pytest.raises(MlflowException, match="no such name"):
+        connection.with_short_timeout(fail)
+
+    assert len(attempts) == 1
+
+
+@pytest.mark.usefixtures("store")
+def test_credentials_are_removed_from_the_source_tags() -> None:
+    tags = {
+        "mlflow.source.name": "https://token@host/a.git#b",
+        "mlflow.source.git.repoURL": "https://me:token@host/a.git",
+        "other": "a@b",
+    }
+    with mlflow.start_run(tags=tags) as run:
+        connection.hide_credentials(run.info.run_id)
+
+    stored = MlflowClient().get_run(run.info.run_id).data.tags
+    assert stored["mlflow.source.name"] == "https://host/a.git#b"
+    assert stored["mlflow.source.git.repoURL"] == "https://host/a.git"
+    assert stored["other"] == "a@b"
+
+
+@pytest.mark.usefixtures("store")
 @pytest.mark.parametrize(
-    ("uri", "shown"),
+    ("url", "expected"),
+    [
+        ("ssh://git@host/a.git#b", "ssh://git@host/a.git#b"),
+        ("git+ssh://me:secret@host/a.git", "git+ssh://me@host/a.git"),
+    ],
+    ids=["a user", "a password"],
+)
+def test_an_ssh_url_keeps_its_user_and_loses_its_password(url: str, expected: str) -> None:
+    with mlflow.start_run(tags={"mlflow.source.name": url}) as run:
+        connection.hide_credentials(run.info.run_id)
+
+    assert MlflowClient().get_run(run.info.run_id).data.tags["mlflow.source.name"] == expected
+
+
+@pytest.mark.parametrize(
+    ("uri", "expected"),
     [
         ("postgresql://host/db?user=me&password=secret", "postgresql://host/db"),
         ("postgresql://me:sec?ret@host/db?sslmode=require", "postgresql://me:***@host/db"),
@@ -120,5 +213,5 @@ def test_a_database_that_is_away_is_refused_in_seconds(tmp_path: Path, store: st
         ("mlflow-artifacts:/1/a%20b", "mlflow-artifacts:/1/a%20b"),
     ],
 )
-def test_no_password_of_an_address_is_shown(uri: str, shown: str) -> None:
-    assert connection.redact_uri(uri) == shown
+def test_a_redacted_uri_contains_no_password(uri: str, expected: str) -> None:
+    assert connection.redact_uri(uri) == expected

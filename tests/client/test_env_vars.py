@@ -7,28 +7,28 @@ import pytest
 from mlflow_sb3.client import env_vars
 
 
-def test_variables_are_set_for_the_time_of_a_call_and_put_back(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("SETTINGS_OLD", "before")
-    monkeypatch.delenv("SETTINGS_NEW", raising=False)
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set one of two environment variables."""
+    monkeypatch.setenv("EXISTING", "before")
+    monkeypatch.delenv("MISSING", raising=False)
 
-    with env_vars.temporary_env({"SETTINGS_OLD": "now", "SETTINGS_NEW": "now"}):
-        inside = os.environ["SETTINGS_OLD"], os.environ["SETTINGS_NEW"]
+
+def test_variables_are_set_in_the_context_and_restored_after_it() -> None:
+    with env_vars.temporary_env({"EXISTING": "now", "MISSING": "now"}):
+        inside = os.environ["EXISTING"], os.environ["MISSING"]
 
     assert inside == ("now", "now")
-    assert os.environ["SETTINGS_OLD"] == "before"
-    assert "SETTINGS_NEW" not in os.environ
+    assert os.environ["EXISTING"] == "before"
+    assert "MISSING" not in os.environ
 
 
-def test_variables_are_put_back_after_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SETTINGS_OLD", "before")
-
+def test_variables_are_restored_after_an_error() -> None:
     with (
         pytest.raises(RuntimeError, match="inside"),
-        env_vars.temporary_env({"SETTINGS_OLD": "now", "SETTINGS_NEW": "now"}),
+        env_vars.temporary_env({"EXISTING": "now", "MISSING": "now"}),
     ):
         raise RuntimeError("inside")
 
-    assert os.environ["SETTINGS_OLD"] == "before"
-    assert "SETTINGS_NEW" not in os.environ
+    assert os.environ["EXISTING"] == "before"
+    assert "MISSING" not in os.environ

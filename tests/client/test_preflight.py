@@ -15,9 +15,10 @@ from deploy.server.process import find_free_port
 from deploy.server.trial import TrialServer
 from mlflow_sb3.client import preflight
 from tests.project.conftest import Place, run_server
+from tests.project.people import log_in
 
 
-def a_run(experiment_id: str) -> str:
+def create_run(experiment_id: str) -> str:
     return str(MlflowClient().create_run(experiment_id).info.run_id)
 
 
@@ -26,8 +27,8 @@ def active_experiment() -> str:
 
 
 @pytest.mark.usefixtures("store")
-def test_artifacts_that_can_be_written_pass_and_hold_the_proof() -> None:
-    run_id = a_run(active_experiment())
+def test_a_writable_artifact_store_gets_a_small_file() -> None:
+    run_id = create_run(active_experiment())
 
     preflight.check_artifacts(run_id)
 
@@ -37,29 +38,29 @@ def test_artifacts_that_can_be_written_pass_and_hold_the_proof() -> None:
 
 
 @pytest.mark.usefixtures("store")
-def test_artifacts_that_cannot_be_written_are_refused_with_the_place_and_the_reason(
+def test_an_unwritable_artifact_store_is_named_with_the_reason(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "a file").touch()
-    run_id = a_run(
+    run_id = create_run(
         mlflow.create_experiment("nowhere", artifact_location=f"{tmp_path.as_uri()}/a%20file/of")
     )
 
     with pytest.raises(
         MlflowException,
-        match=r"artifacts cannot be written to .*/a%20file/of/.*Not a directory.* Ask who runs",
+        match=r"artifacts cannot be written to .*/a%20file/of/.*Not a directory.* Ask the adm",
     ):
         preflight.check_artifacts(run_id)
 
 
 @pytest.mark.process
 @pytest.mark.usefixtures("store")
-def test_an_object_store_that_is_away_behind_a_server_that_answers_is_refused_in_seconds(
+def test_an_unreachable_object_store_behind_a_server_fails_in_seconds(
     tmp_path: Path,
 ) -> None:
     store = f"sqlite:///{tmp_path}/server.db"
     uri = f"http://127.0.0.1:{find_free_port()}"
-    away = {
+    variables = {
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_S3_ENDPOINT_URL": "http://127.0.0.1:9",
         "AWS_ACCESS_KEY_ID": "nobody",
@@ -76,10 +77,11 @@ def test_an_object_store_that_is_away_behind_a_server_that_answers_is_refused_in
         "1",
     ]
     with run_server(
-        Place(tmp_path, away), [*command, "--port", uri.rpartition(":")[2]], f"{uri}/health"
+        Place(tmp_path, variables), [*command, "--port", uri.rpartition(":")[2]], f"{uri}/health"
     ):
         mlflow.set_tracking_uri(uri)
-        run_id, before, start = a_run("0"), dict(os.environ), time.monotonic()
+        run_id = create_run("0")
+        environment, start = dict(os.environ), time.monotonic()
 
         with pytest.raises(
             MlflowException, match="artifacts cannot be written to mlflow-artifacts:/"
@@ -88,43 +90,51 @@ def test_an_object_store_that_is_away_behind_a_server_that_answers_is_refused_in
         seconds = time.monotonic() - start
 
     assert seconds < 10
-    assert dict(os.environ) == before
+    assert dict(os.environ) == environment
 
 
 @pytest.mark.usefixtures("store")
-def test_a_registry_without_users_passes_and_is_left_as_it_was() -> None:
-    MlflowClient().create_registered_model("there")
+def test_the_check_of_a_registry_without_users_passes_and_creates_nothing() -> None:
+    MlflowClient().create_registered_model("present")
 
-    preflight.check_registry("there", "MANAGE")
-    preflight.check_registry("not there", "MANAGE")
+    preflight.check_registry("present", "MANAGE")
+    preflight.check_registry("absent", "MANAGE")
 
-    assert [model.name for model in MlflowClient().search_registered_models()] == ["there"]
+    assert [model.name for model in MlflowClient().search_registered_models()] == ["present"]
 
 
-@pytest.mark.process
+@pytest.mark.postgres
 @pytest.mark.usefixtures("store")
-@pytest.mark.parametrize(
-    ("has", "lacks"),
-    [("DENY", "MANAGE"), ("READ", "MANAGE"), ("EDIT", "MANAGE"), ("MANAGE", None)],
-    ids=["none", "read", "edit", "manage"],
-)
-def test_who_may_not_promote_a_model_is_told_the_right_by_name(
-    trial: TrialServer, monkeypatch: pytest.MonkeyPatch, has: str, lacks: str | None
+@pytest.mark.parametrize("held", ["DENY", "READ", "EDIT"])
+def test_a_user_without_manage_may_not_promote(
+    trial: TrialServer, monkeypatch: pytest.MonkeyPatch, held: str
 ) -> None:
+    user, model = create_model_of_admin(trial, held)
+    log_in(trial, user, monkeypatch)
+
+    with pytest.raises(
+        MlflowException,
+        match=f"user '{user}' lacks MANAGE on registered model {model}.*; ask its owner",
+    ):
+        preflight.check_registry(model, "MANAGE")
+
+
+@pytest.mark.postgres
+@pytest.mark.usefixtures("store")
+def test_a_user_may_promote_with_manage_and_create_new_models(
+    trial: TrialServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user, model = create_model_of_admin(trial, "MANAGE")
+    log_in(trial, user, monkeypatch)
+
+    preflight.check_registry(model, "MANAGE")
+    preflight.check_registry(f"{model}-new", "MANAGE")
+
+
+def create_model_of_admin(trial: TrialServer, permission: str) -> tuple[str, str]:
+    """Create a user and a registered model on which the user has one permission."""
     model = user = f"user-{uuid.uuid4().hex[:6]}"
     trial_server.add_user(trial, user)
     trial.post("2.0/mlflow/registered-models/create", {"name": model})
-    trial.grant(user, has, model=model)
-    for name, value in trial.login_env(user).items():
-        monkeypatch.setenv(name, value)
-    mlflow.set_tracking_uri(trial.uri)
-
-    if lacks is None:
-        preflight.check_registry(model, "MANAGE")
-    else:
-        with pytest.raises(
-            MlflowException,
-            match=f"user '{user}' lacks {lacks} on registered model {model}.*; ask its owner or an admin",
-        ):
-            preflight.check_registry(model, "MANAGE")
-    preflight.check_registry(f"{model}-of-my-own", "MANAGE")
+    trial.grant(user, permission, model=model)
+    return user, model

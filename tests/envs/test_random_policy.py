@@ -51,7 +51,7 @@ def test_masked_actions_are_uniform_over_what_is_allowed(name: str) -> None:
         "MultiBinary": [1, 0, 0, 1, 1, 1, 1, 1],
     }[name]
     masks = np.tile(np.array(allowed, bool), (3000, 1))
-    policy = RandomPolicy(env_of(ACTIONS[name]), seed=0, takes_masks=True)
+    policy = RandomPolicy(env_of(ACTIONS[name]), seed=0, has_action_masks=True)
 
     actions, _ = policy.predict(np.zeros((3000, 1)), action_masks=masks)
 
