@@ -7,6 +7,7 @@ from contextlib import suppress
 import mlflow
 from mlflow.exceptions import MlflowException
 
+from mlflow_sb3.client import permissions
 from mlflow_sb3.client.registry_client import RegistryClient
 from mlflow_sb3.registry import signing
 from mlflow_sb3.registry.digest import hash_model
@@ -38,18 +39,24 @@ def register_version(
         signing_key: PEM file of the Ed25519 private key that signs the digest.
 
     Raises:
-        MlflowException: The key cannot sign, or the alias cannot be set.
+        MlflowException: The key cannot sign, the alias cannot be set, or the user lacks a
+            permission on the registered model.
     """
     signing.check_keys(signing_key)
     uri = f"models:/{model_id}"
     with download_model(uri) as folder:
         digest = hash_model(folder)
-    entity = mlflow.register_model(
-        uri,
-        name,
-        tags=(tags or {}) | _digest_tags(digest, signing_key),
-        await_registration_for=await_registration_for,
-    )
+    try:
+        entity = mlflow.register_model(
+            uri,
+            name,
+            tags=(tags or {}) | _digest_tags(digest, signing_key),
+            await_registration_for=await_registration_for,
+        )
+    except MlflowException as error:
+        if error.error_code == permissions.PERMISSION_DENIED_CODE:
+            raise permissions.permission_error("EDIT", f"registered model {name}") from error
+        raise
     number = int(entity.version)
     if alias is not None:
         _set_alias_or_delete(name, alias, number)
