@@ -1,4 +1,4 @@
-"""JSON hyperparameters, in rl_zoo3's notation, as the arguments of SB3's algorithms and environments."""
+"""Convert hyperparameters from JSON in rl_zoo3's notation to arguments of SB3's classes."""
 
 from __future__ import annotations
 
@@ -18,39 +18,53 @@ from stable_baselines3.common.noise import (
 from stable_baselines3.common.sb2_compat import rmsprop_tf_like
 from stable_baselines3.common.utils import LinearSchedule
 
-NOISE_STD = 0.1
-"""Of action noise that is asked for by its type alone."""
-ENVIRONMENTAL = frozenset({"n_envs", "normalize"})
-"""Hyperparameters that are no arguments of an algorithm, but of its vectorised environment."""
+DEFAULT_NOISE_STD = 0.1
+"""Standard deviation of the action noise, if only ``noise_type`` is set."""
+VEC_ENV_HYPERPARAMS = frozenset({"n_envs", "normalize"})
+"""Hyperparameters of the ``VecEnv``. The others are arguments of the algorithm."""
 _SCHEDULES = ("learning_rate", "clip_range", "clip_range_vf", "delta_std")
-_NOISES: dict[str, type[NormalActionNoise | OrnsteinUhlenbeckActionNoise]] = {
+_LINEAR_PREFIX = "lin_"
+_NOISE_TYPES: dict[str, type[NormalActionNoise | OrnsteinUhlenbeckActionNoise]] = {
     "normal": NormalActionNoise,
     "ornstein-uhlenbeck": OrnsteinUhlenbeckActionNoise,
 }
-_CLASSES = (torch.nn, torch.optim, torch_layers, rmsprop_tf_like, buffers, stable_baselines3)
+_CLASS_MODULES = (torch.nn, torch.optim, torch_layers, rmsprop_tf_like, buffers, stable_baselines3)
+"""Modules to search for a class that is named without its module."""
 
 
-def of_algorithm(hyperparams: dict[str, Any], action_space: Space[Any]) -> dict[str, Any]:
-    """Arguments of an algorithm; the caller's values are left as they are.
+def to_algorithm_kwargs(hyperparams: dict[str, Any], action_space: Space[Any]) -> dict[str, Any]:
+    """Return the keyword arguments for the constructor of an algorithm.
+
+    Args:
+        hyperparams: JSON values. They are not changed.
+        action_space: Gives the shape of the action noise.
 
     Raises:
-        ValueError: A value cannot be read.
-        AttributeError, ImportError: A class is not where its name says.
+        ValueError: A value is invalid.
+        AttributeError, ImportError: A class cannot be imported.
     """
-    own = {key: value for key, value in hyperparams.items() if key not in ENVIRONMENTAL}
-    noise_type, noise_std = own.pop("noise_type", None), own.pop("noise_std", NOISE_STD)
-    arguments = {key: _argument(key, value) for key, value in _with_classes(own).items()}
+    own = {key: value for key, value in hyperparams.items() if key not in VEC_ENV_HYPERPARAMS}
+    noise_type = own.pop("noise_type", None)
+    noise_std = own.pop("noise_std", DEFAULT_NOISE_STD)
+    kwargs = {key: _convert(key, value) for key, value in _import_classes(own).items()}
     if noise_type is not None:
-        arguments["action_noise"] = _noise(noise_type, noise_std, action_space)
-    return arguments
+        kwargs["action_noise"] = _make_noise(noise_type, noise_std, action_space)
+    return kwargs
 
 
-def of_normalization(hyperparams: dict[str, Any]) -> dict[str, Any] | None:
-    """Arguments of ``VecNormalize``, which discounts as the algorithm does where that is given; None for no normalisation."""
+def to_vec_normalize_kwargs(hyperparams: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the keyword arguments for ``VecNormalize``, or None if ``normalize`` is not set.
+
+    ``gamma`` is the algorithm's, unless ``normalize`` contains another value.
+
+    Raises:
+        ValueError: ``normalize`` is neither a Boolean nor a dict.
+    """
     normalize = hyperparams.get("normalize")
     if not isinstance(normalize, (bool, dict, type(None))):
         raise ValueError(
-            f"normalize is {normalize!r}; give true, false, or arguments of VecNormalize as {{'norm_reward': false}}"
+            f"normalize is {normalize!r}. Use true, false, or arguments of VecNormalize such as "
+            '{"norm_reward": false}.'
         )
     if normalize is None or normalize is False:
         return None
@@ -59,53 +73,62 @@ def of_normalization(hyperparams: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def find_class(name: str) -> type:
-    """A class by its name: ``"nn.ReLU"``, ``"Adam"``, SB3's ``"NatureCNN"`` or ``"HerReplayBuffer"``, or any ``"module:Class"``."""
-    module, colon, own = name.partition(":")
-    places = (importlib.import_module(module),) if colon else _CLASSES
-    short = own if colon else name.rpartition(".")[2]
-    found = next(
-        (
-            getattr(place, short)
-            for place in places
-            if isinstance(getattr(place, short, None), type)
-        ),
-        None,
+    """Import a class by name.
+
+    Args:
+        name: Class of PyTorch or SB3, such as ``"nn.ReLU"``, ``"Adam"`` or ``"HerReplayBuffer"``.
+            For all other classes, ``"module:Class"``.
+
+    Raises:
+        ValueError: There is no such class.
+        ImportError: The module cannot be imported.
+    """
+    module_name, colon, class_name = name.partition(":")
+    if not colon:
+        class_name = name.rpartition(".")[2]
+    for module in [importlib.import_module(module_name)] if colon else _CLASS_MODULES:
+        candidate = getattr(module, class_name, None)
+        if isinstance(candidate, type):
+            return candidate
+    raise ValueError(
+        f"{name!r} is not a class of torch.nn, torch.optim or SB3. "
+        "Use 'module:Class' for a class of another module."
     )
-    if found is None:
-        raise ValueError(
-            f"{name!r} is no class of torch.nn, torch.optim or SB3; give 'module:Class' for one that is elsewhere"
-        )
-    named: type = found
-    return named
 
 
-def _with_classes(values: dict[str, Any]) -> dict[str, Any]:
-    """Names of classes replaced by the classes: those of keys such as ``activation_fn`` and ``replay_buffer_class``."""
-    return {key: _with_class(key, value) for key, value in values.items()}
+def _import_classes(values: dict[str, Any]) -> dict[str, Any]:
+    """Replace class names by classes, in nested dicts too.
+
+    A class name is the value of a key such as ``activation_fn`` or ``replay_buffer_class``.
+    """
+    return {key: _import_class(key, value) for key, value in values.items()}
 
 
-def _with_class(key: str, value: Any) -> Any:
+def _import_class(key: str, value: Any) -> Any:
     if isinstance(value, dict):
-        return _with_classes(value)
-    return (
-        find_class(value) if isinstance(value, str) and key.endswith(("_fn", "_class")) else value
-    )
+        return _import_classes(value)
+    if isinstance(value, str) and key.endswith(("_fn", "_class")):
+        return find_class(value)
+    return value
 
 
-def _argument(key: str, value: Any) -> Any:
+def _convert(key: str, value: Any) -> Any:
+    """Convert a schedule such as ``"lin_0.001"``, and ``train_freq`` from a list to a tuple."""
     if key in _SCHEDULES and isinstance(value, str):
-        if not value.startswith("lin_"):
+        if not value.startswith(_LINEAR_PREFIX):
             raise ValueError(
-                f"{key} is {value!r}; give a number, or 'lin_0.001' for one that falls linearly to 0"
+                f"{key} is {value!r}. Use a number, or a schedule such as 'lin_0.001', which "
+                "decreases linearly from 0.001 to 0."
             )
-        return LinearSchedule(start=float(value.removeprefix("lin_")), end=0.0, end_fraction=1.0)
+        start = float(value.removeprefix(_LINEAR_PREFIX))
+        return LinearSchedule(start=start, end=0.0, end_fraction=1.0)
     if key == "train_freq" and isinstance(value, list):
         return tuple(value)
     return value
 
 
-def _noise(noise_type: str, noise_std: float, action_space: Space[Any]) -> ActionNoise:
-    if noise_type not in _NOISES:
-        raise ValueError(f"noise_type is {noise_type!r}; give {' or '.join(_NOISES)}")
+def _make_noise(noise_type: str, noise_std: float, action_space: Space[Any]) -> ActionNoise:
+    if noise_type not in _NOISE_TYPES:
+        raise ValueError(f"noise_type is {noise_type!r}. Use {' or '.join(_NOISE_TYPES)}.")
     shape = action_space.shape or ()
-    return _NOISES[noise_type](mean=np.zeros(shape), sigma=np.full(shape, noise_std))
+    return _NOISE_TYPES[noise_type](mean=np.zeros(shape), sigma=np.full(shape, noise_std))

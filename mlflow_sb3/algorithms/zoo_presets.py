@@ -1,4 +1,4 @@
-"""Tuned hyperparameters, read from the data files of rl_zoo3 and overridden by the caller's."""
+"""Tuned hyperparameters from the YAML files of rl_zoo3."""
 
 from __future__ import annotations
 
@@ -16,69 +16,83 @@ from mlflow_sb3.envs.wrapper_config import WrapperConfig
 
 PresetSource = Literal["zoo", "none"]
 DEFAULT_TIMESTEPS = 50_000
-"""Environment steps to learn from, where nobody says how many."""
-_MOVED = {"gymnasium.wrappers.time_limit.TimeLimit": "gymnasium.wrappers:TimeLimit"}
-"""Names in the data files of rl_zoo3 2.9 that Gymnasium 1.0 dropped."""
+"""Environment steps of a training, if neither the caller nor the preset sets a number."""
+_MOVED_WRAPPERS = {"gymnasium.wrappers.time_limit.TimeLimit": "gymnasium.wrappers:TimeLimit"}
+"""Import paths in rl_zoo3 2.9 that Gymnasium 1.0 removed, with their replacements."""
+_SB3_DEFAULTS = "stable-baselines3 defaults"
 
 
 @dataclass(frozen=True)
 class Preset:
-    """What to train with, as JSON values: ``hyperparams`` for ``algorithms.build``, the rest for the environment and the length."""
+    """Hyperparameters and environment settings of one algorithm on one environment."""
 
     origin: str
+    """Where the values come from, such as ``"rl_zoo3/hyperparams/dqn.yml#CartPole-v1"``."""
     hyperparams: dict[str, Any] = field(default_factory=dict)
+    """JSON values for ``builder.build_algorithm``."""
     timesteps: int | None = None
+    """Environment steps of the training."""
     env_wrappers: tuple[WrapperConfig, ...] = ()
+    """Wrappers of each environment, from the inside to the outside."""
     frame_stack: int | None = None
+    """Number of observations to stack."""
 
     def override(self, hyperparams: dict[str, Any]) -> Preset:
-        """Replace single keys, in the notation of rl_zoo3's files; the keys that are no hyperparameters find their place here.
+        """Return a preset in which some keys are replaced.
 
-        ``env_wrapper`` (one or a list) and ``frame_stack`` belong to the environment, ``n_timesteps`` to the training.
-        Text that is Python's ``dict(...)`` or a literal becomes JSON, with ``"nn.ReLU"`` for a class.
+        Args:
+            hyperparams: Keys and values in the notation of rl_zoo3's files. ``env_wrapper``,
+                ``frame_stack`` and ``n_timesteps`` replace the settings of those names. Text such
+                as ``"dict(net_arch=[64])"`` is converted to JSON values, and a class such as
+                ``nn.ReLU`` in it to its name.
 
         Raises:
-            MlflowException: A value cannot be read.
+            MlflowException: A value cannot be parsed.
         """
-        read = {key: _parse(key, value) for key, value in hyperparams.items()}
+        parsed = {key: _parse(key, value) for key, value in hyperparams.items()}
         changes: dict[str, Any] = {}
-        if "env_wrapper" in read:
-            changes["env_wrappers"] = _wrappers(read.pop("env_wrapper"))
-        if "frame_stack" in read:
-            changes["frame_stack"] = read.pop("frame_stack")
-        if "n_timesteps" in read:
-            changes["timesteps"] = _steps(read.pop("n_timesteps"))
-        return replace(self, hyperparams=self.hyperparams | read, **changes)
+        if "env_wrapper" in parsed:
+            changes["env_wrappers"] = _list_wrappers(parsed.pop("env_wrapper"))
+        if "frame_stack" in parsed:
+            changes["frame_stack"] = parsed.pop("frame_stack")
+        if "n_timesteps" in parsed:
+            changes["timesteps"] = _parse_timesteps(parsed.pop("n_timesteps"))
+        return replace(self, hyperparams=self.hyperparams | parsed, **changes)
 
-    def wrappers(self, more: list[WrapperConfig]) -> list[WrapperConfig]:
-        """All wrappers of the environment, the innermost first: the preset's, the caller's, and the frames stacked in the end."""
-        stack: list[WrapperConfig] = (
-            [{"mlflow_sb3.wrappers:FrameStack": {"n_stack": self.frame_stack}}]
-            if self.frame_stack
-            else []
-        )
-        return [*self.env_wrappers, *more, *stack]
+    def add_wrappers(self, wrappers: list[WrapperConfig]) -> list[WrapperConfig]:
+        """Return all wrappers of the environment, from the inside to the outside.
+
+        Args:
+            wrappers: Wrappers of the caller. They are applied after the preset's wrappers and
+                before the frame stack.
+        """
+        all_wrappers = [*self.env_wrappers, *wrappers]
+        if self.frame_stack:
+            all_wrappers.append({"mlflow_sb3.wrappers:FrameStack": {"n_stack": self.frame_stack}})
+        return all_wrappers
 
 
 def find_preset(algo: str, env_id: str, *, source: PresetSource = "zoo") -> Preset:
-    """Look up what rl_zoo3 has tuned for an algorithm on an environment.
+    """Look up the tuned hyperparameters of an algorithm for an environment.
 
-    As in rl_zoo3, the section ``atari`` serves all Atari games, and ``default`` what nobody tuned; its number of steps and its
-    MlpPolicy fit no environment in particular, and are left out.
+    As in rl_zoo3, the section ``atari`` is used for all Atari games, and the section ``default``
+    for environments without a section. ``n_timesteps`` and ``MlpPolicy`` of ``default`` are
+    ignored, because they do not suit every environment.
 
     Args:
-        algo: Lower case, such as ``"dqn"``. (her.yml is none of them: rl_zoo3 itself no longer reads that file.)
-        env_id: The id as Gymnasium registers it; a module in front of it is left away.
-        source: ``"none"`` leaves SB3's defaults alone.
+        algo: Key of ``ALGORITHMS``, such as ``"dqn"``.
+        env_id: Gymnasium id. A module prefix as in ``"ale_py:ALE/Pong-v5"`` is ignored.
+        source: ``"none"`` uses SB3's defaults.
 
     Returns:
-        The preset, or an empty one where there is none.
+        The preset. It is empty if rl_zoo3 has no suitable section.
     """
-    sections = _read(algo) if source == "zoo" else {}
-    name = env_id.rpartition(":")[2]
-    section = name if name in sections else "atari" if _is_atari(name) else "default"
+    sections = _read_sections(algo) if source == "zoo" else {}
+    section = env_id.rpartition(":")[2]
     if section not in sections:
-        return Preset("stable-baselines3 defaults")
+        section = "atari" if _is_atari(section) else "default"
+    if section not in sections:
+        return Preset(_SB3_DEFAULTS)
     tuned = sections[section]
     if section == "default":
         tuned = {
@@ -89,16 +103,20 @@ def find_preset(algo: str, env_id: str, *, source: PresetSource = "zoo") -> Pres
     return Preset(f"rl_zoo3/hyperparams/{algo}.yml#{section}").override(tuned)
 
 
-def _read(algo: str) -> dict[str, dict[str, Any]]:
-    """Read a file of rl_zoo3 without importing the package, whose import patches Gymnasium and loads torch."""
+def _read_sections(algo: str) -> dict[str, dict[str, Any]]:
+    """Read rl_zoo3's YAML file of an algorithm.
+
+    The package is not imported, because its import changes Gymnasium and loads PyTorch.
+    """
     spec = importlib.util.find_spec("rl_zoo3")
     if spec is None or spec.origin is None:
         raise MlflowException.invalid_parameter_value(
-            "rl_zoo3 is not installed, so there are no presets; pip install rl_zoo3, or train with preset=none."
+            "Presets need rl_zoo3, which is not installed. "
+            "Run pip install rl_zoo3, or train with preset=none."
         )
     path = Path(spec.origin).parent / "hyperparams" / f"{algo}.yml"
-    tuned: dict[str, dict[str, Any]] = yaml.safe_load(path.read_text()) if path.exists() else {}
-    return tuned
+    sections: dict[str, dict[str, Any]] = yaml.safe_load(path.read_text()) if path.exists() else {}
+    return sections
 
 
 def _is_atari(env_id: str) -> bool:
@@ -106,44 +124,47 @@ def _is_atari(env_id: str) -> bool:
     return spec is not None and "AtariEnv" in str(spec.entry_point)
 
 
-def _wrappers(value: Any) -> tuple[WrapperConfig, ...]:
-    """``env_wrapper`` as a tuple: none, one, or a list of them."""
-    listed = [] if value is None else value if isinstance(value, list) else [value]
-    return tuple(_moved(entry) for entry in listed)
+def _list_wrappers(value: Any) -> tuple[WrapperConfig, ...]:
+    """Convert ``env_wrapper``, which is None, one wrapper or a list of wrappers, to a tuple."""
+    if value is None:
+        return ()
+    wrappers = value if isinstance(value, list) else [value]
+    return tuple(_replace_moved_wrapper(wrapper) for wrapper in wrappers)
 
 
-def _moved(entry: Any) -> Any:
-    """A wrapper under the name that it has today."""
-    if isinstance(entry, dict):
-        return {_MOVED.get(name, name): kwargs for name, kwargs in entry.items()}
-    return _MOVED.get(entry, entry) if isinstance(entry, str) else entry
+def _replace_moved_wrapper(wrapper: Any) -> Any:
+    """Replace an import path that Gymnasium 1.0 removed."""
+    if isinstance(wrapper, dict):
+        return {_MOVED_WRAPPERS.get(name, name): kwargs for name, kwargs in wrapper.items()}
+    return _MOVED_WRAPPERS.get(wrapper, wrapper) if isinstance(wrapper, str) else wrapper
 
 
-def _steps(value: Any) -> int:
+def _parse_timesteps(value: Any) -> int:
     try:
-        steps = int(float(value))
+        timesteps = int(float(value))
     except (TypeError, ValueError, OverflowError):
-        steps = 0
-    if steps < 1:
+        timesteps = 0
+    if timesteps < 1:
         raise MlflowException.invalid_parameter_value(
-            f"n_timesteps is {value!r}; give a number of environment steps, at least 1."
+            f"n_timesteps is {value!r}. Use a number of environment steps, at least 1."
         )
-    return steps
+    return timesteps
 
 
 def _parse(key: str, value: Any) -> Any:
-    """A value of the file as JSON; text that is a ``dict(...)`` or a literal is read, never run."""
+    """Convert a value of a YAML file to JSON values. Python code in it is never executed."""
     if not isinstance(value, str) or not value.lstrip().startswith(("dict(", "{", "[")):
         return value
     try:
         return _evaluate(ast.parse(value.strip(), mode="eval").body)
     except (SyntaxError, TypeError, ValueError) as error:
         raise MlflowException.invalid_parameter_value(
-            f"{key} is {value!r}, which cannot be read: {error}; write it as JSON."
+            f"{key} is {value!r}, which cannot be parsed: {error}. Write it as JSON."
         ) from error
 
 
 def _evaluate(node: ast.expr) -> Any:
+    """Convert a ``dict(...)`` call, a literal or a dotted name to JSON values."""
     match node:
         case ast.Call(func=ast.Name(id="dict"), args=[], keywords=keywords):
             return {str(keyword.arg): _evaluate(keyword.value) for keyword in keywords}

@@ -1,0 +1,75 @@
+"""Build an SB3 algorithm, with its environments, from JSON hyperparameters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mlflow.exceptions import MlflowException
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize
+
+from mlflow_sb3.algorithms.algorithms import TRAINING_ERRORS, get_algorithm_class
+from mlflow_sb3.algorithms.env_check import check_env
+from mlflow_sb3.algorithms.hyperparam_check import check_hyperparams, get_policy
+from mlflow_sb3.algorithms.hyperparams import to_algorithm_kwargs, to_vec_normalize_kwargs
+from mlflow_sb3.envs import Env, env_spec
+from mlflow_sb3.wrappers import ZeroStart, to_zero_start
+
+
+def build_algorithm(
+    algo: str, env_spec_json: str, hyperparams: dict[str, Any], *, seed: int
+) -> BaseAlgorithm:
+    """Build an algorithm that is ready to learn.
+
+    Args:
+        algo: Key of ``ALGORITHMS``, such as ``"dqn"``.
+        env_spec_json: Environment as ``EnvSpec`` JSON.
+        hyperparams: SB3's arguments as JSON values, in rl_zoo3's notation:
+
+            - ``n_envs``: number of environments in the ``VecEnv``.
+            - ``normalize``: true, or arguments of ``VecNormalize``.
+            - ``noise_type``, ``noise_std``: action noise.
+            - ``"lin_0.001"``: a value that decreases linearly to 0.
+            - Class names, as in ``replay_buffer_class`` and ``policy_kwargs``.
+            - ``policy``: by default, the policy for the observation space.
+        seed: Seed for SB3.
+
+    Raises:
+        MlflowException: The algorithm does not support the environment or a hyperparameter.
+    """
+    check_hyperparams(algo, hyperparams)
+    with env_spec.make_from_spec(env_spec_json) as env:
+        check_env(algo, hyperparams, env)
+        policy = get_policy(algo, hyperparams, env.observation_space)
+    try:
+        vec_env = build_vec_env(env_spec_json, hyperparams)
+        kwargs = to_algorithm_kwargs(hyperparams | {"policy": policy}, vec_env.action_space)
+        return get_algorithm_class(algo)(env=vec_env, seed=seed, **kwargs)
+    except TRAINING_ERRORS as error:
+        raise MlflowException.invalid_parameter_value(
+            f"{algo} cannot be built with these hyperparameters: {error}"
+        ) from error
+
+
+def build_vec_env(env_spec_json: str, hyperparams: dict[str, Any]) -> VecEnv:
+    """Build the ``VecEnv`` that an algorithm learns in.
+
+    Args:
+        env_spec_json: Environment as ``EnvSpec`` JSON.
+        hyperparams: ``n_envs``, ``normalize`` and ``gamma`` are used. The others are ignored.
+    """
+    vec_env = make_vec_env(
+        lambda: start_spaces_at_zero(env_spec.make_from_spec(env_spec_json)),
+        n_envs=hyperparams.get("n_envs", 1),
+    )
+    kwargs = to_vec_normalize_kwargs(hyperparams)
+    return vec_env if kwargs is None else VecNormalize(vec_env, **kwargs)
+
+
+def start_spaces_at_zero(env: Env) -> Env:
+    """Wrap an environment if a discrete space does not start at 0, because SB3 assumes that."""
+    env_spaces = (env.observation_space, env.action_space)
+    if all(to_zero_start(space) is space for space in env_spaces):
+        return env
+    return ZeroStart(env)
