@@ -1,1 +1,1 @@
-"""Every claim about speed and quality, measured: `python -m benchmarks.<name>` from the root of the project."""
+"""Measure speed and quality. Run a benchmark with `python -m benchmarks.<name>`."""

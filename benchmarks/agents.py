@@ -1,4 +1,4 @@
-"""An agent of the size that the project trains, which balances the pole for 500 steps, without training it first."""
+"""Create an agent that balances the pole for 500 steps without training."""
 
 from __future__ import annotations
 
@@ -18,11 +18,17 @@ from benchmarks import wrapper
 from mlflow_sb3.inference.onnx_policy import OnnxPolicy
 
 GAINS = (0.1, 0.5, 10.0, 2.0)
-"""Push right when 0.1 x + 0.5 x' + 10 angle + 2 angle' is positive: keeps a CartPole up."""
+"""Weights of the position, velocity, angle and angular velocity of CartPole.
+
+The rule pushes right if the weighted sum is positive. It balances the pole for 500 steps.
+"""
 
 
-def balancing() -> DQN:
-    """DQN with the network of rl_zoo3's preset, 4-256-256-2, and weights that compute the rule of ``GAINS``."""
+def create_agent() -> DQN:
+    """Return a DQN whose weights apply the rule of ``GAINS``.
+
+    The network has the layers of rl_zoo3's preset: 4, 256, 256 and 2 units.
+    """
     model = DQN(
         "MlpPolicy", "CartPole-v1", policy_kwargs={"net_arch": [256, 256]}, seed=0, device="cpu"
     )
@@ -40,7 +46,7 @@ def balancing() -> DQN:
 
 
 def save_plain(model: DQN, folder: Path) -> None:
-    """Save an agent as a plain wrapper around SB3, as MLflow's documentation has such models."""
+    """Save an agent as a pyfunc wrapper around SB3, as in MLflow's documentation."""
     with tempfile.TemporaryDirectory() as name:
         model.save(Path(name) / "agent.zip")
         observations = Schema([TensorSpec(np.dtype(np.float64), (-1, 4))])
@@ -54,9 +60,9 @@ def save_plain(model: DQN, folder: Path) -> None:
         )
 
 
-def loaded() -> tuple[DQN, OnnxPolicy, PyFuncModel, PyFuncModel]:
-    """The agent as SB3's model, as our policy, as our pyfunc, and as the pyfunc of a plain wrapper."""
-    model = balancing()
+def load_agents() -> tuple[DQN, OnnxPolicy, PyFuncModel, PyFuncModel]:
+    """Return one agent as SB3 model, ONNX policy, pyfunc of this project and plain wrapper."""
+    model = create_agent()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         mlflow_sb3.save_model(model, folder / "ours")

@@ -1,4 +1,7 @@
-"""What do 100 episodes of CartPole-v1 cost? Ours, the bare steps of the environment, and a pyfunc call a step."""
+"""Measure 100 episodes of CartPole-v1.
+
+Compare this project with the environment steps alone and with one pyfunc call per step.
+"""
 
 from __future__ import annotations
 
@@ -13,32 +16,32 @@ from benchmarks import agents, report
 from mlflow_sb3.envs import env_spec, rollout, seeds
 from mlflow_sb3.inference.onnx_policy import OnnxPolicy
 
-SEEDS = seeds.episode_seeds(0, "evaluation", 100)
+SEEDS = seeds.generate_episode_seeds(0, "evaluation", 100)
 PLAIN_STEPS = 3000
-"""Steps for which the wrapper is timed; the time is scaled to all steps, which would take minutes."""
+"""Number of steps to time the wrapper for. All steps would take minutes, so the time is scaled."""
 
 
-def actions_of_an_episode(policy: OnnxPolicy) -> list[int]:
-    """What the agent does in the first episode, so that bare steps need no policy."""
+def first_episode_actions(policy: OnnxPolicy) -> list[int]:
+    """Return the actions of the first episode, so that the bare steps need no policy."""
     actions = []
     env = gymnasium.make("CartPole-v1")
     observation, _ = env.reset(seed=SEEDS[0])
-    over = False
-    while not over:
+    done = False
+    while not done:
         actions.append(int(policy.predict(observation)[0]))
         observation, _, terminated, truncated, _ = env.step(actions[-1])
-        over = terminated or truncated
+        done = terminated or truncated
     return actions
 
 
-def bare(env: gymnasium.Env[Any, Any], actions: list[int], episodes: int) -> None:
+def step_env(env: gymnasium.Env[Any, Any], actions: list[int], episodes: int) -> None:
     for _ in range(episodes):
         env.reset(seed=SEEDS[0])
         for action in actions:
             env.step(action)
 
 
-def plain(model: Any) -> None:
+def play_with_wrapper(model: Any) -> None:
     env = gymnasium.make("CartPole-v1")
     observation, _ = env.reset(seed=SEEDS[0])
     for _ in range(PLAIN_STEPS):
@@ -49,52 +52,54 @@ def plain(model: Any) -> None:
 
 
 @click.command()
-@click.option("--repeats", default=7, show_default=True)
+@click.option("--repeats", default=7, show_default=True, help="Measurements of each.")
 def main(repeats: int) -> None:
-    """Print the time a step, and the ratios."""
-    _, policy, _, wrapper = agents.loaded()
+    """Print the time per step and the ratios."""
+    _, policy, _, wrapper = agents.load_agents()
     description = env_spec.spec_to_json(gymnasium.spec("CartPole-v1"))
-    actions = actions_of_an_episode(policy)
+    actions = first_episode_actions(policy)
     steps = len(SEEDS) * len(actions)
-    made, unchecked = (
-        gymnasium.make("CartPole-v1"),
-        gymnasium.make("CartPole-v1", disable_env_checker=True),
-    )
+    env = gymnasium.make("CartPole-v1")
+    unchecked = gymnasium.make("CartPole-v1", disable_env_checker=True)
     played = rollout.play_episodes(policy, lambda: env_spec.make_from_spec(description), SEEDS)
     times = report.alternate(
         repeats,
         {
-            "ours": lambda: report.seconds(
+            "mlflow-sb3": lambda: report.seconds(
                 lambda: rollout.play_episodes(
                     policy, lambda: env_spec.make_from_spec(description), SEEDS
                 )
             ),
-            "bare": lambda: report.seconds(lambda: bare(made, actions, len(SEEDS))),
-            "bare, no checker": lambda: report.seconds(
-                lambda: bare(unchecked, actions, len(SEEDS))
+            "env.step": lambda: report.seconds(lambda: step_env(env, actions, len(SEEDS))),
+            "env.step, no checker": lambda: report.seconds(
+                lambda: step_env(unchecked, actions, len(SEEDS))
             ),
-            "bare, unwrapped": lambda: report.seconds(
-                lambda: bare(made.unwrapped, actions, len(SEEDS))
+            "env.step, unwrapped": lambda: report.seconds(
+                lambda: step_env(env.unwrapped, actions, len(SEEDS))
             ),
-            "pyfunc wrapper": lambda: report.seconds(lambda: plain(wrapper)) * steps / PLAIN_STEPS,
+            "pyfunc wrapper": lambda: (
+                report.seconds(lambda: play_with_wrapper(wrapper)) * steps / PLAIN_STEPS
+            ),
         },
     )
     click.echo(
-        f"{report.machine()}\n100 episodes, {int(played.lengths.sum())} steps, bare steps {steps}; median of {repeats}\n"
+        f"{report.machine()}\n100 episodes, {int(played.lengths.sum())} steps, "
+        f"env.step alone {steps} steps; median of {repeats}\n"
     )
-    click.echo(report.header("what", "µs a step"))
+    click.echo(report.header("what", "µs per step"))
     for name, seconds in times.items():
         click.echo(report.row(name, f"{1e6 * median(seconds) / steps:.1f}"))
     click.echo("\n" + report.header("ratio", "median (range over the pairs)", "target", "verdict"))
     click.echo(
         report.row(
-            "ours / bare env.step", *report.compare(times["ours"], times["bare"], at_most=2.0)
+            "mlflow-sb3 / env.step",
+            *report.compare(times["mlflow-sb3"], times["env.step"], at_most=2.0),
         )
     )
     click.echo(
         report.row(
-            "ours / pyfunc wrapper",
-            *report.compare(times["ours"], times["pyfunc wrapper"], at_most=1 / 15),
+            "mlflow-sb3 / pyfunc wrapper",
+            *report.compare(times["mlflow-sb3"], times["pyfunc wrapper"], at_most=1 / 15),
         )
     )
 

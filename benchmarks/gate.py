@@ -29,7 +29,7 @@ def register(model: DQN) -> Version:
 
 def clumsy() -> DQN:
     """Drifts off in some episodes, so that the pairs differ and every look is taken."""
-    model = agents.balancing()
+    model = agents.create_agent()
     gains = torch.tensor([-0.3, 0.0, 10.0, 2.0])
     with torch.no_grad():
         model.q_net.q_net.get_parameter("0.weight")[:2] = torch.stack([gains, -gains])
@@ -51,7 +51,7 @@ def main(repeats: int) -> None:
             experiment_id=mlflow.create_experiment("gate", artifact_location=f"{folder}/artifacts")
         )
         with mlflow.start_run():
-            champion, challenger = register(clumsy()), register(agents.balancing())
+            champion, challenger = register(clumsy()), register(agents.create_agent())
         arranged = matchup.arrange_matchup(challenger, champion, GATE)
         played = arranged.play(GATE)
         seeds = played.challenger.seeds.tolist()

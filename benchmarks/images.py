@@ -1,4 +1,4 @@
-"""What does one image cost over HTTP, as numbers in JSON and as base64?"""
+"""Measure a request with one image to `mlflow models serve`, as base64 and as numbers in JSON."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ SHAPE = (84, 84, 4)
 
 
 class Frames(gymnasium.Env[np.ndarray, np.int64]):
-    """Four grey frames of 84 by 84, as of an Atari game; never played."""
+    """Environment with observations of four grey frames, as in Atari. It cannot be played."""
 
     observation_space = spaces.Box(0, 255, SHAPE, np.uint8)
     action_space = spaces.Discrete(6)
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[str]:
-    """``mlflow models serve`` as a process; gives the URL of its predictions."""
+def serve_model(folder: Path) -> Iterator[str]:
+    """Run ``mlflow models serve`` as a process. Yield the URL of its predictions."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}"
@@ -61,9 +61,11 @@ def serving(folder: Path) -> Iterator[str]:
         command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
     try:
-        while not _answers(f"{url}/ping"):
+        while not _is_reachable(f"{url}/ping"):
             if process.poll() is not None:
-                raise click.ClickException(f"{' '.join(command)} ended with {process.returncode}")
+                raise click.ClickException(
+                    f"{' '.join(command)} exited with code {process.returncode}"
+                )
             time.sleep(0.5)
         yield f"{url}/invocations"
     finally:
@@ -71,24 +73,24 @@ def serving(folder: Path) -> Iterator[str]:
         process.wait()
 
 
-def _answers(url: str) -> bool:
+def _is_reachable(url: str) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=5):  # noqa: S310 our own server
+        with urllib.request.urlopen(url, timeout=5):  # noqa: S310 a server of this benchmark
             return True
     except (urllib.error.URLError, ConnectionError, TimeoutError):
         return False
 
 
-def ask(url: str, body: bytes) -> None:
-    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})  # noqa: S310 our own server
-    with urllib.request.urlopen(request, timeout=60) as response:  # noqa: S310 our own server
+def send_request(url: str, body: bytes) -> None:
+    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})  # noqa: S310 a server of this benchmark
+    with urllib.request.urlopen(request, timeout=60) as response:  # noqa: S310 a server of this benchmark
         response.read()
 
 
 @click.command()
-@click.option("--repeats", default=200, show_default=True)
+@click.option("--repeats", default=200, show_default=True, help="Requests to each server.")
 def main(repeats: int) -> None:
-    """Ask two servers in turn; print the medians and their ratio."""
+    """Send requests to two servers in turn. Print the medians and their ratio."""
     model = DQN("CnnPolicy", Frames(), buffer_size=1, device="cpu", seed=0)
     frame = np.random.default_rng(0).integers(0, 256, SHAPE, dtype=np.uint8)
     bodies = {
@@ -103,7 +105,9 @@ def main(repeats: int) -> None:
         mlflow_sb3.save_model(model, folder / "numbers")
         calls = {
             name: partial(
-                ask, stack.enter_context(serving(folder / name)), json.dumps(body).encode()
+                send_request,
+                stack.enter_context(serve_model(folder / name)),
+                json.dumps(body).encode(),
             )
             for name, body in bodies.items()
         }
@@ -113,9 +117,10 @@ def main(repeats: int) -> None:
             repeats, {name: partial(report.seconds, call) for name, call in calls.items()}
         )
     click.echo(
-        f"{report.machine()}\nOne request with one frame of {SHAPE}, mlflow models serve, {repeats} pairs\n"
+        f"{report.machine()}\nOne request with one frame of {SHAPE}, mlflow models serve, "
+        f"{repeats} pairs\n"
     )
-    click.echo(report.header("what", "bytes", "ms a request"))
+    click.echo(report.header("what", "bytes", "ms per request"))
     for name, body in bodies.items():
         click.echo(report.row(name, len(json.dumps(body)), f"{1000 * median(measured[name]):.1f}"))
     click.echo("\n" + report.header("ratio", "median (range over the pairs)", "target", "verdict"))

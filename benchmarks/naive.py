@@ -1,6 +1,7 @@
-"""The plain program: train DQN with an EvalCallback; with --whole also log a wrapper, register it, load it and play 100 episodes.
+"""Train DQN with an EvalCallback, without this project. The benchmarks compare with this program.
 
-What the project is compared with, written as in a blog post, with the same hyperparameters.
+With `--whole`, also log a pyfunc wrapper, register it, load it and play 100 episodes. The
+hyperparameters are those of the project's preset.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from stable_baselines3.common.monitor import Monitor
 
 
 def train(folder: Path, timesteps: int, seed: int) -> Path:
-    """Train, and keep the agent that was first best in ten episodes."""
+    """Train, and keep the first checkpoint with the best mean return over ten episodes."""
     model = DQN(
         "MlpPolicy",
         Monitor(gymnasium.make("CartPole-v1")),
@@ -34,19 +35,19 @@ def train(folder: Path, timesteps: int, seed: int) -> Path:
         policy_kwargs={"net_arch": [256, 256]},
         seed=seed,
     )
-    watcher = EvalCallback(
+    callback = EvalCallback(
         Monitor(gymnasium.make("CartPole-v1")),
         eval_freq=2500,
         n_eval_episodes=10,
         best_model_save_path=str(folder),
         verbose=0,
     )
-    model.learn(timesteps, callback=watcher)
+    model.learn(timesteps, callback=callback)
     return folder / "best_model.zip"
 
 
 def log_and_play(agent: Path, timesteps: int, episodes: int = 100) -> None:
-    """Log the agent as a pyfunc, register it, load it, and play step by step."""
+    """Log the agent as a pyfunc, register it, load it, and play with one call per step."""
     import mlflow
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
@@ -73,12 +74,12 @@ def log_and_play(agent: Path, timesteps: int, episodes: int = 100) -> None:
         returns = []
         for episode in range(episodes):
             observation, _ = env.reset(seed=episode)
-            total, over = 0.0, False
-            while not over:
+            total, done = 0.0, False
+            while not done:
                 action = model.predict(np.array([observation], dtype=np.float64))[0]
                 observation, reward, terminated, truncated, _ = env.step(action)
                 total += float(reward)
-                over = terminated or truncated
+                done = terminated or truncated
             returns.append(total)
         mlflow.log_metrics(
             {"mean_reward": float(np.mean(returns)), "std_reward": float(np.std(returns))}
@@ -92,12 +93,12 @@ def log_and_play(agent: Path, timesteps: int, episodes: int = 100) -> None:
     default=50_000,
     show_default=True,
     type=click.IntRange(min=2500),
-    help="At least one evaluation.",
+    help="Environment steps. The minimum allows one evaluation.",
 )
-@click.option("--seed", default=0, show_default=True)
-@click.option("--whole", is_flag=True, help="Not only train.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the training.")
+@click.option("--whole", is_flag=True, help="Also log, register, load and play.")
 def main(timesteps: int, seed: int, whole: bool) -> None:
-    """Run the program."""
+    """Train DQN on CartPole-v1."""
     with tempfile.TemporaryDirectory() as folder:
         agent = train(Path(folder), timesteps, seed)
         if whole:

@@ -1,4 +1,4 @@
-"""What does the whole workflow cost against one plain script that trains, logs a wrapper, loads it and plays 100 episodes?"""
+"""Measure the workflow `main`, and a plain script that trains, logs a wrapper and plays with it."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from benchmarks import report
 
 
 @click.command()
-@click.option("--pairs", default=3, show_default=True)
+@click.option("--pairs", default=3, show_default=True, help="Runs of each program.")
 @click.option(
     "--timesteps",
     default=50_000,
     show_default=True,
     type=click.IntRange(min=2500),
-    help="At least one evaluation.",
+    help="Environment steps. The minimum allows one evaluation.",
 )
 def main(pairs: int, timesteps: int) -> None:
-    """Run both as processes in turn, each in a fresh store; print the times and the ratio."""
-    ours = [
+    """Run both as processes in turn, each with a new store. Print the times and the ratio."""
+    main_command = [
         "mlflow",
         "run",
         str(report.FOLDER.parent),
@@ -32,7 +32,7 @@ def main(pairs: int, timesteps: int) -> None:
         "--env-manager",
         "local",
     ]
-    plain = [
+    script_command = [
         sys.executable,
         "-m",
         "benchmarks.naive",
@@ -44,8 +44,8 @@ def main(pairs: int, timesteps: int) -> None:
     measured = report.processes(
         pairs,
         {
-            "mlflow run . -e main": lambda seed: [*ours, "-P", f"seed={seed}"],
-            "plain script": lambda seed: [*plain, str(seed)],
+            "mlflow run . -e main": lambda seed: [*main_command, "-P", f"seed={seed}"],
+            "plain script": lambda seed: [*script_command, str(seed)],
         },
     )
     workflow, script = measured.values()

@@ -1,4 +1,4 @@
-"""What does one action cost? `load_policy` against `DQN.predict`, our pyfunc against the pyfunc of a plain wrapper."""
+"""Measure one action of `load_policy`, `DQN.predict`, the pyfunc and a plain wrapper."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from benchmarks import agents, report
 CALLS = 1000
 
 
-def repeated(call: Callable[[], object]) -> float:
-    """Seconds a call, over many."""
+def seconds_per_call(call: Callable[[], object]) -> float:
+    """Return the mean duration of ``CALLS`` calls in seconds."""
 
     def block() -> None:
         for _ in range(CALLS):
@@ -25,34 +25,37 @@ def repeated(call: Callable[[], object]) -> float:
 
 
 @click.command()
-@click.option("--repeats", default=15, show_default=True)
+@click.option("--repeats", default=15, show_default=True, help="Blocks of 1000 calls.")
 def main(repeats: int) -> None:
-    """Print the time of an action, and the ratios."""
-    model, policy, pyfunc, wrapper = agents.loaded()
-    one = np.array([0.01, -0.02, 0.03, 0.04], dtype=np.float32)
-    batch = np.array([one], dtype=np.float64)
+    """Print the time per action and the ratios."""
+    model, policy, pyfunc, wrapper = agents.load_agents()
+    observation = np.array([0.01, -0.02, 0.03, 0.04], dtype=np.float32)
+    batch = np.array([observation], dtype=np.float64)
     threads = torch.get_num_threads()
 
-    def on_one_thread() -> float:
+    def predict_on_one_thread() -> float:
         torch.set_num_threads(1)
-        taken = repeated(lambda: model.predict(one, deterministic=True))
+        duration = seconds_per_call(lambda: model.predict(observation, deterministic=True))
         torch.set_num_threads(threads)
-        return taken
+        return duration
 
     times = report.alternate(
         repeats,
         {
-            "load_policy": lambda: repeated(lambda: policy.predict(one)),
-            "DQN.predict": lambda: repeated(lambda: model.predict(one, deterministic=True)),
-            "DQN.predict, one torch thread": on_one_thread,
-            "pyfunc": lambda: repeated(lambda: pyfunc.predict(batch)),
-            "pyfunc of a plain wrapper": lambda: repeated(lambda: wrapper.predict(batch)),
+            "load_policy": lambda: seconds_per_call(lambda: policy.predict(observation)),
+            "DQN.predict": lambda: seconds_per_call(
+                lambda: model.predict(observation, deterministic=True)
+            ),
+            "DQN.predict, one torch thread": predict_on_one_thread,
+            "pyfunc": lambda: seconds_per_call(lambda: pyfunc.predict(batch)),
+            "plain wrapper": lambda: seconds_per_call(lambda: wrapper.predict(batch)),
         },
     )
     click.echo(
-        f"{report.machine()}\nOne observation, {CALLS} calls a block, median of {repeats} blocks\n"
+        f"{report.machine()}\nOne observation, {CALLS} calls per block, "
+        f"median of {repeats} blocks\n"
     )
-    click.echo(report.header("what", "µs an action"))
+    click.echo(report.header("what", "µs per action"))
     for name, seconds in times.items():
         click.echo(report.row(name, f"{1e6 * median(seconds):.1f}"))
     click.echo("\n" + report.header("ratio", "median (range over the pairs)", "target", "verdict"))
@@ -65,7 +68,7 @@ def main(repeats: int) -> None:
     click.echo(
         report.row(
             "pyfunc / plain wrapper",
-            *report.compare(times["pyfunc"], times["pyfunc of a plain wrapper"], at_most=0.5),
+            *report.compare(times["pyfunc"], times["plain wrapper"], at_most=0.5),
         )
     )
 

@@ -1,4 +1,4 @@
-"""Do rl_zoo3's presets reach here what rl_zoo3 has published for them?"""
+"""Compare the returns of rl_zoo3's presets in this project with the results of rl_zoo3."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from benchmarks import report
 
 
 @dataclass(frozen=True)
-class Published:
-    """Mean and standard deviation of the episode returns in rl_zoo3's table of trained agents (benchmark.md)."""
+class PublishedResult:
+    """Mean and standard deviation of the returns in benchmark.md of rl_zoo3."""
 
     algo: str
     env_id: str
@@ -26,17 +26,17 @@ class Published:
 
 
 ZOO = (
-    Published("sac", "Pendulum-v1", -156.995, 88.714),
-    Published("qrdqn", "Acrobot-v1", -69.135, 9.967),
+    PublishedResult("sac", "Pendulum-v1", -156.995, 88.714),
+    PublishedResult("qrdqn", "Acrobot-v1", -69.135, 9.967),
 )
 
 
-def reached(published: Published) -> tuple[float, float]:
-    """Mean and standard deviation over the 100 fresh episodes that ``main`` ends with, trained as long as the preset says."""
+def run_main(published: PublishedResult) -> tuple[float, float]:
+    """Run ``main`` with a preset. Return mean and standard deviation of the final episodes."""
     arguments = ["-P", f"env={published.env_id}", "-P", f"algo={published.algo}"]
     with tempfile.TemporaryDirectory() as folder:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        own = {"PATH": path, "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
+        variables = {"PATH": path, "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
         command = [
             "mlflow",
             "run",
@@ -48,19 +48,24 @@ def reached(published: Published) -> tuple[float, float]:
             *arguments,
         ]
         done = subprocess.run(
-            command, cwd=folder, env=os.environ | own, capture_output=True, check=False, text=True
+            command,
+            cwd=folder,
+            env=os.environ | variables,
+            capture_output=True,
+            check=False,
+            text=True,
         )
-    found = re.search(r"Mean reward: (\S+) \+/- (\S+)", done.stdout)
-    if done.returncode != 0 or found is None:
+    match = re.search(r"Mean reward: (\S+) \+/- (\S+)", done.stdout)
+    if done.returncode != 0 or match is None:
         raise click.ClickException(
-            f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr[-2000:]}"
+            f"{' '.join(command)} exited with code {done.returncode}:\n{done.stderr[-2000:]}"
         )
-    return float(found[1]), float(found[2])
+    return float(match[1]), float(match[2])
 
 
 @click.command()
 def main() -> None:
-    """Train with each preset and print what came out beside what was published."""
+    """Train with each preset. Print the results of this project and of rl_zoo3."""
     click.echo(
         f"{report.machine()}\nmlflow run . -e main, seed 0, 100 fresh episodes of the champion\n"
     )
@@ -68,7 +73,7 @@ def main() -> None:
         report.header("preset", "here", "rl_zoo3", "within one standard deviation, or better")
     )
     for published in ZOO:
-        mean, std = reached(published)
+        mean, std = run_main(published)
         met = mean >= published.mean - published.std
         texts = (
             f"{mean:.1f} ± {std:.1f}",

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from benchmarks import report
 from mlflow_sb3.envs.rollout import Episodes
 from mlflow_sb3.promotion import gate
-from mlflow_sb3.promotion.gate import LOOKS, Comparison, Gate, Verdict
+from mlflow_sb3.promotion.gate import Comparison, Gate, LOOKS, Verdict
 
 Returns = NDArray[np.float64]
 Draw = Callable[[Generator, int], tuple[Returns, Returns]]
@@ -370,7 +370,7 @@ def _totals(years: list[Year]) -> tuple[int, list[float], float]:
 def main(gates: int, years: int, jobs: int) -> None:
     """Simulate the gates and the years, and print their tables."""
     click.echo(report.machine())
-    with ProcessPoolExecutor(jobs, mp_context=report.fresh_processes()) as pool:
+    with ProcessPoolExecutor(jobs, mp_context=report.spawn_context()) as pool:
         for scenarios in (SCENARIOS, LIMITS):
             outcomes = {
                 one.name: list(pool.map(partial(simulate, one.name), range(gates), chunksize=50))

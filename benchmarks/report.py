@@ -1,4 +1,4 @@
-"""What the benchmarks share: the machine, alternating measurements, Markdown rows."""
+"""Run measurements in turn and format the results as Markdown tables."""
 
 from __future__ import annotations
 
@@ -22,12 +22,15 @@ import click
 
 FOLDER = Path(__file__).parent
 PAUSE = 0.5
-"""Seconds between two measurements."""
+"""Seconds to wait before each measurement."""
 PACKAGES = ("mlflow", "stable-baselines3", "torch", "onnxruntime", "gymnasium", "numpy")
 
 
 def machine() -> str:
-    """Processor, cores, load and versions in one line: PyTorch's threads wait busily, so a loaded machine slows SB3 more than us."""
+    """Return processor, cores, load and package versions in one line.
+
+    PyTorch's threads wait actively. Other load on the machine slows SB3 more than this project.
+    """
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     model = next(
         (line.partition(": ")[2] for line in lines if line.startswith("model name")),
@@ -40,66 +43,71 @@ def machine() -> str:
     )
 
 
-Measured = TypeVar("Measured")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
-class Process:
-    """Wall and CPU seconds of a process with all its children."""
+class ProcessTime:
+    """Wall time and CPU time of a process with all its children, in seconds."""
 
     wall: float
     cpu: float
 
 
-def process(command: Sequence[str]) -> Process:
-    """Run a command in an empty working folder with a store of its own, from the project's root as the place of its modules."""
+def process(command: Sequence[str]) -> ProcessTime:
+    """Run a command in an empty folder with a new store, and with the modules of the project."""
     with tempfile.TemporaryDirectory() as folder:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        own = {
+        variables = {
             "PATH": path,
             "PYTHONPATH": str(FOLDER.parent),
             "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db",
         }
-        theirs = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
+        inherited = {
+            key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")
+        }
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         start = time.perf_counter()
         done = subprocess.run(
-            command, cwd=folder, env=theirs | own, capture_output=True, check=False, text=True
+            command,
+            cwd=folder,
+            env=inherited | variables,
+            capture_output=True,
+            check=False,
+            text=True,
         )
         wall = time.perf_counter() - start
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
     if done.returncode != 0:
         raise click.ClickException(
-            f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr[-2000:]}"
+            f"{' '.join(command)} exited with code {done.returncode}:\n{done.stderr[-2000:]}"
         )
-    return Process(wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    return ProcessTime(wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
 
 
 def processes(
     pairs: int, commands: dict[str, Callable[[int], Sequence[str]]]
-) -> dict[str, list[Process]]:
-    """Run every command in turn with the number of the pair as its seed, and print each time as it is known.
+) -> dict[str, list[ProcessTime]]:
+    """Run the commands in turn, with the number of the pair as seed, and print each time.
 
-    One seed would not do: a better agent plays longer evaluation episodes, so that the time of a training hangs on its seed.
+    Every pair has its own seed, because the duration depends on the seed. A better agent plays
+    longer evaluation episodes.
     """
-    results: dict[str, list[Process]] = {name: [] for name in commands}
+    results: dict[str, list[ProcessTime]] = {name: [] for name in commands}
     for seed in range(pairs):
         for name, command in commands.items():
-            results[name].append(process(command(seed)))
-            click.echo(
-                f"seed {seed}, {name}: {results[name][-1].wall:.1f} s wall, {results[name][-1].cpu:.1f} s CPU"
-            )
+            taken = process(command(seed))
+            results[name].append(taken)
+            click.echo(f"seed {seed}, {name}: {taken.wall:.1f} s wall, {taken.cpu:.1f} s CPU")
     return results
 
 
-def alternate(
-    repeats: int, measured: dict[str, Callable[[], Measured]]
-) -> dict[str, list[Measured]]:
-    """Measure A, B, A, B, ...: a machine whose speed drifts slows all of them alike.
+def alternate(repeats: int, measured: dict[str, Callable[[], Result]]) -> dict[str, list[Result]]:
+    """Measure in the order A, B, A, B. A change in the speed of the machine then affects all alike.
 
-    A pause comes before each: PyTorch's threads wait busily for a while after the last call, which is not to slow what comes next.
+    Wait before each measurement, because PyTorch's threads wait actively for a while after a call.
     """
-    results: dict[str, list[Measured]] = {name: [] for name in measured}
+    results: dict[str, list[Result]] = {name: [] for name in measured}
     for _ in range(repeats):
         for name, measure in measured.items():
             time.sleep(PAUSE)
@@ -108,16 +116,18 @@ def alternate(
 
 
 def seconds(call: Callable[[], object]) -> float:
-    """Wall time of a call."""
+    """Return the wall time of a call in seconds."""
     start = time.perf_counter()
     call()
     return time.perf_counter() - start
 
 
-def compare(ours: list[float], theirs: list[float], *, at_most: float) -> tuple[str, str, str]:
-    """The ratio of the medians with the smallest and the largest of a pair, the target, and whether it is met."""
-    ratio = median(ours) / median(theirs)
-    pairs = [a / b for a, b in zip(ours, theirs, strict=True)]
+def compare(
+    project: list[float], reference: list[float], *, at_most: float
+) -> tuple[str, str, str]:
+    """Return the ratio of the medians with the range over the pairs, the target and the verdict."""
+    ratio = median(project) / median(reference)
+    pairs = [a / b for a, b in zip(project, reference, strict=True)]
     return (
         f"{ratio:.3f} ({min(pairs):.3f} to {max(pairs):.3f})",
         f"at most {at_most:.3g}",
@@ -126,20 +136,20 @@ def compare(ours: list[float], theirs: list[float], *, at_most: float) -> tuple[
 
 
 def verdict(*, met: bool) -> str:
-    """A target is met or missed; there is nothing in between."""
+    """Return the verdict on a target as Markdown."""
     return "met" if met else "**missed**"
 
 
 def header(*names: object) -> str:
-    """First two lines of a Markdown table."""
+    """Return the first two lines of a Markdown table."""
     return f"{row(*names)}\n{row(*['---'] * len(names))}"
 
 
 def row(*cells: object) -> str:
-    """A line of a Markdown table."""
+    """Return one line of a Markdown table."""
     return f"| {' | '.join(map(str, cells))} |"
 
 
-def fresh_processes() -> SpawnContext:
-    """Processes that share nothing with this one, so that every training starts alike."""
+def spawn_context() -> SpawnContext:
+    """Return the start method of processes that inherit no state, so that trainings start alike."""
     return multiprocessing.get_context("spawn")

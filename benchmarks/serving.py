@@ -1,4 +1,4 @@
-"""What does `mlflow models serve` need: the size of its environment, its memory, the time until it answers?"""
+"""Measure the environment, the memory and the start-up time of `mlflow models serve`."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ import click
 
 import mlflow_sb3
 from benchmarks import agents, report
-from benchmarks.images import ask
+from benchmarks.images import send_request
 
 REQUEST = b'{"inputs": [[0.01, -0.02, 0.03, 0.04]]}'
 
 
 @dataclass(frozen=True)
-class Start:
-    """What one start of a server took."""
+class ServerStart:
+    """Duration and memory of one start of a server."""
 
     seconds: float
-    """Until the first action."""
+    """Time until the first action."""
     megabytes: float
-    """Resident, of all its processes together."""
+    """Resident memory of all processes of the server."""
 
 
-def environment(requirements: Path, folder: Path) -> Path:
-    """A virtual environment with what a model requires; returns its Python."""
+def create_environment(requirements: Path, folder: Path) -> Path:
+    """Create a virtual environment with the requirements of a model. Return its Python."""
     python = folder / "bin" / "python"
     uv = [sys.executable, "-m", "uv"]
     subprocess.run([*uv, "venv", "--quiet", "--python", sys.executable, str(folder)], check=True)
@@ -54,8 +54,8 @@ def environment(requirements: Path, folder: Path) -> Path:
     return python
 
 
-def size(folder: Path) -> float:
-    """Megabytes of the files of a folder."""
+def folder_size(folder: Path) -> float:
+    """Return the size of the files in a folder in megabytes."""
     return (
         sum(
             path.stat().st_size
@@ -66,25 +66,25 @@ def size(folder: Path) -> float:
     )
 
 
-def resident(group: int) -> float:
-    """Megabytes of memory of the processes of a group, as Linux has it."""
+def resident_memory(group: int) -> float:
+    """Return the resident memory of a process group in megabytes. This reads Linux's /proc."""
     pages = [
         int((entry / "statm").read_text().split()[1])
         for entry in Path("/proc").glob("[0-9]*")
-        if _group(int(entry.name)) == group
+        if _group_id(int(entry.name)) == group
     ]
     return sum(pages) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
-def _group(process: int) -> int | None:
+def _group_id(process: int) -> int | None:
     try:
         return os.getpgid(process)
     except ProcessLookupError:
         return None
 
 
-def start(python: Path, model: Path) -> Start:
-    """Start ``mlflow models serve``, ask until it answers, and end it."""
+def start_server(python: Path, model: Path) -> ServerStart:
+    """Start ``mlflow models serve``, send requests until it answers, and end it."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -102,7 +102,7 @@ def start(python: Path, model: Path) -> Start:
         str(port),
     ]
     path = f"{python.parent}{os.pathsep}{os.environ['PATH']}"
-    began = time.perf_counter()
+    start = time.perf_counter()
     process = subprocess.Popen(
         command,
         env=os.environ | {"PATH": path},
@@ -111,59 +111,64 @@ def start(python: Path, model: Path) -> Start:
         start_new_session=True,
     )
     try:
-        while not _asked(f"http://127.0.0.1:{port}/invocations"):
+        while not _is_ready(f"http://127.0.0.1:{port}/invocations"):
             if process.poll() is not None:
-                raise click.ClickException(f"{' '.join(command)} ended with {process.returncode}")
+                raise click.ClickException(
+                    f"{' '.join(command)} exited with code {process.returncode}"
+                )
             time.sleep(0.05)
-        return Start(time.perf_counter() - began, resident(process.pid))
+        return ServerStart(time.perf_counter() - start, resident_memory(process.pid))
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 
-def _asked(url: str) -> bool:
+def _is_ready(url: str) -> bool:
     try:
-        ask(url, REQUEST)
+        send_request(url, REQUEST)
     except OSError:
         return False
     return True
 
 
 @click.command()
-@click.option("--repeats", default=5, show_default=True)
+@click.option("--repeats", default=5, show_default=True, help="Starts of each server.")
 def main(repeats: int) -> None:
-    """Start the server of our model and of a plain wrapper in turn; print the medians and their ratios."""
+    """Start a server of each model in turn. Print the medians and their ratios."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        mlflow_sb3.save_model(agents.balancing(), folder / "ours")
-        agents.save_plain(agents.balancing(), folder / "plain")
-        python = environment(folder / "ours" / "requirements.txt", folder / "environment")
-        starts: dict[str, Callable[[], Start]] = {
-            "our model, its requirements": partial(start, python, folder / "ours"),
-            "a plain wrapper, this environment": partial(
-                start, Path(sys.executable), folder / "plain"
+        mlflow_sb3.save_model(agents.create_agent(), folder / "project")
+        agents.save_plain(agents.create_agent(), folder / "plain")
+        python = create_environment(folder / "project" / "requirements.txt", folder / "environment")
+        starts: dict[str, Callable[[], ServerStart]] = {
+            "mlflow-sb3 model, its requirements": partial(start_server, python, folder / "project"),
+            "plain wrapper, this environment": partial(
+                start_server, Path(sys.executable), folder / "plain"
             ),
         }
-        for first in starts.values():  # reads the files from the disk
-            first()
-        megabytes = size(folder / "environment")
-        ours, plain = (measured := report.alternate(repeats, starts)).values()
+        # The first start reads the files from the disk and is not measured.
+        for start_once in starts.values():
+            start_once()
+        megabytes = folder_size(folder / "environment")
+        measured = report.alternate(repeats, starts)
+        project, plain = measured.values()
     click.echo(
-        f"{report.machine()}\nmlflow models serve, one worker, {repeats} starts each; the environment of our model has {megabytes:.0f} MB\n"
+        f"{report.machine()}\nmlflow models serve, one worker, {repeats} starts each. "
+        f"The environment of the mlflow-sb3 model has {megabytes:.0f} MB.\n"
     )
     click.echo(report.header("what", "s until the first action", "MB resident"))
-    for what, taken in measured.items():
-        seconds, memory = (
-            median(values)
-            for values in ([one.seconds for one in taken], [one.megabytes for one in taken])
-        )
-        click.echo(report.row(what, f"{seconds:.1f}", f"{memory:.0f}"))
+    for name, times in measured.items():
+        seconds = median([start.seconds for start in times])
+        memory = median([start.megabytes for start in times])
+        click.echo(report.row(name, f"{seconds:.1f}", f"{memory:.0f}"))
     click.echo("\n" + report.header("ratio", "median (range over the pairs)", "target", "verdict"))
     click.echo(
         report.row(
             "seconds",
             *report.compare(
-                [one.seconds for one in ours], [one.seconds for one in plain], at_most=0.7
+                [start.seconds for start in project],
+                [start.seconds for start in plain],
+                at_most=0.7,
             ),
         )
     )
@@ -171,7 +176,9 @@ def main(repeats: int) -> None:
         report.row(
             "memory",
             *report.compare(
-                [one.megabytes for one in ours], [one.megabytes for one in plain], at_most=0.7
+                [start.megabytes for start in project],
+                [start.megabytes for start in plain],
+                at_most=0.7,
             ),
         )
     )

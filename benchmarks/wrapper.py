@@ -1,4 +1,4 @@
-"""What people write where there is no flavor."""
+"""A pyfunc wrapper around SB3, as users write it without a flavor."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from stable_baselines3 import DQN
 
 
 class PlainWrapper(PythonModel):
-    """What people write where there is no flavor."""
+    """Wrapper that loads SB3's file and calls SB3's ``predict``."""
 
     def load_context(self, context: Any) -> None:
-        """Unpickle the agent."""
+        """Load the agent, which unpickles it."""
         self.model = DQN.load(context.artifacts["agent"])
 
-    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201, ARG002 MLflow reads hints
-        """Ask SB3."""
+    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201, ARG002 MLflow would read type hints
+        """Return the deterministic actions of SB3."""
         return self.model.predict(model_input, deterministic=True)[0]
