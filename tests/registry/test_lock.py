@@ -14,29 +14,29 @@ from mlflow_sb3.registry import lock
 pytestmark = pytest.mark.usefixtures("store")
 
 
-def held_models() -> list[str]:
+def list_models() -> list[str]:
     return [model.name for model in MlflowClient().search_registered_models()]
 
 
-class Repeating(MlflowClient):
-    """Calls again, as MLflow does where a connection breaks before the answer comes: the server has done the first call by then."""
+class RepeatingClient(MlflowClient):
+    """Repeats a request, as MLflow does if the connection breaks before the answer."""
 
     def create_registered_model(self, *args: Any, **kwargs: Any) -> RegisteredModel:
-        """Two calls, of which the second is answered."""
+        """Send two requests and return the answer to the second one."""
         MlflowClient().create_registered_model(*args, **kwargs)
         return super().create_registered_model(*args, **kwargs)
 
 
-def test_one_holds_it_at_a_time() -> None:
-    inside: list[int] = []
-    most = []
+def test_one_thread_at_a_time_holds_the_lock() -> None:
+    holders: list[int] = []
+    counts = []
 
     def work() -> None:
         with lock.hold_lock("agent"):
-            inside.append(1)
-            most.append(len(inside))
+            holders.append(1)
+            counts.append(len(holders))
             time.sleep(0.05)
-            inside.pop()
+            holders.pop()
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
@@ -44,51 +44,52 @@ def test_one_holds_it_at_a_time() -> None:
     for thread in threads:
         thread.join()
 
-    assert most == [1] * 4
-    assert held_models() == []
+    assert counts == [1] * 4
+    assert list_models() == []
 
 
-def test_locks_of_different_models_do_not_wait_for_each_other() -> None:
+def test_locks_of_different_models_are_independent() -> None:
     with lock.hold_lock("one"), lock.hold_lock("other"):
-        assert sorted(held_models()) == ["one.lock", "other.lock"]
+        assert sorted(list_models()) == ["one.lock", "other.lock"]
 
 
-def test_it_is_given_back_when_the_work_fails() -> None:
-    with pytest.raises(LookupError), lock.hold_lock("agent"):
-        raise LookupError
+def test_the_lock_is_released_after_an_error() -> None:
+    with pytest.raises(LookupError, match="failure"), lock.hold_lock("agent"):
+        raise LookupError("failure")
 
-    assert held_models() == []
+    assert list_models() == []
 
 
-def test_whose_call_was_answered_at_the_second_try_alone_holds_it_at_once(
+def test_a_repeated_request_gets_the_lock_without_waiting(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(lock, "MlflowClient", Repeating)
+    monkeypatch.setattr(lock, "MlflowClient", RepeatingClient)
 
     start = time.monotonic()
-    with lock.hold_lock("agent") as held:
+    with lock.hold_lock("agent") as held_lock:
         waited = time.monotonic() - start
-        held.check()
+        held_lock.check()
 
     assert waited < lock.LOCK_TIMEOUT / 2
-    assert held_models() == []
+    assert list_models() == []
 
 
-def test_it_is_taken_from_a_dead_holder(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_lock_of_a_killed_process_is_taken_over(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lock, "LOCK_TIMEOUT", 0.5)
-    MlflowClient().create_registered_model(
-        "agent.lock", description=f"{lock.LOCK_PREFIX}of somebody who was killed"
-    )
+    description = f"{lock.LOCK_PREFIX}of a killed process"
+    MlflowClient().create_registered_model("agent.lock", description=description)
 
     start = time.monotonic()
     with lock.hold_lock("agent"):
         waited = time.monotonic() - start
 
     assert waited > 0.5
-    assert held_models() == []
+    assert list_models() == []
 
 
-def test_a_model_of_that_name_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_registered_model_with_the_name_of_the_lock_is_not_deleted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(lock, "LOCK_TIMEOUT", 0.1)
     MlflowClient().create_registered_model("agent.lock")
 
@@ -97,20 +98,22 @@ def test_a_model_of_that_name_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> 
         lock.hold_lock("agent"),
     ):
         pass
-    assert held_models() == ["agent.lock"]
+    assert list_models() == ["agent.lock"]
 
 
-def test_who_lost_it_notices_and_leaves_that_of_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_holder_notices_that_another_process_took_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(lock, "LOCK_TIMEOUT", 0.2)
     with lock.hold_lock("agent") as slow, lock.hold_lock("agent") as other:
         other.check()
-        with pytest.raises(MlflowException, match=r"Another process took over agent\.lock"):
+        with pytest.raises(lock.LockLostError, match=r"Another process took over agent\.lock"):
             slow.check()
 
-    assert held_models() == []
+    assert list_models() == []
 
 
-def test_nobody_waits_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_wait_for_the_lock_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lock, "ACQUIRE_TIMEOUT", 0.3)
 
     with (
