@@ -1,4 +1,4 @@
-"""Environments that are played in no time, and made from their ids or their EnvSpec like any other."""
+"""Fast environments for tests, registered with Gymnasium, and wrappers for them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ Observation = NDArray[np.float32]
 
 
 class OneStep(gymnasium.Env[Observation, np.int64]):
-    """An episode is one action, and its return the number of that action. Every seed of a reset is written down."""
+    """Episodes of one step, whose return is the action.
+
+    ``seeds`` collects the seeds of all resets.
+    """
 
     observation_space = spaces.Box(-1, 1, (1,))
     action_space = spaces.Discrete(2)
@@ -35,7 +38,14 @@ class OneStep(gymnasium.Env[Observation, np.int64]):
 
 
 class Levels(gymnasium.Env[Observation, np.int64]):
-    """One action, which returns its mean and normal noise of its own: agents of known order whose episodes differ."""
+    """Episodes of one step, whose return is the mean of the action plus normal noise.
+
+    The quality of an agent is therefore known.
+
+    Args:
+        spread: Standard deviation of the noise.
+        fault: ``"crash"`` to raise an error in each step, ``"nan"`` for rewards of NaN.
+    """
 
     observation_space = spaces.Box(-1, 1, (1,))
     action_space = spaces.Discrete(8)
@@ -65,7 +75,10 @@ class Levels(gymnasium.Env[Observation, np.int64]):
 
 
 class Spaces(gymnasium.Env[Any, Any]):
-    """Three steps of any spaces; observations are sampled from theirs, and actions have to lie in theirs."""
+    """Episodes of three steps with random observations.
+
+    An action outside of the action space is an error.
+    """
 
     def __init__(
         self, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]
@@ -109,7 +122,7 @@ RESERVED = spaces.Dict(
     cell=spaces.Box(-1, 1, (3,)),
     action_masks=spaces.Box(-1, 1, (1,)),
 )
-"""Keys that mean something in the requests of other agents."""
+"""A Dict with the input names of recurrent and masked policies as keys."""
 ACTIONS: dict[str, spaces.Space[Any]] = {
     "Discrete": spaces.Discrete(3, start=-1),
     "Box": spaces.Box(np.array([-3, 0], np.float32), np.array([1, 9], np.float32)),
@@ -119,7 +132,10 @@ ACTIONS: dict[str, spaces.Space[Any]] = {
 
 
 class Named(Spaces):
-    """Spaces by their names above; every second choice is valid, and every last one."""
+    """Spaces chosen by the keys of ``OBSERVATIONS`` and ``ACTIONS``.
+
+    The last value of each integer of an action is valid, and every second one before it.
+    """
 
     def __init__(self, observations: str, actions: str) -> None:
         super().__init__(
@@ -135,7 +151,7 @@ class Named(Spaces):
 
 
 class Shifted(Spaces):
-    """Spaces that do not count from 0."""
+    """Discrete spaces that do not start at 0."""
 
     def __init__(self) -> None:
         observations = {
@@ -147,7 +163,10 @@ class Shifted(Spaces):
 
 
 class Valid(Spaces):
-    """Two of three actions are valid, and the others are refused; the method that says so is not called as SB3 wants it."""
+    """Two of three actions are valid, and the other one is an error.
+
+    The method with the masks does not have the name that SB3 expects.
+    """
 
     def __init__(self) -> None:
         super().__init__(spaces.Box(-1, 1, (2,)), spaces.Discrete(3))
@@ -161,14 +180,14 @@ class Valid(Spaces):
 
 
 class Masked(Valid):
-    """The same, with the method that SB3 calls."""
+    """``Valid`` with the method that SB3 expects."""
 
     def action_masks(self) -> NDArray[np.bool_]:
         return self.valid_actions()
 
 
 class MaskedCartPole(CartPoleEnv):
-    """A cart that cannot be pushed on when it is far out."""
+    """CartPole without the action that pushes the cart away from the center."""
 
     def action_masks(self) -> NDArray[np.bool_]:
         position = 0.0 if self.state is None else self.state[0]
@@ -176,14 +195,14 @@ class MaskedCartPole(CartPoleEnv):
 
 
 class Picture(Spaces):
-    """Images with the channels last."""
+    """Channel-last images as observations."""
 
     def __init__(self) -> None:
         super().__init__(spaces.Box(0, 255, (36, 40, 3), np.uint8), spaces.Discrete(3))
 
 
 class Remembering(OneStep, EzPickle):
-    """Returns less the more steps it has seen in its life, which EzPickle forgets."""
+    """Rewards that decrease over all episodes. A copy by EzPickle starts again."""
 
     def __init__(self) -> None:
         EzPickle.__init__(self)
@@ -194,8 +213,8 @@ class Remembering(OneStep, EzPickle):
         return np.zeros(1, np.float32), float(action) / self.steps, True, False, {}
 
 
-class Hidden(gymnasium.ObservationWrapper[Any, Any, Any]):
-    """Observations times a factor: a wrapper that does not record its argument."""
+class ScaleObservation(gymnasium.ObservationWrapper[Any, Any, Any]):
+    """Multiply observations by a factor, without recording the argument."""
 
     def __init__(self, env: gymnasium.Env[Any, Any], factor: float = 0.0) -> None:
         super().__init__(env)
@@ -205,20 +224,20 @@ class Hidden(gymnasium.ObservationWrapper[Any, Any, Any]):
         return (observation * self.factor).astype(np.float32)
 
 
-class Game(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """A wrapper that calls its environment something else."""
+class MisnamedArgument(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """A wrapper whose first parameter is not called ``env``."""
 
     def __init__(self, game: gymnasium.Env[Any, Any]) -> None:
         super().__init__(game)
 
 
 def wrapped_cartpole() -> gymnasium.Env[Any, Any]:
-    """An entry point that puts on a wrapper by itself."""
-    return Hidden(gymnasium.make("CartPole-v1").unwrapped, factor=2.0)
+    """Entry point that adds a wrapper."""
+    return ScaleObservation(gymnasium.make("CartPole-v1").unwrapped, factor=2.0)
 
 
 def no_environment(env: gymnasium.Env[Any, Any]) -> None:
-    """A wrapper that forgets to return what it made."""
+    """Function that returns None instead of an environment."""
     env.reset()
 
 

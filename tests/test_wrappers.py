@@ -14,13 +14,16 @@ from mlflow_sb3.wrappers import ActionMasks, FrameStack, ZeroStart, to_zero_star
 from tests.environments import Shifted, Spaces, Valid
 
 VECTOR = spaces.Box(-1, np.arange(1, 4, dtype=np.float32), (3,))
-LAST = spaces.Box(0, 255, (36, 40, 3), np.uint8)
-FIRST = spaces.Box(0, 255, (3, 36, 40), np.uint8)
-FLOATS = spaces.Box(0, 1, (3, 36, 40), np.float32)
+CHANNEL_LAST = spaces.Box(0, 255, (36, 40, 3), np.uint8)
+CHANNEL_FIRST = spaces.Box(0, 255, (3, 36, 40), np.uint8)
+FLOAT_IMAGE = spaces.Box(0, 1, (3, 36, 40), np.float32)
 
 
-class Repeatable(Spaces):
-    """Goes on sampling from one episode to the next, in a space of its own."""
+class RepeatableObservations(Spaces):
+    """An environment with the same sequence of observations in each instance.
+
+    ``reset`` ignores its seed, because a ``VecEnv`` passes seeds of its own.
+    """
 
     def __init__(self, observation_space: spaces.Space[Any]) -> None:
         super().__init__(deepcopy(observation_space), spaces.Discrete(2))
@@ -34,39 +37,42 @@ class Repeatable(Spaces):
         return self.observation_space.sample(), {}
 
 
-def assert_equal(one: Any, other: Any) -> None:
-    if isinstance(other, dict):
-        assert set(one) == set(other)
-        for key, value in other.items():
-            assert_equal(one[key], value)
+def assert_equal(actual: Any, expected: Any) -> None:
+    """Compare arrays, or dicts of arrays, with their dtypes."""
+    if isinstance(expected, dict):
+        assert set(actual) == set(expected)
+        for key, value in expected.items():
+            assert_equal(actual[key], value)
     else:
-        assert one.dtype == other.dtype
-        np.testing.assert_array_equal(one, other)
+        assert actual.dtype == expected.dtype
+        np.testing.assert_array_equal(actual, expected)
 
 
 @pytest.mark.parametrize(
     ("space", "order"),
     [
         (VECTOR, None),
-        (LAST, None),
-        (FIRST, None),
-        (FLOATS, None),
-        (FLOATS, "first"),
-        (LAST, "first"),
-        (spaces.Dict(vector=VECTOR, image=FIRST), None),
-        (spaces.Dict(vector=VECTOR, image=FLOATS), {"vector": None, "image": "first"}),
+        (CHANNEL_LAST, None),
+        (CHANNEL_FIRST, None),
+        (FLOAT_IMAGE, None),
+        (FLOAT_IMAGE, "first"),
+        (CHANNEL_LAST, "first"),
+        (spaces.Dict(vector=VECTOR, image=CHANNEL_FIRST), None),
+        (spaces.Dict(vector=VECTOR, image=FLOAT_IMAGE), {"vector": None, "image": "first"}),
     ],
 )
 @pytest.mark.parametrize("n_stack", [1, 2, 4])
-def test_frames_are_stacked_as_in_sb3(space: spaces.Space[Any], order: Any, n_stack: int) -> None:
-    ours = FrameStack(Repeatable(space), n_stack, order)
-    sb3 = VecFrameStack(DummyVecEnv([lambda: Repeatable(space)]), n_stack, order)
+def test_observations_are_stacked_like_in_sb3(
+    space: spaces.Space[Any], order: Any, n_stack: int
+) -> None:
+    ours = FrameStack(RepeatableObservations(space), n_stack, order)
+    sb3 = VecFrameStack(DummyVecEnv([lambda: RepeatableObservations(space)]), n_stack, order)
     assert ours.observation_space == sb3.observation_space
 
     observation, _ = ours.reset()
     stacked: Any = sb3.reset()
     for _ in range(10):
-        assert_equal(observation, first(stacked))
+        assert_equal(observation, get_first(stacked))
         observation, _, terminated, truncated, _ = ours.step(np.int64(0))
         stacked, _, dones, infos = sb3.step(np.zeros(1, np.int64))
         assert dones[0] == (terminated or truncated)
@@ -75,11 +81,14 @@ def test_frames_are_stacked_as_in_sb3(space: spaces.Space[Any], order: Any, n_st
             observation, _ = ours.reset()
 
 
-def first(batch: Any) -> Any:
-    return {key: value[0] for key, value in batch.items()} if isinstance(batch, dict) else batch[0]
+def get_first(batch: Any) -> Any:
+    """Return the observation of the first environment of a ``VecEnv``."""
+    if isinstance(batch, dict):
+        return {key: value[0] for key, value in batch.items()}
+    return batch[0]
 
 
-def test_a_stack_keeps_what_it_gave() -> None:
+def test_a_step_does_not_change_an_earlier_observation() -> None:
     env = FrameStack(Spaces(VECTOR, spaces.Discrete(2)), 2)
     observation, _ = env.reset(seed=0)
     before = observation.copy()
@@ -90,32 +99,32 @@ def test_a_stack_keeps_what_it_gave() -> None:
 
 
 @pytest.mark.parametrize(
-    ("space", "arguments", "error", "says"),
+    ("space", "arguments", "error", "message"),
     [
         (
             VECTOR,
             {"n_stack": 0},
             ValueError,
-            "n_stack=0: give the number of observations to stack, at least 1",
+            "n_stack=0 is invalid. Use an integer of at least 1",
         ),
         (VECTOR, {"n_stack": "four"}, ValueError, "n_stack='four'"),
         (
             VECTOR,
             {"n_stack": 2, "channels_order": "middle"},
             ValueError,
-            "channels_order='middle': give 'first' or 'last'",
+            "channels_order='middle' is invalid. Use 'first', 'last' or None",
         ),
         (
             VECTOR,
             {"n_stack": 2, "channels_order": {"a": "last"}},
             ValueError,
-            "or one for every key of",
+            "channels_order={'a': 'last'} does not have the keys of Box",
         ),
         (
             spaces.Dict(a=VECTOR),
             {"n_stack": 2, "channels_order": {"b": "last"}},
             ValueError,
-            "or one for every key of Dict",
+            "does not have the keys of Dict.* Use one value for all observations",
         ),
         (
             spaces.Discrete(4),
@@ -127,18 +136,18 @@ def test_a_stack_keeps_what_it_gave() -> None:
             spaces.Dict(a=VECTOR, b=spaces.MultiBinary(2)),
             {"n_stack": 2},
             TypeError,
-            "cannot be stacked; that takes a Box, or a Dict of Boxes",
+            "cannot be stacked. Use a Box space, or a Dict of Box spaces",
         ),
     ],
 )
-def test_what_cannot_be_stacked_is_refused(
-    space: spaces.Space[Any], arguments: dict[str, Any], error: type[Exception], says: str
+def test_invalid_arguments_are_rejected(
+    space: spaces.Space[Any], arguments: dict[str, Any], error: type[Exception], message: str
 ) -> None:
-    with pytest.raises(error, match=says):
+    with pytest.raises(error, match=message):
         FrameStack(Spaces(space, spaces.Discrete(2)), **arguments)
 
 
-def test_spaces_count_from_zero_in_every_part() -> None:
+def test_every_part_of_a_space_starts_at_zero() -> None:
     env = Shifted()
 
     zeroed = to_zero_start(env.observation_space)
@@ -153,12 +162,12 @@ def test_spaces_count_from_zero_in_every_part() -> None:
 @pytest.mark.parametrize(
     "space", [VECTOR, spaces.Discrete(3), spaces.Dict(a=spaces.MultiDiscrete([2, 2]))]
 )
-def test_spaces_that_count_from_zero_stay_themselves(space: spaces.Space[Any]) -> None:
+def test_a_space_that_starts_at_zero_is_not_copied(space: spaces.Space[Any]) -> None:
     assert to_zero_start(space) is space
 
 
-def test_values_are_shifted_on_their_way_in_and_out() -> None:
-    env = ZeroStart(Shifted())  # which refuses an action outside of its space
+def test_actions_and_observations_are_shifted() -> None:
+    env = ZeroStart(Shifted())  # Shifted raises an error for an invalid action.
     observation, _ = env.reset(seed=0)
 
     observations = [observation, *(env.step(action)[0] for action in np.arange(3))]
@@ -169,7 +178,7 @@ def test_values_are_shifted_on_their_way_in_and_out() -> None:
 
 
 class Goals(gymnasium.Env[Any, Any]):
-    """Goals that count from 3; the reward is their sum."""
+    """Goals that start at 3. The reward is their sum."""
 
     observation_space = spaces.Dict(
         {
@@ -185,18 +194,18 @@ class Goals(gymnasium.Env[Any, Any]):
         return achieved + desired
 
 
-def test_goals_are_rewarded_as_the_environment_knows_them() -> None:
+def test_the_reward_is_computed_from_the_goals_of_the_environment() -> None:
     rewards = ZeroStart(Goals()).compute_reward(np.array([0, 1]), np.array([0, 3]), {})
 
     assert rewards.tolist() == [6, 10]
 
 
-def test_masks_come_from_the_method_that_is_named() -> None:
+def test_masks_come_from_the_named_method() -> None:
     env = ActionMasks(gymnasium.make("tests.environments:Valid-v0"), "valid_actions")
 
     assert env.get_wrapper_attr("action_masks")().tolist() == Valid().valid_actions().tolist()
 
 
-def test_masks_from_nowhere_are_refused() -> None:
+def test_a_missing_method_is_rejected() -> None:
     with pytest.raises(AttributeError, match="nowhere"):
         ActionMasks(Valid(), "nowhere")

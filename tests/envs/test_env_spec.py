@@ -14,7 +14,9 @@ from mlflow.exceptions import MlflowException
 from stable_baselines3.common.monitor import Monitor
 
 from mlflow_sb3.envs import env_spec, wrapper_config
-from tests.environments import Hidden
+from tests.environments import ScaleObservation
+
+SCALE_OBSERVATION = "tests.environments:ScaleObservation"
 
 
 class Unrecorded(gymnasium.Wrapper[Any, Any, Any, Any]):
@@ -115,7 +117,7 @@ def test_an_id_alone_gives_the_spec_of_the_environment(cartpole: str) -> None:
 def test_arguments_and_wrappers_are_recorded_and_made_again() -> None:
     wrappers: list[wrapper_config.WrapperConfig] = [
         "gymnasium.wrappers:TimeAwareObservation",
-        {"tests.environments:Hidden": {"factor": 0.5}},
+        {SCALE_OBSERVATION: {"factor": 0.5}},
     ]
 
     spec_json = env_spec.compose_spec(
@@ -126,10 +128,10 @@ def test_arguments_and_wrappers_are_recorded_and_made_again() -> None:
     assert (spec["kwargs"], spec["max_episode_steps"]) == ({"g": 3.5}, 7)
     assert env_spec.list_wrappers(spec_json) == [
         {"gymnasium.wrappers:TimeAwareObservation": {}},
-        {"tests.environments:Hidden": {"factor": 0.5}},
+        {SCALE_OBSERVATION: {"factor": 0.5}},
     ]
     with env_spec.make_from_spec(spec_json) as env:
-        assert isinstance(env, Hidden)
+        assert isinstance(env, ScaleObservation)
         assert env.factor == 0.5
         assert env.unwrapped.g == 3.5  # type: ignore[attr-defined]
         assert env.observation_space.shape == (4,)
@@ -175,7 +177,7 @@ def test_the_wrappers_of_a_registration_keep_their_arguments() -> None:
         "Registered-v0",
         "gymnasium.envs.classic_control.cartpole:CartPoleEnv",
         max_episode_steps=500,
-        additional_wrappers=(WrapperSpec("Hidden", "tests.environments:Hidden", {"factor": 3.0}),),
+        additional_wrappers=(WrapperSpec("Scale", SCALE_OBSERVATION, {"factor": 3.0}),),
     )
 
     spec_json = env_spec.compose_spec(
@@ -190,7 +192,7 @@ def test_the_wrappers_of_a_registration_keep_their_arguments() -> None:
 def test_an_entry_point_may_add_wrappers() -> None:
     spec_json = env_spec.compose_spec(
         "tests.environments:WrappedCartPole-v0",
-        wrappers=[{"tests.environments:Hidden": {"factor": 0.5}}],
+        wrappers=[{SCALE_OBSERVATION: {"factor": 0.5}}],
     )
 
     with env_spec.make_from_spec(spec_json) as env, gymnasium.make("CartPole-v1") as bare_env:

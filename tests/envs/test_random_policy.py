@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import gymnasium
@@ -18,19 +19,19 @@ ACTIONS: dict[str, spaces.Space[Any]] = {
 }
 
 
-def env_of(action_space: spaces.Space[Any]) -> gymnasium.Env[Any, Any]:
+def make_env(action_space: spaces.Space[Any]) -> gymnasium.Env[Any, Any]:
     return Spaces(spaces.Box(-1, 1, (1,)), action_space)
 
 
 @pytest.mark.parametrize("action_space", ACTIONS.values(), ids=list(ACTIONS))
-def test_actions_lie_in_their_space_and_follow_from_the_seed(
+def test_actions_are_in_the_space_and_depend_on_the_seed(
     action_space: spaces.Space[Any],
 ) -> None:
     observations = np.zeros((50, 1), np.float32)
 
-    first, _ = RandomPolicy(env_of(action_space), seed=7).predict(observations)
-    again, _ = RandomPolicy(env_of(action_space), seed=7).predict(observations)
-    other, _ = RandomPolicy(env_of(action_space), seed=8).predict(observations)
+    first, _ = RandomPolicy(make_env(action_space), seed=7).predict(observations)
+    again, _ = RandomPolicy(make_env(action_space), seed=7).predict(observations)
+    other, _ = RandomPolicy(make_env(action_space), seed=8).predict(observations)
 
     assert all(action_space.contains(action) for action in first)
     assert np.array_equal(first, again)
@@ -38,33 +39,33 @@ def test_actions_lie_in_their_space_and_follow_from_the_seed(
 
 
 def test_actions_are_uniform() -> None:
-    actions, _ = RandomPolicy(env_of(spaces.Discrete(4)), seed=0).predict(np.zeros((4000, 1)))
+    actions, _ = RandomPolicy(make_env(spaces.Discrete(4)), seed=0).predict(np.zeros((4000, 1)))
 
     assert np.bincount(actions) == pytest.approx([1000] * 4, abs=100)
 
 
-@pytest.mark.parametrize("name", ["Discrete", "MultiDiscrete", "MultiBinary"])
-def test_masked_actions_are_uniform_over_what_is_allowed(name: str) -> None:
-    allowed = {
-        "Discrete": [0, 1, 1],
-        "MultiDiscrete": [1, 0, 0, 1, 1],
-        "MultiBinary": [1, 0, 0, 1, 1, 1, 1, 1],
-    }[name]
-    masks = np.tile(np.array(allowed, bool), (3000, 1))
-    policy = RandomPolicy(env_of(ACTIONS[name]), seed=0, has_action_masks=True)
+@pytest.mark.parametrize(
+    ("action_space", "mask", "valid_actions"),
+    [
+        (ACTIONS["Discrete"], [0, 1, 1], {(3,), (4,)}),
+        (ACTIONS["MultiDiscrete"], [1, 0, 0, 1, 1], {(0, 1), (0, 2)}),
+        (
+            ACTIONS["MultiBinary"],
+            [1, 0, 0, 1, 1, 1, 1, 1],
+            {(0, 1, third, fourth) for third in (0, 1) for fourth in (0, 1)},
+        ),
+    ],
+    ids=["Discrete", "MultiDiscrete", "MultiBinary"],
+)
+def test_masked_actions_are_uniform_among_the_valid_ones(
+    action_space: spaces.Space[Any], mask: list[int], valid_actions: set[tuple[int, ...]]
+) -> None:
+    masks = np.tile(np.array(mask, bool), (3000, 1))
+    policy = RandomPolicy(make_env(action_space), seed=0, has_action_masks=True)
 
     actions, _ = policy.predict(np.zeros((3000, 1)), action_masks=masks)
 
-    seen = {tuple(np.ravel(action).tolist()): 0 for action in actions}
-    for action in actions:
-        seen[tuple(np.ravel(action).tolist())] += 1
-    expected = {
-        "Discrete": {(3,), (4,)},
-        "MultiDiscrete": {(0, 1), (0, 2)},
-        "MultiBinary": {(0, 1, one, other) for one in (0, 1) for other in (0, 1)},
-    }[name]
-    assert set(seen) == expected
-    assert all(
-        ACTIONS[name].contains(action.astype(ACTIONS[name].dtype)) for action in actions[:20]
-    )
-    assert list(seen.values()) == pytest.approx([3000 / len(expected)] * len(expected), abs=150)
+    counts = Counter(tuple(np.ravel(action).tolist()) for action in actions)
+    assert set(counts) == valid_actions
+    assert list(counts.values()) == pytest.approx([3000 / len(counts)] * len(counts), abs=150)
+    assert all(action_space.contains(action.astype(action_space.dtype)) for action in actions[:20])

@@ -60,7 +60,7 @@ def test_the_start_of_a_space_is_none_if_values_start_at_zero() -> None:
     ("space", "sizes"),
     [
         (spaces.Discrete(3, start=5), [3]),
-        (spaces.MultiDiscrete([[2, 3], [4, 5]]), [2, 3, 4, 5]),
+        (spaces.MultiDiscrete(np.array([[2, 3], [4, 5]])), [2, 3, 4, 5]),
         (spaces.MultiBinary(3), [2, 2, 2]),
     ],
 )

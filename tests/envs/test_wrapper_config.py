@@ -7,15 +7,17 @@ import pytest
 from mlflow.exceptions import MlflowException
 
 from mlflow_sb3.envs import wrapper_config
-from tests.environments import Hidden
+from tests.environments import ScaleObservation
+
+SCALE_OBSERVATION = "tests.environments:ScaleObservation"
 
 
 def test_a_wrapper_is_imported_with_its_arguments() -> None:
-    wrapper = wrapper_config.import_wrapper({"tests.environments:Hidden": {"factor": 0.5}})
+    wrapper = wrapper_config.import_wrapper({SCALE_OBSERVATION: {"factor": 0.5}})
 
     env = wrapper.wrap(gymnasium.make("CartPole-v1"))
 
-    assert isinstance(env, Hidden)
+    assert isinstance(env, ScaleObservation)
     assert env.factor == 0.5
 
 
@@ -38,7 +40,10 @@ def test_the_notation_of_rl_zoo3_is_accepted() -> None:
         ),
         ("Nothing", "\"Nothing\" is no wrapper in JSON notation. Use 'module:Class' or"),
         (7, "7 is no wrapper in JSON notation. Use 'module:Class'"),
-        ({"tests.environments:Hidden": 2}, "is no wrapper in JSON notation. Use 'module:Class' or"),
+        (
+            {SCALE_OBSERVATION: 2},
+            "is no wrapper in JSON notation. Use 'module:Class' or",
+        ),
         ({"a:A": {}, "b:B": {}}, "is no wrapper in JSON notation"),
         (
             "tests.environments:OneStep",
@@ -50,12 +55,12 @@ def test_the_notation_of_rl_zoo3_is_accepted() -> None:
             "copy:deepcopy has 'x' as its first parameter, .* passes the environment as 'env'",
         ),
         (
-            "tests.environments:Game",
-            "tests.environments:Game has 'game' as its first parameter, .* Rename the parameter",
+            "tests.environments:MisnamedArgument",
+            "MisnamedArgument has 'game' as its first parameter, .* Rename the parameter to env",
         ),
         (
-            {"tests.environments:Hidden": {"factr": 2}},
-            'Hidden does not accept the arguments {"factr": 2}: .* Its arguments are: factor',
+            {SCALE_OBSERVATION: {"factr": 2}},
+            'does not accept the arguments {"factr": 2}: .* Its arguments are: factor',
         ),
         (
             "gymnasium.wrappers:ResizeObservation",
