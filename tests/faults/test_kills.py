@@ -1,4 +1,7 @@
-"""A kill -9 between any two calls of the registry: always a champion, never one that lost, and a second call sets it right."""
+"""Kill promotions and rollbacks before each registry request.
+
+There is always a champion, it never lost a gate, and the next call repairs the rest.
+"""
 
 from __future__ import annotations
 
@@ -15,103 +18,97 @@ from mlflow_sb3.registry import versions
 from mlflow_sb3.registry.model_version import Version
 from tests.faults import worker
 
-pytestmark = pytest.mark.postgres
+pytestmark = pytest.mark.process
 
 KILLED = -9
-REIGNS = "mlflow_sb3.reigns.champion"
+HISTORY_TAG = "mlflow_sb3.reigns.champion"
 
 
-def crown(levels: list[Version], *numbers: int) -> None:
-    """Give the alias to these versions, one after another, and forget all reigns before."""
+def reset_champions(levels: list[Version], *numbers: int) -> None:
+    """Delete the history, and make these versions champion one after another."""
     client = MlflowClient()
     for alias in client.get_registered_model("levels").aliases:
         client.delete_registered_model_alias("levels", alias)
-    client.set_registered_model_tag("levels", REIGNS, "{}")
+    client.set_registered_model_tag("levels", HISTORY_TAG, "{}")
     for number in numbers:
-        promote_version(levels[number - 1], PromotionOptions(force="a history"))
+        promote_version(levels[number - 1], PromotionOptions(force_reason="a history"))
 
 
-def aliases() -> dict[str, int]:
-    return {
-        alias: int(number)
-        for alias, number in MlflowClient().get_registered_model("levels").aliases.items()
-    }
+def get_aliases() -> dict[str, int]:
+    aliases = MlflowClient().get_registered_model("levels").aliases
+    return {alias: int(number) for alias, number in aliases.items()}
 
 
-def assert_settled(*numbers: int) -> None:
-    """No lock is left, and the tag of the reigns says these and nothing unfinished."""
+def assert_history(*numbers: int) -> None:
+    """Check the numbers of the history, and that no lock and no plan is left."""
     assert [model.name for model in MlflowClient().search_registered_models()] == ["levels"]
-    journal = json.loads(MlflowClient().get_registered_model("levels").tags[REIGNS])
-    assert tuple(journal["numbers"]) == numbers
-    assert "following" not in journal
+    history = json.loads(MlflowClient().get_registered_model("levels").tags[HISTORY_TAG])
+    assert tuple(history["numbers"]) == numbers
+    assert "following" not in history
 
 
 @pytest.mark.parametrize("before", [(1, 3), ()], ids=["champion", "first"])
-def test_a_promotion_that_is_killed_anywhere_leaves_a_champion_and_is_finished_by_the_next(
+def test_a_killed_promotion_leaves_a_champion_and_the_next_call_completes_it(
     levels: list[Version], before: tuple[int, ...]
 ) -> None:
     uri, promote = mlflow.get_tracking_uri(), partial(worker.promote, 5)
-    found = []
-    for killed_before in count(1):
-        crown(levels, *before)
+    previous = {"previous-champion": 3} if before else {}
+    champions = []
+    for request in count(1):
+        reset_champions(levels, *before)
         versions.set_alias("levels", "challenger", 5)
 
-        code = worker.call(uri, promote, killed_before)
+        exit_code = worker.run_in_process(uri, promote, kill_before=request)
 
-        found.append(aliases().get("champion"))
-        assert found[-1] in (5, before[-1] if before else None), killed_before
-        assert worker.call(uri, promote) == 0, killed_before
-        assert aliases() == {"champion": 5} | ({"previous-champion": 3} if before else {}), (
-            killed_before
-        )
-        assert_settled(*before, 5)
-        if code == 0:
+        champions.append(get_aliases().get("champion"))
+        assert champions[-1] in (5, before[-1] if before else None), request
+        assert worker.run_in_process(uri, promote) == 0, request
+        assert get_aliases() == {"champion": 5} | previous, request
+        assert_history(*before, 5)
+        if exit_code == 0:
             break
-        assert code == KILLED
-    assert len(set(found)) == 2
-    assert (
-        len(found) > 12
-    )  # the tags, the description, the lock, the journal twice, three aliases, the lock again
+        assert exit_code == KILLED
+    assert len(set(champions)) == 2
+    # Tags, description, lock, history twice, three aliases, lock.
+    assert len(champions) > 12
 
 
-def test_a_challenger_that_loses_never_becomes_champion_however_it_is_killed(
-    levels: list[Version],
-) -> None:
+def test_a_killed_promotion_never_makes_the_loser_champion(levels: list[Version]) -> None:
     uri, promote = mlflow.get_tracking_uri(), partial(worker.promote, 3)
-    crown(levels, 1, 5)
-    for killed_before in count(1):
+    reset_champions(levels, 1, 5)
+    for request in count(1):
         versions.set_alias("levels", "challenger", 3)
 
-        code = worker.call(uri, promote, killed_before)
+        exit_code = worker.run_in_process(uri, promote, kill_before=request)
 
-        assert aliases()["champion"] == 5, killed_before
-        assert worker.call(uri, promote) == 0, killed_before
-        assert aliases() == {"champion": 5, "previous-champion": 1}, killed_before
-        assert_settled(1, 5)
-        if code == 0:
+        assert get_aliases()["champion"] == 5, request
+        assert worker.run_in_process(uri, promote) == 0, request
+        assert get_aliases() == {"champion": 5, "previous-champion": 1}, request
+        assert_history(1, 5)
+        if exit_code == 0:
             break
-        assert code == KILLED
+        assert exit_code == KILLED
 
 
-def test_a_rollback_that_is_killed_anywhere_is_finished_by_the_next_and_goes_no_further(
+def test_the_next_call_completes_a_killed_rollback_and_goes_back_no_further(
     levels: list[Version],
 ) -> None:
     uri = mlflow.get_tracking_uri()
-    found = []
-    for killed_before in count(1):
-        crown(levels, 1, 3, 5)
+    champions = []
+    for request in count(1):
+        reset_champions(levels, 1, 3, 5)
 
-        code = worker.call(uri, worker.roll_back, killed_before)
+        exit_code = worker.run_in_process(uri, worker.roll_back, kill_before=request)
 
-        found.append(aliases()["champion"])
-        assert aliases()["champion"] in (3, 5), killed_before
-        if code == 0:
+        champions.append(get_aliases()["champion"])
+        assert champions[-1] in (3, 5), request
+        if exit_code == 0:
             break
-        assert code == KILLED
-        assert worker.call(uri, worker.roll_back) == 0, killed_before
-        assert aliases() == {"champion": 3, "previous-champion": 1}, killed_before
-        assert_settled(1, 3)
-    assert {3, 5} == set(found)
-    assert worker.call(uri, worker.roll_back) == 0
-    assert aliases() == {"champion": 1}
-    assert_settled(1)
+        assert exit_code == KILLED
+        assert worker.run_in_process(uri, worker.roll_back) == 0, request
+        assert get_aliases() == {"champion": 3, "previous-champion": 1}, request
+        assert_history(1, 3)
+    assert {3, 5} == set(champions)
+    assert worker.run_in_process(uri, worker.roll_back) == 0
+    assert get_aliases() == {"champion": 1}
+    assert_history(1)

@@ -1,8 +1,7 @@
-"""Eight promotions of one model at once, on an `mlflow server` with PostgreSQL: the best is champion in the end."""
+"""Run eight promotions of one model at the same time, on a server with PostgreSQL."""
 
 from __future__ import annotations
 
-import json
 import os
 from functools import partial
 
@@ -10,45 +9,50 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 
+from mlflow_sb3.registry import alias_history
 from tests.conftest import register_level
 from tests.faults import worker
 
 pytestmark = pytest.mark.postgres
 
 ROUNDS = int(os.environ.get("PROMOTION_ROUNDS", "2"))
-"""Takes half a minute each."""
-ORDER = (3, 7, 0, 5, 2, 6, 1, 4)
-"""How good the versions 1 to 8 are."""
+"""Number of rounds. Each takes half a minute."""
+LEVELS = (3, 7, 0, 5, 2, 6, 1, 4)
+"""Levels of the versions 1 to 8. A higher level is better."""
+
+
+def reset_champion() -> None:
+    """Delete the aliases and the history of the model."""
+    client = MlflowClient()
+    client.set_registered_model_tag("levels", "mlflow_sb3.reigns.champion", "{}")
+    for alias in client.get_registered_model("levels").aliases:
+        client.delete_registered_model_alias("levels", alias)
 
 
 @pytest.mark.usefixtures("mlflow_server")
-def test_the_best_of_eight_promotions_at_once_is_champion() -> None:
+def test_the_best_of_eight_versions_becomes_champion() -> None:
     mlflow.set_experiment("levels")
     with mlflow.start_run():
-        for level in ORDER:
+        for level in LEVELS:
             register_level(level)
-    best = 1 + ORDER.index(max(ORDER))
-    client = MlflowClient()
+    best = 1 + LEVELS.index(max(LEVELS))
     for _ in range(ROUNDS):
-        client.set_registered_model_tag("levels", "mlflow_sb3.reigns.champion", "{}")
-        for alias in client.get_registered_model("levels").aliases:
-            client.delete_registered_model_alias("levels", alias)
-        barrier = worker.context.Barrier(len(ORDER))
+        reset_champion()
+        barrier = worker.context.Barrier(len(LEVELS))
 
         processes = [
             worker.start(
-                mlflow.get_tracking_uri(), partial(worker.promote, 1 + place), barrier=barrier
+                mlflow.get_tracking_uri(), partial(worker.promote, number), barrier=barrier
             )
-            for place in range(len(ORDER))
+            for number in range(1, 1 + len(LEVELS))
         ]
         for process in processes:
             process.join()
 
-        model = client.get_registered_model("levels")
-        reigns = json.loads(model.tags["mlflow_sb3.reigns.champion"])["numbers"]
-        assert [process.exitcode for process in processes] == [0] * len(ORDER)
-        assert int(model.aliases["champion"]) == best == reigns[-1]
-        assert [ORDER[number - 1] for number in reigns] == sorted(
-            ORDER[number - 1] for number in reigns
-        )
-        assert [found.name for found in client.search_registered_models()] == ["levels"]
+        history = alias_history.read_history("levels", "champion")
+        levels = [LEVELS[number - 1] for number in history.numbers]
+        assert [process.exitcode for process in processes] == [0] * len(LEVELS)
+        assert history.champion == best == history.numbers[-1]
+        assert levels == sorted(levels)
+        models = MlflowClient().search_registered_models()
+        assert [model.name for model in models] == ["levels"]

@@ -1,8 +1,7 @@
-"""What somebody may change behind a registered version, and that it is refused before anything of it is imported."""
+"""Changes behind a registered version are refused before any code of it is imported."""
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import subprocess
 import sys
@@ -20,31 +19,34 @@ from stable_baselines3 import PPO
 
 import mlflow_sb3
 from mlflow_sb3.flavor import registered_agent
-from mlflow_sb3.registry import integrity, model_version, registration, signing, versions
+from mlflow_sb3.registry import integrity, registration, signing, versions
 from mlflow_sb3.registry.digest import hash_model
-from mlflow_sb3.registry.model_version import Version
+from mlflow_sb3.registry.model_version import DIGEST_TAG, SIGNATURE_TAG, Version
 from steps.evaluate import evaluate
 from steps.promote import promote
 from tests.conftest import Keys
-from tests.registry.test_versions import flip, stored
+from tests.registry.model_files import flip_bit, get_folder, list_files
 
 Load = Callable[[Version, Path | None], object]
+"""A way to load a version, maybe with a public key."""
+
+CHANGED = "changed after registration"
+NOT_VALID = r"signature of model version agent/1 is not valid for its digest"
 
 
-def fetch(version: Version, key: Path | None) -> None:
-    with integrity.fetch_version(version, public_key=key):
+def fetch(version: Version, public_key: Path | None) -> None:
+    with integrity.fetch_version(version, public_key=public_key):
         pass
 
 
-def stepped(command: click.Command, *options: str) -> Load:
-    """A step, whose failure is one line."""
+def load_with_step(command: click.Command, *options: str) -> Load:
+    """Return a function that runs a step and raises its error."""
 
-    def load(version: Version, key: Path | None) -> None:
-        given = [] if key is None else ["--public-key", str(key)]
-        result = CliRunner().invoke(
-            command,
-            ["--model-name", version.name, "--version", str(version.number), *options, *given],
-        )
+    def load(version: Version, public_key: Path | None) -> None:
+        arguments = ["--model-name", version.name, "--version", str(version.number), *options]
+        if public_key is not None:
+            arguments += ["--public-key", str(public_key)]
+        result = CliRunner().invoke(command, arguments)
         if result.exit_code:
             raise MlflowException(result.stderr)
 
@@ -55,213 +57,275 @@ LOADS: dict[str, Load] = {
     "fetch": fetch,
     "load_policy": lambda version, key: mlflow_sb3.load_policy(version.uri, public_key=key),
     "load_model": lambda version, key: mlflow_sb3.load_model(version.uri, public_key=key),
-    "contender": lambda version, key: registered_agent.load_agent(version, public_key=key),
-    "evaluate": stepped(evaluate, "--episodes", "1"),
+    "load_agent": lambda version, key: registered_agent.load_agent(version, public_key=key),
+    "evaluate": load_with_step(evaluate, "--episodes", "1"),
 }
 PROMOTIONS: dict[str, Load] = {
-    "promote": stepped(promote, "--alias", "other", "--episodes", "2"),
-    "promote by force": stepped(
-        promote, "--alias", "other", "--rule", "force", "--reason", "to try"
-    ),
+    "promote": load_with_step(promote, "--alias", "other", "--episodes", "2"),
+    "force": load_with_step(promote, "--alias", "other", "--rule", "force", "--reason", "a test"),
 }
-"""They import what the model names, but only when its files are checked."""
+"""They import the code of a version, but only after its files have been checked."""
 
 
-def refuse(version: Version, key: Path | None, says: str) -> None:
-    """Every way to load a version refuses it."""
+def assert_all_refuse(version: Version, public_key: Path | None, message: str) -> None:
     for load in (LOADS | PROMOTIONS).values():
-        with pytest.raises(MlflowException, match=says):
-            load(version, key)
+        with pytest.raises(MlflowException, match=message):
+            load(version, public_key)
 
 
-def accept(version: Version, key: Path | None) -> None:
-    """Every way to load a version takes it."""
+def assert_all_accept(version: Version, public_key: Path | None) -> None:
     for load in LOADS.values():
-        load(version, key)
+        load(version, public_key)
 
 
 @pytest.fixture
-def canary(tmp_path: Path) -> Path:
-    """Where the code of the version `trapped` writes the name of each of its modules that is imported."""
-    return tmp_path / "canary"
+def import_log(tmp_path: Path) -> Path:
+    """The file to which each module of ``logging_version`` writes its name on import."""
+    return tmp_path / "imports"
 
 
 @pytest.fixture
-def trapped(store: str, ppo: PPO, canary: Path, keys: Keys) -> Version:  # noqa: ARG001 a store to register in
-    """A signed version whose MLmodel names a loader of its own, and whose code tells when it is imported."""
-    folder = Path(
-        mlflow.get_logged_model(
-            mlflow_sb3.log_model(ppo, name="agent").model_id
-        ).artifact_location.removeprefix("file://")
-    )
-    told = f"\nwith open({str(canary)!r}, 'a') as canary:\n    print(__name__, file=canary)\n"
-    (folder / "code" / "trap.py").write_text("from mlflow_sb3.flavor import _load_pyfunc\n")
+def logging_version(store: str, ppo: PPO, import_log: Path, keys: Keys) -> Version:  # noqa: ARG001
+    """A signed version with a loader module of its own. Its code logs every import."""
+    model_id = mlflow_sb3.log_model(ppo, name="agent").model_id
+    location = mlflow.get_logged_model(model_id).artifact_location
+    folder = Path(location.removeprefix("file://"))
+    (folder / "code" / "loader.py").write_text("from mlflow_sb3.flavor import _load_pyfunc\n")
+    statement = f"\nwith open({str(import_log)!r}, 'a') as log:\n    print(__name__, file=log)\n"
     for module in (folder / "code").rglob("*.py"):
-        module.write_text(module.read_text() + told)
-    described = (folder / "MLmodel").read_text()
-    assert "loader_module: mlflow_sb3.flavor" in described
+        module.write_text(module.read_text() + statement)
+    mlmodel = (folder / "MLmodel").read_text()
+    assert "loader_module: mlflow_sb3.flavor" in mlmodel
     (folder / "MLmodel").write_text(
-        described.replace("loader_module: mlflow_sb3.flavor", "loader_module: trap")
+        mlmodel.replace("loader_module: mlflow_sb3.flavor", "loader_module: loader")
     )
     return registration.register_version(
-        folder.parent.name, "agent", alias="champion", signing_key=keys.private
+        model_id, "agent", alias="champion", signing_key=keys.private
     )
 
 
 @contextmanager
-def changed(path: Path) -> Iterator[None]:
-    """One byte of a file is another one; in an empty file, there is one."""
-    before = path.read_bytes()
-    if before:
-        flip(path)
+def change_file(path: Path) -> Iterator[None]:
+    """Change one bit of a file, or fill an empty file, and restore it afterwards."""
+    content = path.read_bytes()
+    if content:
+        flip_bit(path)
     else:
         path.write_bytes(b"\n")
     yield
-    path.write_bytes(before)
+    path.write_bytes(content)
 
 
 @pytest.mark.process
-def test_mlflow_itself_imports_what_a_model_names(
-    trapped: Version, canary: Path, store: str, tmp_path: Path
+def test_mlflow_imports_the_code_of_a_changed_version(
+    logging_version: Version, import_log: Path, store: str, tmp_path: Path
 ) -> None:
-    load = "import mlflow, sys; mlflow.set_tracking_uri(sys.argv[1]); mlflow.pyfunc.load_model(sys.argv[2])"
+    flip_bit(get_folder(logging_version) / "agent" / "agent.zip")
+    program = (
+        "import mlflow, sys; mlflow.set_tracking_uri(sys.argv[1]); "
+        "mlflow.pyfunc.load_model(sys.argv[2])"
+    )
 
-    flip(stored(trapped) / "agent" / "agent.zip")
     subprocess.run(
-        [sys.executable, "-B", "-c", load, store, trapped.uri],
+        [sys.executable, "-B", "-c", program, store, logging_version.uri],
         cwd=tmp_path,
         check=True,
         capture_output=True,
     )
 
-    assert {"trap", "mlflow_sb3.flavor", "mlflow_sb3.inference.onnx_policy"} <= set(
-        canary.read_text().split()
-    )
+    imported = set(import_log.read_text().split())
+    assert {"loader", "mlflow_sb3.flavor", "mlflow_sb3.inference.onnx_policy"} <= imported
 
 
 @pytest.mark.process
 @pytest.mark.parametrize("with_key", [False, True], ids=["digest", "signature"])
-def test_one_changed_byte_in_any_file_is_refused_and_nothing_is_imported(
-    with_key: bool, trapped: Version, canary: Path, keys: Keys
+def test_a_changed_bit_in_any_file_is_refused_and_no_code_is_imported(
+    with_key: bool, logging_version: Version, import_log: Path, keys: Keys
 ) -> None:
-    files = sorted(path for path in stored(trapped).rglob("*") if path.is_file())
-    names = {path.relative_to(stored(trapped)).as_posix() for path in files}
-    key = keys.public if with_key else None
+    files = list_files(logging_version)
+    public_key = keys.public if with_key else None
     path, modules = list(sys.path), set(sys.modules)
 
     for file in files:
-        with changed(file):
-            for name in ("fetch", "load_policy", "evaluate", "promote by force"):
-                with pytest.raises(MlflowException, match="changed after registration"):
-                    (LOADS | PROMOTIONS)[name](trapped, key)
-                assert not canary.exists(), (file, name)
+        with change_file(get_folder(logging_version) / file):
+            for name in ("fetch", "load_policy", "evaluate", "force"):
+                with pytest.raises(MlflowException, match=CHANGED):
+                    (LOADS | PROMOTIONS)[name](logging_version, public_key)
+                assert not import_log.exists(), (file, name)
 
-    assert {
-        "MLmodel",
-        "requirements.txt",
-        "agent/agent.json",
-        "agent/agent.zip",
-        "agent/policy.onnx",
-        "code/trap.py",
-    } <= names
-    assert len([name for name in names if name.startswith("code/mlflow_sb3/")]) > 30
+    names = {file.as_posix() for file in files}
+    assert {"MLmodel", "requirements.txt", "code/loader.py"} <= names
+    assert {"agent/agent.json", "agent/agent.zip", "agent/policy.onnx"} <= names
+    assert len([name for name in names if name.startswith("code/mlflow_sb3/")]) > 5
     assert sys.path == path
-    assert "trap" not in set(sys.modules) - modules
-    accept(trapped, key)
-    assert not canary.exists()
+    assert "loader" not in set(sys.modules) - modules
+    assert_all_accept(logging_version, public_key)
+    assert not import_log.exists()
 
 
-def test_files_that_fit_their_signature_are_loaded(signed: Version, keys: Keys) -> None:
-    accept(signed, keys.public)
-    accept(signed, None)
-
-
-def test_another_key_is_refused(signed: Version, other_keys: Keys) -> None:
-    refuse(
-        signed,
-        other_keys.public,
-        r"signature of model version agent/1 is not valid .* another key signed the version",
+@pytest.mark.parametrize("folder", ["MLmodel", "agent/policy.onnx", "code/mlflow_sb3"])
+def test_a_changed_file_is_refused_by_fetch_version(registered: Version, folder: str) -> None:
+    path = get_folder(registered) / folder
+    flip_bit(
+        path if path.is_file() else max(path.rglob("*.py"), key=lambda file: file.stat().st_size)
     )
 
+    with pytest.raises(MlflowException, match=CHANGED):
+        fetch(registered, None)
 
-def test_a_version_that_nobody_signed_is_refused_with_a_key_alone(
+
+@pytest.mark.parametrize("name", ["agent/1", "agent/latest", "agent@hero"])
+def test_a_changed_file_is_refused_by_load_policy(registered: Version, name: str) -> None:
+    versions.set_alias("agent", "hero", 1)
+    flip_bit(get_folder(registered) / "agent" / "policy.onnx")
+
+    with pytest.raises(MlflowException, match=CHANGED):
+        mlflow_sb3.load_policy(f"models:/{name}")
+
+
+def test_a_version_without_files_is_refused(registered: Version) -> None:
+    folder = get_folder(registered)
+    shutil.rmtree(folder)
+    folder.mkdir()
+
+    with pytest.raises(MlflowException, match="agent/1 has no files, because"):
+        fetch(registered, None)
+
+
+def test_a_logged_model_that_is_not_registered_loads(registered: Version) -> None:
+    policy = mlflow_sb3.load_policy(f"models:/{registered.model_id}")
+
+    assert policy.observation_space.shape == (4,)
+
+
+def test_a_uri_of_a_folder_in_a_version_is_refused(registered: Version) -> None:
+    with pytest.raises(MlflowException, match="Not a proper models:/ URI: models:/agent/1/agent"):
+        mlflow_sb3.load_policy(f"{registered.uri}/agent")
+
+
+def test_a_uri_is_pinned_to_the_version_number(registered: Version) -> None:
+    versions.set_alias("agent", "hero", 1)
+
+    assert integrity.pin_version_uri("models:/agent@hero") == "models:/agent/1"
+    assert integrity.pin_version_uri("models:/agent/latest") == "models:/agent/1"
+    run_uri = f"runs:/{registered.run_id}/agent"
+    assert integrity.pin_version_uri(run_uri) == run_uri
+
+
+def test_bytecode_next_to_the_code_is_not_downloaded(registered: Version) -> None:
+    cache = get_folder(registered) / "code" / "mlflow_sb3" / "__pycache__"
+    cache.mkdir()
+    (cache / "flavor.cpython-311.pyc").write_bytes(b"")
+
+    with integrity.fetch_version(registered) as folder:
+        assert list(folder.rglob("__pycache__")) == []
+
+
+@pytest.mark.process
+def test_loading_with_mlflow_does_not_change_the_digest(
+    registered: Version, store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+    folder = get_folder(registered)
+    program = (
+        "import mlflow, sys; mlflow.set_tracking_uri(sys.argv[1]); "
+        "mlflow.pyfunc.load_model('models:/agent/1')"
+    )
+
+    subprocess.run([sys.executable, "-c", program, store], cwd=folder.parent, check=True)
+
+    assert (folder / "registered_model_meta").exists()
+    assert list(folder.rglob("__pycache__"))
+    mlflow_sb3.load_policy("models:/agent/1")
+
+
+@pytest.mark.usefixtures("store")
+def test_a_version_without_a_digest_is_refused_by_fetch_version_and_loaded_by_load_policy(
+    ppo: PPO,
+) -> None:
+    info = mlflow_sb3.log_model(ppo, name="agent")
+    mlflow.register_model(info.model_uri, "unsigned")
+
+    assert mlflow_sb3.load_policy("models:/unsigned/1").action_space.dtype == "int64"
+    with pytest.raises(MlflowException, match=r"unsigned/1 has no tag mlflow_sb3\.digest"):
+        fetch(versions.find_version("unsigned", number=1), None)
+
+
+def test_files_with_a_valid_signature_are_accepted(signed: Version, keys: Keys) -> None:
+    assert_all_accept(signed, keys.public)
+    assert_all_accept(signed, None)
+
+
+def test_the_signature_of_another_key_is_refused(signed: Version, other_keys: Keys) -> None:
+    message = r"signature of model version agent/1 is not valid .* another key signed the version"
+    assert_all_refuse(signed, other_keys.public, message)
+
+
+def test_a_version_without_a_signature_is_refused_only_with_a_key(
     registered: Version, keys: Keys
 ) -> None:
-    accept(registered, None)
-    refuse(
-        registered,
-        keys.public,
-        r"agent/1 is not signed: it has no tag mlflow_sb3\.signature",
-    )
+    assert_all_accept(registered, None)
+    message = r"agent/1 is not signed: it has no tag mlflow_sb3\.signature"
+    assert_all_refuse(registered, keys.public, message)
 
 
-def test_files_changed_together_with_the_digest_are_refused_with_a_key_alone(
+def test_files_that_changed_with_the_digest_are_refused_only_with_a_key(
     signed: Version, keys: Keys
 ) -> None:
-    retagged = forged(signed, {model_version.DIGEST_TAG: reopened(signed)})
+    changed = set_tags(signed, {DIGEST_TAG: change_requirements(signed)})
 
-    accept(retagged, None)
-    refuse(retagged, keys.public, r"signature of model version agent/1 is not valid for its digest")
+    assert_all_accept(changed, None)
+    assert_all_refuse(changed, keys.public, NOT_VALID)
 
 
-def test_files_signed_again_by_somebody_else_are_refused(
+def test_files_that_another_key_signed_again_are_refused(
     signed: Version, keys: Keys, other_keys: Keys
 ) -> None:
-    digest = reopened(signed)
-    retagged = forged(
-        signed,
-        {
-            model_version.DIGEST_TAG: digest,
-            model_version.SIGNATURE_TAG: signing.sign_digest(digest, other_keys.private),
-        },
-    )
+    digest = change_requirements(signed)
+    signature = signing.sign_digest(digest, other_keys.private)
 
-    refuse(retagged, keys.public, r"signature of model version agent/1 is not valid for its digest")
+    changed = set_tags(signed, {DIGEST_TAG: digest, SIGNATURE_TAG: signature})
+
+    assert_all_refuse(changed, keys.public, NOT_VALID)
 
 
-def test_another_signature_is_refused(signed: Version, keys: Keys) -> None:
-    for signature in (" ", "nonsense", "A" * 88):
-        refuse(
-            forged(signed, {model_version.SIGNATURE_TAG: signature}),
-            keys.public,
-            r"signature of model version agent/1 is not valid for its digest",
-        )
+@pytest.mark.parametrize("signature", [" ", "nonsense", "A" * 88])
+def test_an_invalid_signature_is_refused(signature: str, signed: Version, keys: Keys) -> None:
+    assert_all_refuse(set_tags(signed, {SIGNATURE_TAG: signature}), keys.public, NOT_VALID)
 
 
-@pytest.mark.parametrize("tag", [model_version.DIGEST_TAG, model_version.SIGNATURE_TAG])
-def test_a_tag_that_was_taken_away_is_refused(tag: str, signed: Version, keys: Keys) -> None:
+@pytest.mark.parametrize("tag", [DIGEST_TAG, SIGNATURE_TAG])
+def test_a_version_with_a_deleted_tag_is_refused(tag: str, signed: Version, keys: Keys) -> None:
     MlflowClient().delete_model_version_tag(signed.name, "1", tag)
 
-    refuse(versions.find_version("agent", number=1), keys.public, f"agent/1 has no tag {tag}")
+    version = versions.find_version("agent", number=1)
+    assert_all_refuse(version, keys.public, f"agent/1 .*has no tag {tag}")
 
 
-def test_the_files_of_one_version_with_the_tags_of_another_are_refused(
-    signed: Version, ppo: PPO, keys: Keys
-) -> None:
+def test_the_tags_of_another_version_are_refused(signed: Version, ppo: PPO, keys: Keys) -> None:
     mlflow_sb3.log_model(ppo, name="agent", registered_model_name="agent", signing_key=keys.private)
     other = versions.find_version("agent", number=2)
     assert other.digest != signed.digest
 
     for tags in (
-        {model_version.SIGNATURE_TAG: other.signature},
-        {model_version.SIGNATURE_TAG: other.signature, model_version.DIGEST_TAG: other.digest},
+        {SIGNATURE_TAG: other.signature},
+        {SIGNATURE_TAG: other.signature, DIGEST_TAG: other.digest},
     ):
-        with pytest.raises(
-            MlflowException, match=r"is not valid for its digest|changed after registration"
-        ):
-            mlflow_sb3.load_policy(forged(signed, tags).uri, public_key=keys.public)
+        with pytest.raises(MlflowException, match=f"is not valid for its digest|{CHANGED}"):
+            mlflow_sb3.load_policy(set_tags(signed, tags).uri, public_key=keys.public)
 
 
-def test_a_signature_is_of_files_and_not_of_names(signed: Version, keys: Keys) -> None:
+def test_a_signature_is_valid_under_another_model_name(signed: Version, keys: Keys) -> None:
     again = registration.register_version(signed.model_id, "another")
-    assert signed.signature is not None
 
-    accept(forged(again, {model_version.SIGNATURE_TAG: signed.signature}), keys.public)
+    assert_all_accept(set_tags(again, {SIGNATURE_TAG: signed.signature}), keys.public)
 
 
-def test_without_mlmodel_a_version_is_still_that_version(signed: Version) -> None:
-    (stored(signed) / "MLmodel").unlink()
-    (stored(signed) / "registered_model_meta").write_text("model_name: null\nmodel_version: null\n")
+def test_a_version_without_mlmodel_is_refused_under_every_uri(signed: Version) -> None:
+    (get_folder(signed) / "MLmodel").unlink()
+    (get_folder(signed) / "registered_model_meta").write_text(
+        "model_name: null\nmodel_version: null\n"
+    )
 
     for uri in (
         "models:/agent/1",
@@ -270,45 +334,31 @@ def test_without_mlmodel_a_version_is_still_that_version(signed: Version) -> Non
         "models:/agent/1/",
         "Models:/agent/1",
     ):
-        with pytest.raises(MlflowException, match="changed after registration"):
+        with pytest.raises(MlflowException, match=CHANGED):
             mlflow_sb3.load_policy(uri)
 
 
-def test_a_file_cannot_pass_for_the_line_of_another(tmp_path: Path) -> None:
-    honest, forger = tmp_path / "honest", tmp_path / "forger"
-    for folder in (honest, forger):
-        folder.mkdir()
-    (honest / "a").write_text("1")
-    (honest / "b").write_text("2")
-    (forger / f"a {hashlib.sha256(b'1').hexdigest()}\nb").write_text("2")
-
-    assert hash_model(honest) != hash_model(forger)
-
-
-def test_a_public_key_takes_no_model_that_is_not_registered(
+def test_a_public_key_refuses_models_that_are_not_registered(
     signed: Version, keys: Keys, tmp_path: Path
 ) -> None:
-    shutil.copytree(stored(signed), tmp_path / "copy")
+    copy = tmp_path / "copy"
+    shutil.copytree(get_folder(signed), copy)
+    message = r"is not a registered model version, .*\. Use models:/name/3 or"
 
     for uri in (
         f"models:/{signed.model_id}",
         f"runs:/{signed.run_id}/agent",
-        str(tmp_path / "copy"),
-        (tmp_path / "copy").as_uri(),
+        str(copy),
+        copy.as_uri(),
     ):
         for load in (mlflow_sb3.load_policy, mlflow_sb3.load_model):
-            with pytest.raises(
-                MlflowException,
-                match=r"is not a registered model version, .*\. Use models:/name/3 or",
-            ) as caught:
+            with pytest.raises(MlflowException, match=message) as raised:
                 load(uri, public_key=keys.public)
-            assert "\n" not in str(caught.value)
+            assert "\n" not in str(raised.value)
 
 
-def test_a_bad_public_key_is_refused_before_anything_is_downloaded(
-    signed: Version, keys: Keys
-) -> None:
-    shutil.rmtree(stored(signed))
+def test_a_bad_public_key_is_refused_before_the_download(signed: Version, keys: Keys) -> None:
+    shutil.rmtree(get_folder(signed))
 
     with pytest.raises(MlflowException, match=r"Public key '.*private\.pem' is a private key"):
         mlflow_sb3.load_policy(signed.uri, public_key=keys.private)
@@ -316,15 +366,15 @@ def test_a_bad_public_key_is_refused_before_anything_is_downloaded(
         mlflow_sb3.load_policy(signed.uri, public_key="")
 
 
-def reopened(version: Version) -> str:
-    """Change a file that acts no part, and tell the digest of all of them."""
-    with (stored(version) / "requirements.txt").open("a") as requirements:
+def change_requirements(version: Version) -> str:
+    """Change a file that does not affect the policy, and return the new digest."""
+    with (get_folder(version) / "requirements.txt").open("a") as requirements:
         requirements.write("malware\n")
-    return hash_model(stored(version))
+    return hash_model(get_folder(version))
 
 
-def forged(version: Version, tags: dict[str, str | None]) -> Version:
-    """The version with other tags, as who can write to the registry can set them."""
+def set_tags(version: Version, tags: dict[str, str | None]) -> Version:
+    """Set tags as anyone can who may write to the registry, and return the new version."""
     for key, value in tags.items():
         MlflowClient().set_model_version_tag(version.name, str(version.number), key, str(value))
     return versions.find_version(version.name, number=version.number)

@@ -23,9 +23,7 @@ def list_numbers(name: str) -> list[int]:
     return [int(entity.version) for entity in entities]
 
 
-def test_a_version_that_is_registered_with_a_key_is_signed(
-    registered: Version, keys: Keys
-) -> None:
+def test_a_version_that_is_registered_with_a_key_is_signed(registered: Version, keys: Keys) -> None:
     signed = registration.register_version(registered.model_id, "agent", signing_key=keys.private)
 
     assert registered.signature is None

@@ -69,8 +69,7 @@ def test_openssl_verifies_a_signature(keys: Keys, tmp_path: Path) -> None:
     signature.write_bytes(base64.b64decode(signing.sign_digest(DIGEST, keys.private)))
 
     openssl(
-        f"pkeyutl -verify -pubin -inkey {keys.public} "
-        f"-rawin -in {message} -sigfile {signature}"
+        f"pkeyutl -verify -pubin -inkey {keys.public} -rawin -in {message} -sigfile {signature}"
     )
 
 
@@ -111,9 +110,7 @@ def test_a_bad_private_key_is_refused_with_a_remedy(
         ("x25519.pub", "is of type X25519PublicKey, not Ed25519"),
     ],
 )
-def test_a_bad_public_key_is_refused_with_a_remedy(
-    name: str, problem: str, bad_keys: Path
-) -> None:
+def test_a_bad_public_key_is_refused_with_a_remedy(name: str, problem: str, bad_keys: Path) -> None:
     message = rf"^Public key '.*' {problem}\. Create the public key: `openssl pkey"
     for use_key in (
         lambda path: signing.check_keys(None, path),

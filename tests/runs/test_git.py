@@ -1,17 +1,14 @@
 from __future__ import annotations
 
-import json
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from mlflow_sb3.runs import git as git_module
-from mlflow_sb3.runs.git import hash_uncommitted_changes
-from mlflow_sb3.training import provenance
-from mlflow_sb3.training.training_record import TrainingFacts
+from mlflow_sb3.runs.git import hash_uncommitted_changes, run_git
 
-LATIN = "größer".encode("latin-1")
+LATIN_1 = "größer".encode("latin-1")
 MLPROJECT = b"name: a\n" + 12 * b"\n" + b"entry_points: a\n"
 SETTINGS = (
     ("color.ui", "always"),
@@ -28,69 +25,69 @@ SETTINGS = (
     ("diff.renames", "false"),
     ("diff.suppressBlankEmpty", "true"),
 )
+"""Settings that change the output of ``git diff``."""
 
 
-def git(folder: Path, *arguments: str) -> None:
-    subprocess.run(
-        ["git", "-c", "user.name=A", "-c", "user.email=a@example.com", *arguments],
-        cwd=folder,
-        check=True,
-    )
+def call_git(folder: Path, *arguments: str) -> None:
+    author = ["-c", "user.name=A", "-c", "user.email=a@example.com"]
+    subprocess.run(["git", *author, *arguments], cwd=folder, check=True)
 
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of a repository with a text in Latin-1, whose code the module is."""
+    """A project in a folder of a git repository, with a file in Latin-1."""
     folder = tmp_path / "repository" / "project"
     folder.mkdir(parents=True)
-    (folder.parent / "beside").write_text("a")
-    for name, content in {
-        "MLproject": MLPROJECT,
-        "text": LATIN,
-        ".gitattributes": b"MLproject diff=latin\n",
-    }.items():
-        (folder / name).write_bytes(content)
-    git(folder.parent, "init", "--quiet")
-    git(folder.parent, "add", ".")
-    git(folder, "commit", "--quiet", "--message", "a")
+    (folder.parent / "outside").write_text("a")
+    (folder / "MLproject").write_bytes(MLPROJECT)
+    (folder / "text").write_bytes(LATIN_1)
+    (folder / ".gitattributes").write_text("MLproject diff=latin\n")
+    call_git(folder.parent, "init", "--quiet")
+    call_git(folder.parent, "add", ".")
+    call_git(folder, "commit", "--quiet", "--message", "a")
     monkeypatch.setattr(git_module, "__file__", str(folder / "mlflow_sb3/runs/git.py"))
     return folder
 
 
-def test_changes_of_a_text_in_any_encoding_have_a_digest(project: Path) -> None:
-    before = hash_uncommitted_changes()
-
-    digests = []
+def test_different_changes_of_a_file_in_any_encoding_have_different_digests(
+    project: Path,
+) -> None:
+    digests = [hash_uncommitted_changes()]
     for ending in (b"a", b"b"):
-        (project / "text").write_bytes(LATIN + ending)
+        (project / "text").write_bytes(LATIN_1 + ending)
         digests.append(hash_uncommitted_changes())
 
-    assert len({before, *digests}) == 3
+    assert len(set(digests)) == 3
 
 
-def test_the_digest_of_changes_does_not_hang_on_the_settings_of_git(project: Path) -> None:
+def test_the_digest_does_not_depend_on_the_settings_of_git(project: Path) -> None:
     (project / "text").rename(project / "größer")
-    git(project, "add", ".")
+    call_git(project, "add", ".")
     (project / "MLproject").write_bytes(MLPROJECT.replace(b"a", b"b"))
-    (project.parent / "beside").write_text("b")
+    (project.parent / "outside").write_text("b")
     before = hash_uncommitted_changes()
 
     for key, value in SETTINGS:
-        git(project, "config", key, value)
+        call_git(project, "config", key, value)
         assert hash_uncommitted_changes() == before, key
 
 
-def test_what_a_package_left_when_it_was_removed_is_none(
+def test_git_output_has_no_surrounding_whitespace(project: Path) -> None:
+    commit = run_git("rev-parse", "HEAD")
+
+    assert commit is not None
+    assert len(commit) == 40
+    assert (project / "MLproject").exists()
+
+
+@pytest.mark.usefixtures("project")
+def test_a_failing_command_has_no_output() -> None:
+    assert run_git("rev-parse", "no-such-branch") is None
+
+
+def test_a_package_that_is_not_part_of_a_clone_has_no_git_output(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole, rest = tmp_path / "whole-1.0.dist-info", tmp_path / "rest-1.0.dist-info"
-    whole.mkdir()
-    rest.mkdir()
-    (whole / "METADATA").write_text("Name: whole\nVersion: 1.0\n")
-    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(git_module, "__file__", str(tmp_path / "mlflow_sb3/runs/git.py"))
 
-    found = provenance.collect_facts(1)
-
-    assert found.packages["whole"] == "1.0"
-    assert None not in found.packages
-    assert provenance.compare_facts(TrainingFacts.from_json(json.loads(json.dumps(found.to_json()))), found) == []
+    assert run_git("rev-parse", "HEAD") is None

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mlflow_sb3.runs import run_lock
+
+HOLDER = """
+import sys, time
+from mlflow_sb3.runs import run_lock
+with run_lock.hold_run_lock(sys.argv[1]):
+    print("ready", flush=True)
+    time.sleep(3600)
+"""
+
+
+def test_a_run_is_locked_inside_the_context_and_has_no_file_afterwards() -> None:
+    with run_lock.hold_run_lock("run"):
+        assert run_lock.is_run_locked("run") is True
+
+    assert run_lock.is_run_locked("run") is None
+    assert not run_lock.get_lock_path("run").exists()
+
+
+def test_a_killed_process_releases_its_lock() -> None:
+    command = [sys.executable, "-c", HOLDER, "run"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        was_locked = run_lock.is_run_locked("run")
+        process.kill()
+
+    assert was_locked is True
+    assert run_lock.is_run_locked("run") is False
+    run_lock.delete_lock_file("run")
+    assert run_lock.is_run_locked("run") is None
+
+
+def test_the_lock_of_another_machine_with_the_same_state_folder_is_ignored(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with run_lock.hold_run_lock("run"):
+        monkeypatch.setattr(platform, "node", lambda: "another machine")
+        assert run_lock.is_run_locked("run") is None
+        monkeypatch.undo()
+
+
+def test_the_context_does_nothing_if_the_file_cannot_be_locked() -> None:
+    path = run_lock.get_lock_path("run")
+    path.mkdir(parents=True)
+
+    with run_lock.hold_run_lock("run"):
+        assert run_lock.is_run_locked("run") is None
+
+
+def test_the_context_does_nothing_on_a_full_disk(
+    small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(small_disk))
+    with run_lock.hold_run_lock("first"):
+        fill(small_disk)
+        with run_lock.hold_run_lock("second"):
+            assert run_lock.is_run_locked("first") is True
+
+
+def fill(folder: Path) -> None:
+    """Fill a file system with data and with empty files."""
+    with pytest.raises(OSError, match="No space left"):
+        (folder / "data").write_bytes(bytes(2**21))
+    with pytest.raises(OSError, match="No space left"):
+        create_files(folder)
+
+
+def create_files(folder: Path) -> None:
+    for number in range(2**20):
+        (folder / f"empty-{number}").touch()
