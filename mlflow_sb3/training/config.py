@@ -1,4 +1,4 @@
-"""How an agent is trained, down to the last hyperparameter: resolved from what was asked for, and written down to be followed again."""
+"""Resolve the options of a training to a complete configuration that can be repeated."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mlflow_sb3.algorithms import algorithms, zoo_presets
+from mlflow_sb3.algorithms import algorithms, env_check, hyperparam_check, zoo_presets
+from mlflow_sb3.algorithms.zoo_presets import Preset, PresetSource
 from mlflow_sb3.envs import env_spec
 from mlflow_sb3.registry import integrity
 from mlflow_sb3.training import finetune, loop
@@ -15,49 +16,61 @@ from mlflow_sb3.training.finetune import BaseAgent
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """All that decides which agent comes out of a training; JSON values."""
+    """All settings that decide the trained weights, as JSON values.
+
+    The attributes are the keys of the stored JSON in ``training.json`` and in snapshots.
+    """
 
     env: str
+    """Gymnasium id of the environment."""
     algo: str
+    """Key of ``ALGORITHMS``, such as ``"dqn"``."""
     timesteps: int
+    """Environment steps."""
     seed: int
     hyperparams: dict[str, Any]
-    """Those that are not SB3's defaults, with the preset's."""
+    """Hyperparameters of the preset and of the caller, without SB3's defaults."""
     env_kwargs: dict[str, Any]
+    """Arguments of the environment's constructor."""
     wrappers: list[Any]
-    """With the preset's, the innermost first."""
+    """Wrappers of the preset and of the caller, from the inside to the outside."""
     from_model: str
-    """A version of a registered model or the id of a LoggedModel, which an alias that moves on does not change."""
+    """Model URI of the agent to fine-tune, with a version number instead of an alias, or ``""``."""
     from_model_id: str
-    """Of that LoggedModel, if it is one."""
+    """Id of the logged model to fine-tune, or ``""``."""
     torch_threads: int
+    """Threads of PyTorch during training."""
     preset: str
-    """Where hyperparameters were looked up."""
+    """Origin of the tuned hyperparameters."""
     description: str
-    """The environment, as ``EnvSpec`` JSON."""
+    """Environment as ``EnvSpec`` JSON, with its wrappers."""
     resolved: dict[str, str]
-    """Every hyperparameter that is used, as text."""
+    """All hyperparameters as text, with SB3's defaults."""
 
-    def params(self) -> dict[str, Any]:
-        """As parameters of a run, under ``sb3/``."""
-        given = {
+    def to_params(self) -> dict[str, Any]:
+        """Return MLflow parameters, with the prefix ``sb3/``."""
+        # A fine-tuned agent keeps its environment, unless the caller sets wrappers.
+        has_inherited_wrappers = bool(self.from_model) and not self.wrappers
+        wrappers = (
+            env_spec.list_wrappers(self.description) if has_inherited_wrappers else self.wrappers
+        )
+        params = {
             "env": self.env,
             "env_kwargs": json.dumps(self.env_kwargs),
-            "wrappers": json.dumps(
-                env_spec.list_wrappers(self.description)
-                if self.from_model and not self.wrappers
-                else self.wrappers
-            ),
+            "wrappers": json.dumps(wrappers),
             "algo": self.algo,
             "timesteps": self.timesteps,
             "seed": self.seed,
             "preset": self.preset,
             "torch_threads": self.torch_threads,
         }
-        return {f"sb3/{key}": value for key, value in (given | self.resolved).items()}
+        return {f"sb3/{key}": value for key, value in (params | self.resolved).items()}
 
-    def options(self) -> dict[str, str]:
-        """As parameters of the entry point ``train``, which make the same recipe wherever presets may have changed."""
+    def to_options(self) -> dict[str, str]:
+        """Return parameters of the entry point ``train`` that give the same configuration.
+
+        They contain the preset's values, so that a later change of the preset has no effect.
+        """
         return {
             "env": self.env,
             "algo": self.algo,
@@ -72,7 +85,7 @@ class TrainingConfig:
         }
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON values, for ``Recipe(**values)``."""
+        """Return JSON values for ``TrainingConfig(**values)``."""
         return asdict(self)
 
 
@@ -83,59 +96,83 @@ def resolve_config(
     timesteps: int | None,
     seed: int,
     hyperparams: dict[str, Any],
-    preset: zoo_presets.PresetSource,
+    preset: PresetSource,
     env_kwargs: dict[str, Any],
     wrappers: list[Any],
     from_model: str,
     torch_threads: int,
 ) -> tuple[TrainingConfig, BaseAgent | None]:
-    """Find what the options of ``train`` leave open, and refuse what does not fit together.
+    """Complete the options of ``train`` with a preset and defaults, and check them.
+
+    Args:
+        env: Gymnasium id of the environment.
+        algo: Key of ``ALGORITHMS``, such as ``"dqn"``.
+        timesteps: Environment steps. None uses the preset's number, or ``DEFAULT_TIMESTEPS``.
+        seed: Seed of the training.
+        hyperparams: Hyperparameters that override those of the preset.
+        preset: ``"zoo"`` for rl_zoo3's tuned hyperparameters, or ``"none"``.
+        env_kwargs: Arguments of the environment's constructor.
+        wrappers: More wrappers of the environment.
+        from_model: Model URI of an agent to fine-tune, or ``""``. No preset is used then.
+        torch_threads: Threads of PyTorch during training.
 
     Returns:
-        The recipe, and the loaded agent of ``from_model``.
+        The configuration, and the loaded agent of ``from_model``.
 
     Raises:
-        MlflowException: In one sentence, what does not fit and what would.
+        MlflowException: Two options do not fit together.
     """
-    algorithms.find_algorithm(algo)
-    env_spec.make_env(
-        env, env_kwargs
-    ).close()  # imports the module in front of the id, which may register a game of Atari
-    tuned = (
-        zoo_presets.Preset(from_model)
-        if from_model
-        else zoo_presets.find_preset(algo, env, source=preset)
-    )
+    algorithms.get_algorithm_class(algo)
+    tuned = _find_preset(env, algo, env_kwargs, preset=preset, from_model=from_model)
     tuned = tuned.override(hyperparams)
-    algorithms.check_hyperparams(algo, tuned.hyperparams)
-    wrappers = tuned.wrappers(wrappers)
-    description = env_spec.compose_spec(env, kwargs=env_kwargs, wrappers=wrappers)
-    if from_model and not (env_kwargs or wrappers):
-        description = finetune.base_env_spec(from_model, description)
-    with env_spec.make_from_spec(description) as made:
-        algorithms.check(algo, tuned.hyperparams, made)
-        resolved = algorithms.resolve(algo, tuned.hyperparams, made.observation_space)
-    before = None
+    hyperparam_check.check_hyperparams(algo, tuned.hyperparams)
+    all_wrappers = tuned.add_wrappers(wrappers)
+    description = env_spec.compose_spec(env, kwargs=env_kwargs, wrappers=all_wrappers)
+    if from_model and not (env_kwargs or all_wrappers):
+        description = finetune.get_base_env_spec(from_model, description)
+    resolved = _resolve_hyperparams(algo, tuned.hyperparams, description)
+    base_agent = None
     if from_model:
-        before = finetune.load_base_agent(
-            from_model, algo, description, tuned.hyperparams, seed=loop.learning_seed(seed)
+        base_agent = finetune.load_base_agent(
+            from_model, algo, description, tuned.hyperparams, seed=loop.get_learning_seed(seed)
         )
-        resolved = algorithms.plain_hyperparams(algo, before.model)
+        resolved = hyperparam_check.plain_hyperparams(algo, base_agent.model)
         from_model = integrity.pin_version_uri(from_model)
-    steps = timesteps or tuned.timesteps or zoo_presets.DEFAULT_TIMESTEPS
-    recipe = TrainingConfig(
+    config = TrainingConfig(
         env=env,
         algo=algo,
-        timesteps=steps,
+        timesteps=timesteps or tuned.timesteps or zoo_presets.DEFAULT_TIMESTEPS,
         seed=seed,
         hyperparams=tuned.hyperparams,
         env_kwargs=env_kwargs,
-        wrappers=wrappers,
+        wrappers=all_wrappers,
         from_model=from_model,
-        from_model_id=before.model_id or "" if before else "",
+        from_model_id=(base_agent.model_id or "") if base_agent else "",
         torch_threads=torch_threads,
         preset=tuned.origin,
         description=description,
         resolved=resolved,
     )
-    return recipe, before
+    return config, base_agent
+
+
+def _find_preset(
+    env: str, algo: str, env_kwargs: dict[str, Any], *, preset: PresetSource, from_model: str
+) -> Preset:
+    """Return the preset of an environment. It is empty for fine-tuning."""
+    # This imports the module in front of the id, which may register an Atari game. find_preset
+    # needs that, and an invalid id is reported here.
+    env_spec.make_env(env, env_kwargs).close()
+    if from_model:
+        return Preset(from_model)
+    return zoo_presets.find_preset(algo, env, source=preset)
+
+
+def _resolve_hyperparams(
+    algo: str, hyperparams: dict[str, Any], description: str
+) -> dict[str, str]:
+    """Check the environment, and complete the hyperparameters with SB3's defaults."""
+    with env_spec.make_from_spec(description) as env:
+        env_check.check_env(algo, hyperparams, env)
+        observation_space = env.observation_space
+    return hyperparam_check.resolve_hyperparams(algo, hyperparams, observation_space)

@@ -1,4 +1,4 @@
-"""A logged agent that training goes on from."""
+"""Load a logged agent to train it further."""
 
 from __future__ import annotations
 
@@ -16,120 +16,140 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.noise import VectorizedActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
-from mlflow_sb3.algorithms import algorithms
-from mlflow_sb3.algorithms.hyperparams import of_algorithm
-from mlflow_sb3.flavor import sb3_policy, vec_normalize
+from mlflow_sb3.algorithms import algorithms, builder, hyperparam_check
+from mlflow_sb3.algorithms.hyperparams import to_algorithm_kwargs
+from mlflow_sb3.flavor import policy_loader, sb3_policy, vec_normalize
 from mlflow_sb3.inference import agent_files
-from mlflow_sb3.inference.agent_files import AGENT_DIR, AGENT_ZIP
+from mlflow_sb3.inference.agent_files import AGENT_DIR, AGENT_ZIP, AgentInfo
 from mlflow_sb3.registry import integrity
 
-FROM_MODEL = "mlflow_sb3.from_model"
-"""Tag of a training run: the id of the LoggedModel that it went on from."""
-_KEPT = ("normalize", "policy", "policy_kwargs", "use_sde")
-_KEPT_WITH_REPLAY = ("ent_coef", "n_steps", "replay_buffer_class", "replay_buffer_kwargs")
+FROM_MODEL_TAG = "mlflow_sb3.from_model"
+"""Tag of a training run: id of the logged model that the run fine-tunes."""
+_FIXED_HYPERPARAMS = ("normalize", "policy", "policy_kwargs", "use_sde")
+"""Hyperparameters that decide the networks or the statistics of the agent."""
+_FIXED_OFF_POLICY_HYPERPARAMS = (
+    "ent_coef",
+    "n_steps",
+    "replay_buffer_class",
+    "replay_buffer_kwargs",
+)
+"""More such hyperparameters of off-policy algorithms. They also decide the replay buffer."""
 
 
 @dataclass(frozen=True)
 class BaseAgent:
-    """An algorithm with environments of its own, and the LoggedModel that it comes from."""
+    """Agent to train further, in its ``VecEnv``."""
 
     model: BaseAlgorithm
     model_id: str | None
+    """Id of the logged model."""
 
 
 def log_lineage(run_id: str, model_id: str) -> None:
-    """Say in a training run which LoggedModel it goes on from: as an input of the run, and as a tag."""
+    """Record in a training run which logged model it fine-tunes, as an input and as a tag."""
     client = MlflowClient()
     client.log_inputs(run_id, models=[LoggedModelInput(model_id)])
-    client.set_tag(run_id, FROM_MODEL, model_id)
+    client.set_tag(run_id, FROM_MODEL_TAG, model_id)
 
 
 def load_base_agent(
-    model_uri: str, algo: str, description: str, hyperparams: dict[str, Any], *, seed: int
+    model_uri: str, algo: str, env_spec_json: str, hyperparams: dict[str, Any], *, seed: int
 ) -> BaseAgent:
-    """Load an agent to go on training: with its networks, its optimizer and what it has learned to normalize with.
+    """Load an agent with its networks, its optimizer and its VecNormalize statistics.
 
-    The replay buffer is not part of a model: it begins empty, and is filled for ``learning_starts`` steps first. This unpickles.
+    This unpickles SB3's file. A model has no replay buffer: the agent first takes
+    ``learning_starts`` steps to fill a new one.
 
     Args:
         model_uri: As in ``mlflow_sb3.load_model``.
-        algo: What the agent has to be an agent of.
-        description: The environment to learn in, as ``EnvSpec`` JSON; it may be another than before, with the same spaces.
-        hyperparams: Only those that change; see ``algorithms.build``.
-        seed: SB3's seed.
+        algo: Algorithm that the agent must have.
+        env_spec_json: Environment to learn in, as ``EnvSpec`` JSON. It may differ from the
+            previous environment, but not in its spaces.
+        hyperparams: Hyperparameters to change; see ``builder.build_algorithm``.
+        seed: Seed for SB3.
 
     Raises:
-        MlflowException: The agent is one of another algorithm or of other spaces, or a hyperparameter cannot be changed any more.
+        MlflowException: The agent has another algorithm or other spaces, or a hyperparameter
+            cannot be changed.
     """
-    from mlflow_sb3.flavor import policy_loader
-
-    agent_files.check_unpickling_allowed(f"going on from {model_uri}")
-    algorithms.check_hyperparams(algo, hyperparams)
-    cls = algorithms.find_algorithm(algo)
-    fixed = _KEPT + (_KEPT_WITH_REPLAY if issubclass(cls, OffPolicyAlgorithm) else ())
-    if kept := sorted(set(hyperparams) & set(fixed)):
-        raise MlflowException.invalid_parameter_value(
-            f"hyperparameter {kept[0]!r} cannot be changed: {model_uri} keeps what its networks and buffers were made for; leave it out."
-        )
+    agent_files.check_unpickling_allowed(f"Fine-tuning {model_uri}")
+    hyperparam_check.check_hyperparams(algo, hyperparams)
+    _check_can_change(model_uri, algo, hyperparams)
     with integrity.fetch_uri(model_uri) as folder:
-        card = policy_loader.read_card(folder)
-        if card["algorithm"] != f"{cls.__module__}.{cls.__name__}":
-            raise MlflowException.invalid_parameter_value(
-                f"{model_uri} is an agent of {card['algorithm']}, not of {algo}; give the algorithm that it was trained with."
-            )
-        model = _resumed(folder / AGENT_DIR, card, description, hyperparams)
+        agent_info = policy_loader.read_agent_info(folder)
+        _check_algorithm(model_uri, algo, agent_info)
+        model = _load_model(folder / AGENT_DIR, agent_info, env_spec_json, hyperparams)
         model_id = Model.load(str(folder)).model_id
     model.set_random_seed(seed)
     if isinstance(model, OffPolicyAlgorithm):
-        _begin_again(model)
+        _prepare_off_policy(model)
     return BaseAgent(model, model_id)
 
 
-def _begin_again(model: OffPolicyAlgorithm) -> None:
-    """Fill the empty replay buffer before learning from it, and make the noise fit the number of environments again."""
-    model.learning_starts += model.num_timesteps
-    if isinstance(model.action_noise, VectorizedActionNoise):
-        model.action_noise = model.action_noise.base_noise
-
-
-def base_env_spec(model_uri: str, description: str) -> str:
-    """The environment that an agent was trained in, if it has the id of the described one, with its arguments and wrappers; else that one.
+def get_base_env_spec(model_uri: str, env_spec_json: str) -> str:
+    """Return the environment that an agent was trained in, if it has the requested id.
 
     Args:
-        model_uri: As in ``load``.
-        description: ``EnvSpec`` JSON.
+        model_uri: As in ``mlflow_sb3.load_model``.
+        env_spec_json: Requested environment as ``EnvSpec`` JSON.
+
+    Returns:
+        The agent's environment with its arguments and wrappers, as ``EnvSpec`` JSON. If its id
+        is another one or unknown, ``env_spec_json``.
     """
-    from mlflow_sb3.flavor import policy_loader
-
     with integrity.fetch_uri(model_uri) as folder:
-        own = policy_loader.read_card(folder)["environment"]
-    return (
-        json.dumps(own)
-        if own is not None and own["id"] == json.loads(description)["id"]
-        else description
-    )
+        agent_env = policy_loader.read_agent_info(folder).environment
+    if agent_env is None or agent_env["id"] != json.loads(env_spec_json)["id"]:
+        return env_spec_json
+    return json.dumps(agent_env)
 
 
-def _resumed(
-    folder: Path, card: dict[str, Any], description: str, hyperparams: dict[str, Any]
-) -> BaseAlgorithm:
-    env = algorithms.vec_env(description, {"n_envs": hyperparams.get("n_envs", _n_envs(folder))})
-    learned = sb3_policy.load_statistics(folder, card)
-    try:
-        changed = of_algorithm(hyperparams, env.action_space)
-        return sb3_policy.load_algorithm(
-            folder,
-            card,
-            env=env if learned is None else vec_normalize.wrap_vec_env(env, learned),
-            **changed,
+def _check_can_change(model_uri: str, algo: str, hyperparams: dict[str, Any]) -> None:
+    is_off_policy = issubclass(algorithms.get_algorithm_class(algo), OffPolicyAlgorithm)
+    fixed = _FIXED_HYPERPARAMS + (_FIXED_OFF_POLICY_HYPERPARAMS if is_off_policy else ())
+    if conflicts := sorted(set(hyperparams) & set(fixed)):
+        raise MlflowException.invalid_parameter_value(
+            f"Hyperparameter {conflicts[0]!r} cannot be changed, because the networks and buffers "
+            f"of {model_uri} depend on it. Remove it."
         )
+
+
+def _check_algorithm(model_uri: str, algo: str, agent_info: AgentInfo) -> None:
+    algorithm_class = algorithms.get_algorithm_class(algo)
+    if agent_info.algorithm != f"{algorithm_class.__module__}.{algorithm_class.__name__}":
+        raise MlflowException.invalid_parameter_value(
+            f"{model_uri} was trained with {agent_info.algorithm}, not with {algo}. "
+            "Use the algorithm that it was trained with."
+        )
+
+
+def _load_model(
+    folder: Path, agent_info: AgentInfo, env_spec_json: str, hyperparams: dict[str, Any]
+) -> BaseAlgorithm:
+    """Load SB3's algorithm with new environments, and with the VecNormalize statistics."""
+    n_envs = hyperparams.get("n_envs", _read_n_envs(folder))
+    vec_env = builder.build_vec_env(env_spec_json, {"n_envs": n_envs})
+    statistics = sb3_policy.load_statistics(folder, agent_info)
+    if statistics is not None:
+        vec_env = vec_normalize.wrap_vec_env(vec_env, statistics)
+    try:
+        kwargs = to_algorithm_kwargs(hyperparams, vec_env.action_space)
+        return sb3_policy.load_algorithm(folder, agent_info, env=vec_env, **kwargs)
     except algorithms.TRAINING_ERRORS as error:
         raise MlflowException.invalid_parameter_value(
-            f"the agent cannot go on in this environment, or with these hyperparameters: {error}"
+            f"The agent cannot be trained in this environment with these hyperparameters: {error}"
         ) from error
 
 
-def _n_envs(folder: Path) -> int:
-    """How many environments the agent learned in at once."""
+def _read_n_envs(folder: Path) -> int:
+    """Return the number of environments that the agent was trained in at once."""
     with zipfile.ZipFile(folder / AGENT_ZIP) as archive:
         return int(json.loads(archive.read("data"))["n_envs"])
+
+
+def _prepare_off_policy(model: OffPolicyAlgorithm) -> None:
+    """Let the model fill its empty replay buffer before it learns."""
+    model.learning_starts += model.num_timesteps
+    # SB3 wraps the noise again in learn(), for the new number of environments.
+    if isinstance(model.action_noise, VectorizedActionNoise):
+        model.action_noise = model.action_noise.base_noise

@@ -1,4 +1,4 @@
-"""What a training run holds: the kept agent in its artifacts, and how it was trained in its parameters."""
+"""Log a trained agent to its training run, and load it from there to register it."""
 
 from __future__ import annotations
 
@@ -11,51 +11,58 @@ from typing import TYPE_CHECKING
 
 import mlflow
 from mlflow import MlflowClient
+from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
-from mlflow_sb3.algorithms import algorithms
-from mlflow_sb3.client import permissions, retry
+from mlflow_sb3.algorithms import algorithms, builder
+from mlflow_sb3.client import permissions
 from mlflow_sb3.client.registry_client import RegistryClient
-from mlflow_sb3.flavor import vec_normalize
+from mlflow_sb3.client.timestamps import now_ms
+from mlflow_sb3.flavor import api, vec_normalize
+from mlflow_sb3.flavor.model_writer import INFERENCE_TAG
 from mlflow_sb3.inference import agent_files
 from mlflow_sb3.promotion import challengers
 from mlflow_sb3.registry import model_version, names, registration, signing, versions
 from mlflow_sb3.registry.model_version import Version
-from mlflow_sb3.tracking.run_logger import RunLogger
+from mlflow_sb3.tracking.run_logger import MetricPoint, RunLogger
 from mlflow_sb3.training import provenance
 from mlflow_sb3.training.config import TrainingConfig
 from mlflow_sb3.training.loop import TrainingResult
+from mlflow_sb3.training.training_record import TrainingFacts
 
 if TYPE_CHECKING:
-    from mlflow_sb3.flavor.model_writer import InferenceBackend
-    from mlflow_sb3.inference.pyfunc import ImageInput
+    from mlflow_sb3.flavor.signature import ImageInput
+    from mlflow_sb3.inference.agent_files import InferenceBackend
     from mlflow_sb3.registry.signing import KeyPath
 
-_FOLDER = "agent"
-_AGENT = "agent.zip"
-_ENVIRONMENT = "environment.json"
-_STATISTICS = "vec_normalize.json"
-_IMAGE_INPUT = "mlflow_sb3.image_input"
-_LOGGED_BY = "mlflow_sb3.logged_by"
-"""Tag of a model version: the run that logged and registered it."""
-_STEP = "eval/kept_step"
-_CANDIDATES = "candidates.json"
-_TABLES = "mlflow.loggedArtifacts"
-"""Tag by which MLflow knows the tables of a run, in the format of ``mlflow.log_table``."""
+_AGENT_FOLDER = "agent"
+_AGENT_ZIP = "agent.zip"
+_ENV_SPEC_JSON = "environment.json"
+_STATISTICS_JSON = "vec_normalize.json"
+_CHECKPOINTS_TABLE = "candidates.json"
+_STEP_METRIC = "eval/kept_step"
+"""Metric of a training run: step of the selected checkpoint."""
+_IMAGE_INPUT_TAG = "mlflow_sb3.image_input"
+_LOGGED_BY_TAG = "mlflow_sb3.logged_by"
+"""Tag of a model version: run of the step that logged and registered it."""
+_TABLES_TAG = "mlflow.loggedArtifacts"
+"""MLflow's tag for the tables of a run, in the format of ``mlflow.log_table``."""
 
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """The agent that a run trained."""
+    """Training run with its agent."""
 
     run_id: str
     experiment_id: str
     env_id: str
     algo: str
     step: int
-    description: str
+    """Step of the selected checkpoint."""
+    env_spec_json: str
+    """Environment as ``EnvSpec`` JSON."""
     model: BaseAlgorithm
 
     def log_model(
@@ -67,145 +74,163 @@ class TrainingRun:
         image_input: ImageInput = "tensor",
         signing_key: KeyPath | None = None,
     ) -> Version:
-        """Log the agent into the training run, as the model of the step it was kept from, and register it.
+        """Log the agent as a model of the training run, and register it.
 
-        When a run was killed in the middle of this, the next one finishes its version.
+        If an earlier call was killed after it registered a version, that version is completed.
+
+        Args:
+            name: Name of the registered model.
+            alias: Alias that the version gets.
+            inference: Backend of the model, ``"onnx"`` or ``"native"``.
+            image_input: How the served model receives images.
+            signing_key: Private key to sign the version with.
+
+        Raises:
+            MlflowException: The key cannot sign, or a permission is missing.
         """
-        from mlflow_sb3.flavor import api
-        from mlflow_sb3.flavor.model_writer import INFERENCE_TAG
-
         signing.check_keys(signing_key)
         permissions.check_registration(name)
         permissions.check_permission("EDIT", experiment=self.experiment_id)
-        tags: dict[str, str] = {INFERENCE_TAG: inference, _IMAGE_INPUT: image_input}
-        if (begun := self._begun(name, tags, signed=signing_key is not None)) is not None:
-            versions.set_alias(name, alias, begun.number)
-            return begun
+        tags: dict[str, str] = {INFERENCE_TAG: inference, _IMAGE_INPUT_TAG: image_input}
+        version = self._complete_version(name, tags, is_signed=signing_key is not None)
+        if version is not None:
+            versions.set_alias(name, alias, version.number)
+            return version
         info = api.log_model(
             self.model,
-            name=names.default_model_name(self.env_id, self.algo),
+            name=names.get_default_model_name(self.env_id, self.algo),
             step=self.step,
             run_id=self.run_id,
-            environment=self.description,
+            environment=self.env_spec_json,
             inference=inference,
             image_input=image_input,
         )
         return registration.register_version(
-            info.model_id, name, alias=alias, tags=tags | _by_this_run(), signing_key=signing_key
+            info.model_id,
+            name,
+            alias=alias,
+            tags=tags | _logged_by_tags(),
+            signing_key=signing_key,
         )
 
-    def _begun(self, name: str, tags: dict[str, str], *, signed: bool) -> Version | None:
-        """The version that a run registered which was killed before it finished; this run finishes it."""
+    def _complete_version(
+        self, name: str, tags: dict[str, str], *, is_signed: bool
+    ) -> Version | None:
+        """Return the version of an earlier ``log_model`` that did not finish, and tag it anew."""
         version = versions.find_version_of_run(name, self.run_id, tags)
-        if version is None or version.digest is None or (version.signature is not None) != signed:
+        if version is None or version.digest is None:
+            return None
+        if (version.signature is not None) != is_signed:
             return None
         client, number = RegistryClient(), str(version.number)
-        by = client.get_model_version(name, number).tags.get(_LOGGED_BY)
-        if by is None or client.get_run(by).info.status == "FINISHED":
+        logged_by = client.get_model_version(name, number).tags.get(_LOGGED_BY_TAG)
+        if logged_by is None or client.get_run(logged_by).info.status == "FINISHED":
             return None
-        for key, value in _by_this_run().items():
+        for key, value in _logged_by_tags().items():
             client.set_model_version_tag(name, number, key, value)
         return version
 
 
-def _by_this_run() -> dict[str, str]:
-    active = mlflow.active_run()
-    return {} if active is None else {_LOGGED_BY: active.info.run_id}
-
-
-def log(
-    trained: TrainingResult,
-    recipe: TrainingConfig,
-    facts: provenance.TrainingRecord,
-    tracker: RunLogger,
+def log_training_run(
+    result: TrainingResult, config: TrainingConfig, facts: TrainingFacts, run_logger: RunLogger
 ) -> None:
-    """Say what training kept, and how the agent can be made again.
+    """Log the selected agent, the table of checkpoints, and the provenance of the training.
 
     Args:
-        trained: What training left.
-        recipe: By which it went.
-        facts: What ``provenance.collect_facts`` said when it began.
-        tracker: Of its run.
+        result: Result of the training.
+        config: Configuration of the training.
+        facts: Result of ``provenance.collect_facts`` at the start of the training.
+        run_logger: Logger of the training run.
     """
-    agent = trained.kept.agent
-    tracker.file(f"{_FOLDER}/{_AGENT}", agent)
-    tracker.file(f"{_FOLDER}/{_ENVIRONMENT}", recipe.description)
-    if trained.kept.statistics is not None:
-        tracker.file(f"{_FOLDER}/{_STATISTICS}", json.dumps(trained.kept.statistics))
-    table = trained.table()
-    tracker.file(
-        _CANDIDATES,
-        json.dumps({"columns": list(table), "data": list(zip(*table.values(), strict=True))}),
-    )
-    tracker.tags(
+    best = result.best
+    run_logger.log_file(f"{_AGENT_FOLDER}/{_AGENT_ZIP}", best.archive)
+    run_logger.log_file(f"{_AGENT_FOLDER}/{_ENV_SPEC_JSON}", config.description)
+    if best.statistics is not None:
+        statistics = json.dumps(best.statistics)
+        run_logger.log_file(f"{_AGENT_FOLDER}/{_STATISTICS_JSON}", statistics)
+    table = result.to_table()
+    rows = list(zip(*table.values(), strict=True))
+    run_logger.log_file(_CHECKPOINTS_TABLE, json.dumps({"columns": list(table), "data": rows}))
+    run_logger.set_tags(
         {
-            model_version.DIGEST_TAG: hashlib.sha256(agent).hexdigest(),
-            _TABLES: json.dumps([{"path": _CANDIDATES, "type": "table"}]),
+            model_version.DIGEST_TAG: hashlib.sha256(best.archive).hexdigest(),
+            _TABLES_TAG: json.dumps([{"path": _CHECKPOINTS_TABLE, "type": "table"}]),
         }
     )
-    now = retry.now_ms()
-    tracker.points(
+    now = now_ms()
+    run_logger.log_metrics(
         [
-            (_STEP, float(trained.kept.step), now, 0),
-            (challengers.SCORE_METRIC, trained.kept.score, now, 0),
+            MetricPoint(_STEP_METRIC, float(best.step), now, 0),
+            MetricPoint(challengers.SCORE_METRIC, best.score, now, 0),
         ]
     )
-    provenance.log_provenance(trained, recipe, facts, tracker)
+    provenance.log_provenance(result, config, facts, run_logger)
 
 
-def load(run_id: str) -> TrainingRun:
-    """Read back what ``log`` put into a run. SB3's file is unpickled: the run's digest says that it is the one which ``log`` wrote.
+def load_training_run(run_id: str) -> TrainingRun:
+    """Load the agent that ``log_training_run`` logged.
+
+    This unpickles SB3's file, after a check that its digest is the one in the run's tag.
 
     Raises:
-        MlflowException: The run does not exist, or holds no agent, or another one than it trained.
+        MlflowException: The run does not exist, has no agent, or its agent has changed.
     """
     client = MlflowClient()
     run = client.get_run(run_id)
-    data = run.data
-    if (
-        not client.list_artifacts(run_id, _FOLDER)
-        or _STEP not in data.metrics
-        or model_version.DIGEST_TAG not in data.tags
-    ):
+    if not _has_agent(client, run):
         raise MlflowException.invalid_parameter_value(
-            f"run {run_id} trained no agent; give the id of a finished run of the entry point train."
+            f"Run {run_id} has no trained agent. "
+            "Pass the id of a finished run of the entry point train."
         )
-    agent_files.check_unpickling_allowed(f"reading the agent of run {run_id}")
-    algo = data.params["sb3/algo"]
+    agent_files.check_unpickling_allowed(f"Loading the agent of run {run_id}")
+    params = run.data.params
     with TemporaryDirectory() as folder:
-        path = Path(
-            mlflow.artifacts.download_artifacts(
-                run_id=run_id, artifact_path=_FOLDER, dst_path=folder
-            )
+        path = mlflow.artifacts.download_artifacts(
+            run_id=run_id, artifact_path=_AGENT_FOLDER, dst_path=folder
         )
-        found, trained = (
-            hashlib.sha256((path / _AGENT).read_bytes()).hexdigest(),
-            data.tags[model_version.DIGEST_TAG],
-        )
-        if found != trained:
-            raise MlflowException.invalid_parameter_value(
-                f"{_FOLDER}/{_AGENT} of run {run_id} has the digest {found}, but the run's tag says {trained}: "
-                "the file has changed; train again."
-            )
-        description = (path / _ENVIRONMENT).read_text()
-        statistics = (
-            json.loads((path / _STATISTICS).read_text()) if (path / _STATISTICS).exists() else None
-        )
-        model = algorithms.find_algorithm(algo).load(
-            path / _AGENT, env=_learning_env(description, statistics)
+        _check_digest(run, Path(path))
+        env_spec_json = Path(path, _ENV_SPEC_JSON).read_text()
+        model = algorithms.get_algorithm_class(params["sb3/algo"]).load(
+            Path(path, _AGENT_ZIP), env=_build_learning_env(Path(path), env_spec_json)
         )
     return TrainingRun(
-        run_id,
-        run.info.experiment_id,
-        data.params["sb3/env"],
-        algo,
-        int(data.metrics[_STEP]),
-        description,
-        model,
+        run_id=run_id,
+        experiment_id=run.info.experiment_id,
+        env_id=params["sb3/env"],
+        algo=params["sb3/algo"],
+        step=int(run.data.metrics[_STEP_METRIC]),
+        env_spec_json=env_spec_json,
+        model=model,
     )
 
 
-def _learning_env(description: str, statistics: vec_normalize.Statistics | None) -> VecEnv:
-    """One environment as the agent learned in it, which HerReplayBuffer and VecNormalize ask for."""
-    env = algorithms.vec_env(description, {})
-    return env if statistics is None else vec_normalize.wrap_vec_env(env, statistics)
+def _logged_by_tags() -> dict[str, str]:
+    active_run = mlflow.active_run()
+    return {} if active_run is None else {_LOGGED_BY_TAG: active_run.info.run_id}
+
+
+def _has_agent(client: MlflowClient, run: Run) -> bool:
+    return (
+        bool(client.list_artifacts(run.info.run_id, _AGENT_FOLDER))
+        and _STEP_METRIC in run.data.metrics
+        and model_version.DIGEST_TAG in run.data.tags
+    )
+
+
+def _check_digest(run: Run, folder: Path) -> None:
+    digest = hashlib.sha256((folder / _AGENT_ZIP).read_bytes()).hexdigest()
+    expected = run.data.tags[model_version.DIGEST_TAG]
+    if digest != expected:
+        raise MlflowException.invalid_parameter_value(
+            f"{_AGENT_FOLDER}/{_AGENT_ZIP} of run {run.info.run_id} changed after training "
+            f"(digest {digest}, expected {expected}). Train again."
+        )
+
+
+def _build_learning_env(folder: Path, env_spec_json: str) -> VecEnv:
+    """Build one environment as in the training. HerReplayBuffer and VecNormalize need it."""
+    vec_env = builder.build_vec_env(env_spec_json, {})
+    path = folder / _STATISTICS_JSON
+    if not path.exists():
+        return vec_env
+    return vec_normalize.wrap_vec_env(vec_env, json.loads(path.read_text()))
