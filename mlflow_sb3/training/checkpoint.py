@@ -1,4 +1,4 @@
-"""An agent of one moment of training, which may be the one to keep."""
+"""Policy weights at a training step, and the returns of their evaluation episodes."""
 
 from __future__ import annotations
 
@@ -12,55 +12,75 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 
 from mlflow_sb3.flavor import sb3_policy
 from mlflow_sb3.flavor.sb3_policy import SB3Policy
-from mlflow_sb3.flavor.vec_normalize import Statistics, read_statistics, set_statistics, standalone
+from mlflow_sb3.flavor.vec_normalize import (
+    Statistics,
+    make_standalone,
+    read_statistics,
+    set_statistics,
+)
 
 
 @dataclass
 class Checkpoint:
-    """SB3's own file of an agent, and the returns of the episodes it played."""
+    """Weights of an algorithm at a training step, with the returns of its evaluation episodes."""
 
     step: int
-    agent: bytes = field(repr=False)
+    archive: bytes = field(repr=False)
+    """Content of the zip file that SB3's ``save`` writes."""
     training_score: float
-    """Mean return of the episodes that it played while training went on."""
+    """Mean return of the evaluation episodes during training; NaN before they have ended."""
     statistics: Statistics | None = field(default=None, repr=False)
-    """What its VecNormalize had learned by then."""
+    """Settings and statistics of VecNormalize at this step; None without VecNormalize."""
     returns: list[float] = field(default_factory=list, repr=False)
+    """Returns of the fresh evaluation episodes after training."""
 
     @classmethod
-    def of(cls, model: BaseAlgorithm) -> Self:
-        """The agent of this moment, between two rollouts, when an update is complete. It has not played yet."""
+    def from_model(cls, model: BaseAlgorithm) -> Self:
+        """Copy the current weights of an algorithm.
+
+        Call it between two rollouts, when no gradient update is in progress.
+        """
         return cls(
-            model.num_timesteps, sb3_policy.save_archive(model), math.nan, read_statistics(model)
+            model.num_timesteps, sb3_policy.save_to_bytes(model), math.nan, read_statistics(model)
         )
 
     @property
     def score(self) -> float:
-        """Mean return over fresh episodes, none of which chose it during training."""
+        """Mean return over the fresh evaluation episodes after training."""
         return sum(self.returns) / len(self.returns)
 
     @property
     def rank(self) -> tuple[float, float, int]:
-        """Best last: by fresh episodes, then by those during training, then the longer trained one."""
+        """Sort key: score, then training score, then step. The best checkpoint has the maximum."""
         return (self.score if self.returns else 0.0, self.training_score, self.step)
 
-    def put_into(self, model: BaseAlgorithm) -> None:
-        """Put its weights into a model, and what it had learned to normalize with into the model's environments."""
-        model.set_parameters(io.BytesIO(self.agent), device=model.device)  # type: ignore[arg-type]  # takes files too
+    def load_into(self, model: BaseAlgorithm) -> None:
+        """Load the weights into a model, and the statistics into its VecNormalize."""
+        model.set_parameters(io.BytesIO(self.archive), device=model.device)  # type: ignore[arg-type]  # takes files too
         vec_normalize = model.get_vec_normalize_env()
         if vec_normalize is not None and self.statistics is not None:
             set_statistics(vec_normalize, self.statistics)
 
-    def policy(
+    def build_policy(
         self, model: BaseAlgorithm, observation_space: Space[Any], action_space: Space[Any]
     ) -> SB3Policy:
-        """As it acts, in a model of its own, of the same kind and on the same device; PyTorch's generator is drawn from."""
-        own = type(model).load(
-            io.BytesIO(self.agent), device=model.device, custom_objects=sb3_policy.NO_BUFFER
+        """Return a policy with the weights of this checkpoint that shares nothing with ``model``.
+
+        Building it draws from PyTorch's global random generator.
+
+        Args:
+            model: Algorithm of the same class. The policy is loaded on the same device.
+            observation_space: Observation space of the environment, without wrappers of SB3.
+            action_space: Action space of the environment.
+        """
+        copy = type(model).load(
+            io.BytesIO(self.archive),
+            device=model.device,
+            custom_objects=sb3_policy.WITHOUT_REPLAY_BUFFER,
         )
         spaces = observation_space, action_space
         return SB3Policy(
-            own.policy,
+            copy.policy,
             *spaces,
-            None if self.statistics is None else standalone(self.statistics, *spaces),
+            None if self.statistics is None else make_standalone(self.statistics, *spaces),
         )

@@ -1,4 +1,4 @@
-"""Plays candidates on the seeds of a training, and part of them in a companion where there can be one."""
+"""Evaluate checkpoints on the seeds of a training, partly in a worker process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 
 from mlflow_sb3.envs import env_spec, rollout
 from mlflow_sb3.envs.rollout import Episodes
-from mlflow_sb3.envs.seeds import episode_seeds
+from mlflow_sb3.envs.seeds import generate_episode_seeds
 from mlflow_sb3.flavor.sb3_policy import SB3Policy
 from mlflow_sb3.inference.policy_protocol import Policy
 from mlflow_sb3.training import forked_worker, rng_state
@@ -26,146 +26,182 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class EvaluationTask:
-    """Candidates, and which episodes of the stream ``choice`` each of them is to play."""
+    """Checkpoints to evaluate, and the episodes that each of them plays."""
 
-    candidates: Sequence[Checkpoint]
-    start: int
-    count: int
+    checkpoints: Sequence[Checkpoint]
+    first_episode: int
+    """Index of the first episode in the seed stream ``choice``."""
+    n_episodes: int
 
 
 class CheckpointEvaluator:
-    """Plays the candidates of one training; what comes out does not depend on where they are played."""
+    """Evaluate the checkpoints of one training.
 
-    def __init__(self, model: BaseAlgorithm, description: str, *, seed: int) -> None:
-        """Play alone.
+    The returns do not depend on whether this process or a worker process runs the episodes.
+    """
+
+    def __init__(self, model: BaseAlgorithm, env_spec_json: str, *, seed: int) -> None:
+        """Create an evaluator without a worker process; see ``with_worker``.
 
         Args:
-            model: That learns, and lends its policy when it has.
-            description: The environment, as ``EnvSpec`` JSON.
-            seed: The episodes are those of its stream ``choice``.
+            model: The algorithm that is trained.
+            env_spec_json: The environment, as ``EnvSpec`` JSON.
+            seed: Seed of the training. Episodes use its seed stream ``choice``.
         """
         self._model = model
-        self._description = description
+        self._env_spec_json = env_spec_json
         self._seed = seed
-        self._companion: ForkedWorker[list[Episodes]] | None = None
-        self._begun = False
-        with env_spec.make_from_spec(description) as env:
+        self._worker: ForkedWorker[list[Episodes]] | None = None
+        self._has_pending_task = False
+        with env_spec.make_from_spec(env_spec_json) as env:
             self._spaces = env.observation_space, env.action_space
 
     @classmethod
     @contextmanager
-    def accompanied(cls, model: BaseAlgorithm, description: str, *, seed: int) -> Iterator[Self]:
-        """A player with a companion, if the model is on a CPU and PyTorch on one thread: neither a GPU nor threads can be copied."""
-        player = cls(model, description, seed=seed)
-        if (
-            model.device.type == "cpu"
-            and torch.get_num_threads() == 1
-            and forked_worker.is_possible()
-        ):
-            try:
-                player._companion = ForkedWorker(player._accompany)
-            except OSError as error:
-                _logger.warning(
-                    "no second process could be made to play in: %s; training waits while agents play.",
-                    error,
-                )
+    def with_worker(cls, model: BaseAlgorithm, env_spec_json: str, *, seed: int) -> Iterator[Self]:
+        """Create an evaluator, with a worker process if one is possible.
+
+        The model must be on a CPU and PyTorch on one thread, because neither CUDA nor threads
+        survive ``fork``.
+        """
+        evaluator = cls(model, env_spec_json, seed=seed)
+        if _can_fork(model):
+            evaluator._start_worker()
         try:
-            yield player
+            yield evaluator
         finally:
-            player._part()
+            evaluator.close_worker()
 
-    def begin(self, candidate: Checkpoint, count: int) -> None:
-        """Let a candidate play the first ``count`` episodes in the companion, if there is one, while the model goes on learning."""
-        if self._companion is not None:
-            self._companion.send(EvaluationTask([candidate], 0, count))
-            self._begun = True
+    def start(self, checkpoint: Checkpoint, n_episodes: int) -> None:
+        """Start to evaluate a checkpoint in the worker process, while the model continues to learn.
 
-    def is_playing(self) -> bool:
-        """Whether ``finish`` would have to wait."""
-        return self._companion is not None and self._begun and not self._companion.is_ready()
+        Without a worker process, ``finish`` runs the episodes.
+        """
+        if self._worker is not None:
+            self._worker.send(EvaluationTask([checkpoint], 0, n_episodes))
+            self._has_pending_task = True
 
-    def finish(self, candidate: Checkpoint, count: int) -> Episodes:
-        """The episodes of the candidate that was begun; where nobody plays it, it is played now, beside the model."""
-        begun, self._begun = self._begun, False
-        if self._companion is not None and begun:
+    def is_busy(self) -> bool:
+        """Return whether ``finish`` would have to wait for the worker process."""
+        return self._worker is not None and self._has_pending_task and not self._worker.is_ready()
+
+    def finish(self, checkpoint: Checkpoint, n_episodes: int) -> Episodes:
+        """Return the episodes of the checkpoint of the last ``start``.
+
+        If no worker process evaluates the checkpoint, this process does. It uses a copy of the
+        policy and restores the random generators.
+        """
+        is_pending, self._has_pending_task = self._has_pending_task, False
+        if self._worker is not None and is_pending:
             try:
-                return self._companion.receive()[0]
+                return self._worker.receive()[0]
             except WorkerLostError as error:
-                self._give_up(error)
-        before = rng_state.get_rng_state()
-        try:
-            return self._play(
-                candidate.policy(self._model, *self._spaces), EvaluationTask([candidate], 0, count)
-            )
-        finally:
-            rng_state.set_rng_state(before)
+                self._drop_worker(error)
+        task = EvaluationTask([checkpoint], 0, n_episodes)
+        with rng_state.preserve_rng_state():
+            return self._run_episodes(checkpoint.build_policy(self._model, *self._spaces), task)
 
-    def lend(
+    def evaluate_in_model(
         self,
         task: EvaluationTask,
         *,
         on_episode: Callable[[], object],
-        meanwhile: Callable[[], object],
+        while_waiting: Callable[[], object],
     ) -> list[Episodes]:
-        """Put the candidates of a task into the model in turn, and every second one into the companion's.
+        """Evaluate checkpoints by loading them into the model, in turn.
+
+        With a worker process, every second checkpoint is evaluated there. Call this after
+        learning, because the model ends with the weights of another checkpoint.
 
         Args:
-            task: What to play.
-            on_episode: Called for every episode that is over, the companion's when all of them are.
-            meanwhile: Called now and then while there is nothing to do but wait for the companion.
+            task: The checkpoints and their episodes.
+            on_episode: Called once for each episode; for the worker's episodes, after all of them.
+            while_waiting: Called twice a second while the worker process finishes.
+
+        Returns:
+            The episodes of each checkpoint, in the order of the task.
         """
-        if self._companion is None or len(task.candidates) == 1:
-            return self._lend(task, on_episode)
-        ours, theirs = (
-            EvaluationTask(task.candidates[first::2], task.start, task.count) for first in (0, 1)
+        if self._worker is None or len(task.checkpoints) == 1:
+            return self._evaluate_here(task, on_episode)
+        own_task, worker_task = (
+            EvaluationTask(task.checkpoints[first::2], task.first_episode, task.n_episodes)
+            for first in (0, 1)
         )
-        self._companion.send(theirs)
-        played = self._lend(ours, on_episode)
+        self._worker.send(worker_task)
+        own_results = self._evaluate_here(own_task, on_episode)
+        worker_results = self._receive(self._worker, worker_task, on_episode, while_waiting)
+        return [
+            (own_results, worker_results)[index % 2][index // 2]
+            for index in range(len(task.checkpoints))
+        ]
+
+    def close_worker(self) -> None:
+        """End the worker process, if there is one."""
+        if self._worker is not None:
+            self._worker.close()
+            self._worker = None
+
+    def _start_worker(self) -> None:
         try:
-            answer = self._companion.receive(meanwhile=meanwhile)
-        except WorkerLostError as error:
-            self._give_up(error)
-            answer = self._lend(theirs, on_episode)
-        else:
-            for _ in range(task.count * len(theirs.candidates)):
-                on_episode()
-        return [(played, answer)[place % 2][place // 2] for place in range(len(task.candidates))]
+            self._worker = ForkedWorker(self._run_in_worker)
+        except OSError as error:
+            _logger.warning(
+                "Could not start a worker process for evaluations: %s. Training waits for them.",
+                error,
+            )
 
-    def _accompany(self, task: EvaluationTask) -> list[Episodes]:
-        """What the companion does; who only plays needs no memory of what the replay buffer held."""
-        vars(self._model).pop("replay_buffer", None)
-        return self._lend(task)
-
-    def _give_up(self, error: WorkerLostError) -> None:
-        """Go on without the companion."""
+    def _drop_worker(self, error: WorkerLostError) -> None:
+        """Continue without the worker process."""
         _logger.warning(
-            "the second process, which played agents, is lost: %s; training waits while agents play.",
-            error,
+            "The worker process for evaluations is lost: %s. Training waits for them.", error
         )
-        self._part()
+        self.close_worker()
 
-    def _part(self) -> None:
-        if self._companion is not None:
-            self._companion.close()
-            self._companion = None
+    def _receive(
+        self,
+        worker: ForkedWorker[list[Episodes]],
+        task: EvaluationTask,
+        on_episode: Callable[[], object],
+        while_waiting: Callable[[], object],
+    ) -> list[Episodes]:
+        """Return the results of the worker process; repeat the task here if it is lost."""
+        try:
+            results = worker.receive(while_waiting=while_waiting)
+        except WorkerLostError as error:
+            self._drop_worker(error)
+            return self._evaluate_here(task, on_episode)
+        for _ in range(task.n_episodes * len(task.checkpoints)):
+            on_episode()
+        return results
 
-    def _lend(
+    def _run_in_worker(self, task: EvaluationTask) -> list[Episodes]:
+        vars(self._model).pop("replay_buffer", None)  # evaluation needs none: free the memory
+        return self._evaluate_here(task)
+
+    def _evaluate_here(
         self, task: EvaluationTask, on_episode: Callable[[], object] = lambda: None
     ) -> list[Episodes]:
-        policy = SB3Policy.of(self._model, *self._spaces)
-        played = []
-        for candidate in task.candidates:
-            candidate.put_into(self._model)
-            played.append(self._play(policy, task, on_episode))
-        return played
+        policy = SB3Policy.from_algorithm(self._model, *self._spaces)
+        results = []
+        for checkpoint in task.checkpoints:
+            checkpoint.load_into(self._model)
+            results.append(self._run_episodes(policy, task, on_episode))
+        return results
 
-    def _play(
+    def _run_episodes(
         self, policy: Policy, task: EvaluationTask, on_episode: Callable[[], object] = lambda: None
     ) -> Episodes:
-        seeds = episode_seeds(self._seed, "choice", task.count, start=task.start)
+        seeds = generate_episode_seeds(
+            self._seed, "choice", task.n_episodes, start=task.first_episode
+        )
         return rollout.play_episodes(
             policy,
-            partial(env_spec.make_from_spec, self._description),
+            partial(env_spec.make_from_spec, self._env_spec_json),
             seeds,
             on_episode=on_episode,
         )
+
+
+def _can_fork(model: BaseAlgorithm) -> bool:
+    has_threads = torch.get_num_threads() > 1
+    return model.device.type == "cpu" and not has_threads and forked_worker.is_available()

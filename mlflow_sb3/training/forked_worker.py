@@ -1,4 +1,4 @@
-"""A second process for a part of the work: a copy of this one, with all that is loaded here, on a core that is idle."""
+"""A worker process that is forked from this process, to use an idle CPU core."""
 
 from __future__ import annotations
 
@@ -19,92 +19,100 @@ from typing import Any, Generic, Self, TypeVar
 
 from mlflow_sb3.runs import signals
 
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
-PATIENCE = 60.0
-"""Seconds without an answer and without any CPU time, after which a companion is taken for stuck."""
-_STUCK_IN_COPIES = frozenset({"grpc", "jax", "tensorflow"})
-"""Packages that wait forever in a copy of their process, for threads that a copy does not have."""
-_SLICE = 0.5
+STALL_TIMEOUT = 60.0
+"""Seconds without a result and without CPU time after which a worker counts as stuck."""
+PROCESS_NAME = "forked-worker"
+SENDER_NAME = "send-to-forked-worker"
+"""Name of the thread that sends a task."""
+_NOT_FORK_SAFE = frozenset({"grpc", "jax", "tensorflow"})
+"""Packages that block forever after ``fork``, because they wait for threads of the parent."""
+_POLL_INTERVAL = 0.5
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None)
 
 
 class WorkerLostError(Exception):
-    """The companion did not answer: it failed, died or was stuck."""
+    """The worker process failed, was killed or is stuck."""
 
 
-class ForkedWorker(Generic[Answer]):
-    """Does one task after the other: ``send`` it, go on, and ``receive`` the answer.
+class ForkedWorker(Generic[Result]):
+    """Run a function in a forked process: ``send`` a task, then ``receive`` its result.
 
-    It ends with ``close``, and with the process that it is a copy of, however that ends. Signals that ask to stop are not its own.
+    The process has all objects of this process at the time of the fork. It ends with ``close``,
+    and with this process. It ignores SIGTERM and SIGINT, which this process handles.
     """
 
-    def __init__(self, work: Callable[[Any], Answer], *, patience: float = PATIENCE) -> None:
-        """Copy this process; see ``is_possible``.
+    def __init__(
+        self, function: Callable[[Any], Result], *, stall_timeout: float = STALL_TIMEOUT
+    ) -> None:
+        """Fork this process. Call ``is_available`` first.
 
         Args:
-            work: Takes a task and returns the answer, both picklable, with whatever it refers to as it is now.
-            patience: Seconds; see ``PATIENCE``.
+            function: Maps a task to its result. Both must be picklable, the function need not be.
+            stall_timeout: See ``STALL_TIMEOUT``.
 
         Raises:
-            OSError: There is no room for another process.
+            OSError: The system cannot start another process.
         """
         context = multiprocessing.get_context("fork")
-        self._patience = patience
-        self._connection, theirs = context.Pipe()
-        self._writer = threading.Thread()
+        self._stall_timeout = stall_timeout
+        self._connection, worker_connection = context.Pipe()
+        self._sender = threading.Thread()
         self._process = context.Process(
-            target=_serve, args=[theirs, self._connection, work, os.getpid()], name="companion"
+            target=_serve,
+            args=[worker_connection, self._connection, function, os.getpid()],
+            name=PROCESS_NAME,
         )
-        with warnings.catch_warnings():  # Python 3.12 warns of forks beside threads: none of ours is needed there, see _STUCK_IN_COPIES
+        with warnings.catch_warnings():
+            # Python 3.12 and later warn of a fork with threads; the worker needs none of them
             warnings.simplefilter("ignore", DeprecationWarning)
             self._process.start()
-        theirs.close()
+        worker_connection.close()
 
     def send(self, task: Any) -> None:
-        """Hand a task over, one at a time, and do not wait until it is taken; ``receive`` says if it never is."""
-        self._writer = threading.Thread(
-            target=self._write, args=[task], name="to the companion", daemon=True
+        """Send a task, without waiting until the worker reads it. Send one task at a time."""
+        self._sender = threading.Thread(
+            target=self._send, args=[task], name=SENDER_NAME, daemon=True
         )
-        self._writer.start()
+        self._sender.start()
 
     def is_ready(self) -> bool:
-        """Whether ``receive`` would not wait."""
+        """Return whether a result has arrived, so that ``receive`` does not wait."""
         return self._connection.poll()
 
-    def receive(self, *, meanwhile: Callable[[], object] = lambda: None) -> Answer:
-        """Wait for the answer.
+    def receive(self, *, while_waiting: Callable[[], object] = lambda: None) -> Result:
+        """Wait for the result of the last task.
 
         Args:
-            meanwhile: Called twice a second; may raise.
+            while_waiting: Called twice a second. It may raise.
 
         Raises:
-            LostError: There will be none; the task can be done here.
+            WorkerLostError: There will be no result. Run the task in this process instead.
         """
-        worked, since = self._cpu_time(), time.monotonic()
-        while not self._connection.poll(_SLICE):
-            meanwhile()
-            if (now := self._cpu_time()) != worked:
-                worked, since = now, time.monotonic()
-            elif time.monotonic() - since > self._patience:
-                raise WorkerLostError(f"no CPU time in {self._patience} s")
+        cpu_time, last_progress = self._read_cpu_time(), time.monotonic()
+        while not self._connection.poll(_POLL_INTERVAL):
+            while_waiting()
+            if (current := self._read_cpu_time()) != cpu_time:
+                cpu_time, last_progress = current, time.monotonic()
+            elif time.monotonic() - last_progress > self._stall_timeout:
+                raise WorkerLostError(f"it used no CPU time for {self._stall_timeout} s")
         try:
-            answer: Answer = self._connection.recv()
+            result: Result = self._connection.recv()
         except (EOFError, OSError) as error:
-            raise WorkerLostError("it failed or died") from error
-        return answer
+            raise WorkerLostError("it failed or was killed") from error
+        return result
 
     def close(self) -> None:
-        """End it, whatever it is doing. What it has started is not told."""
+        """Kill the worker process. Processes that it has started continue."""
         self._process.kill()
         self._process.join()
-        with socket.socket(fileno=os.dup(self._connection.fileno())) as line, suppress(OSError):
-            line.shutdown(
-                socket.SHUT_RDWR
-            )  # ends a task that is being handed over, whoever else has the other end
-        if self._writer.ident:
-            self._writer.join()
+        # ends a pending send, even if another process still holds the other end of the pipe
+        with socket.socket(fileno=os.dup(self._connection.fileno())) as pipe, suppress(OSError):
+            pipe.shutdown(socket.SHUT_RDWR)
+        if self._sender.ident:
+            self._sender.join()
         self._connection.close()
 
     def __enter__(self) -> Self:
@@ -113,11 +121,12 @@ class ForkedWorker(Generic[Answer]):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _write(self, task: Any) -> None:
-        with suppress(OSError):
+    def _send(self, task: Any) -> None:
+        with suppress(OSError):  # receive reports a lost worker
             self._connection.send(task)
 
-    def _cpu_time(self) -> list[str]:
+    def _read_cpu_time(self) -> list[str]:
+        """Return the user and system time of the worker process; empty if it has ended."""
         try:
             stat = Path(f"/proc/{self._process.pid}/stat").read_text()
         except OSError:
@@ -125,27 +134,35 @@ class ForkedWorker(Generic[Answer]):
         return stat[stat.rindex(")") + 2 :].split()[11:13]
 
 
-def is_possible() -> bool:
-    """Whether a copy of this process can work, and on a core of its own."""
+def is_available() -> bool:
+    """Return whether a forked process can work, and has a CPU core of its own.
+
+    It needs Linux. No worker is forked if a package is loaded that does not survive ``fork``.
+    """
     if sys.platform != "linux" or multiprocessing.current_process().daemon:
         return False
-    return len(os.sched_getaffinity(0)) > 1 and _STUCK_IN_COPIES.isdisjoint(sys.modules)
+    return len(os.sched_getaffinity(0)) > 1 and _NOT_FORK_SAFE.isdisjoint(sys.modules)
 
 
 def _serve(
-    connection: Connection, theirs: Connection, work: Callable[[Any], Any], parent: int
+    connection: Connection,
+    parent_connection: Connection,
+    function: Callable[[Any], Any],
+    parent: int,
 ) -> None:
-    """What a companion does; an error ends it, and the task is done again where the error can be seen."""
+    """Run tasks in the worker process until it is killed or an error occurs.
+
+    The parent process repeats a failed task and reports its error.
+    """
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         return
-    theirs.close()
-    for number in signals.SIGNALS:
-        signal.signal(
-            number, lambda *_: None
-        )  # not SIG_IGN, which programs that are started here would keep
+    parent_connection.close()
+    for number in signals.STOP_SIGNALS:
+        # not SIG_IGN, which programs that the environments start would inherit
+        signal.signal(number, lambda *_: None)
     try:
         while True:
-            connection.send(work(connection.recv()))
-    except Exception:  # noqa: BLE001 of any kind
+            connection.send(function(connection.recv()))
+    except Exception:  # noqa: BLE001 the parent repeats the task and shows any error
         return

@@ -1,4 +1,4 @@
-"""A training done again: its commit beside the working folder, its recipe, and the weights compared."""
+"""Train an agent again on its commit, with its configuration, and compare the weights."""
 
 from __future__ import annotations
 
@@ -6,91 +6,117 @@ import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING
 
 import mlflow
 from mlflow.entities import Run
 from mlflow.exceptions import ExecutionException, MlflowException
 
-from mlflow_sb3.training import provenance
-from mlflow_sb3.training.provenance import POLICY_DIGEST_TAG, TrainingRecord
+from mlflow_sb3.training import provenance, training_record
+from mlflow_sb3.training.provenance import POLICY_DIGEST_TAG
+from mlflow_sb3.training.training_record import TrainingRecord
+
+if TYPE_CHECKING:
+    from mlflow_sb3.training.config import TrainingConfig
 
 PROJECT = Path(__file__).parents[2]
+"""Folder of the project, with the file ``MLproject``."""
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """Comparison of a training with its repetition."""
+
+    is_identical: bool
+    """Whether the weights are the same, to the bit."""
+    differences: list[str]
+    """Differences that could explain different weights; see ``provenance.list_differences``."""
 
 
 @contextmanager
-def checked_out(commit: str | None) -> Iterator[Path]:
-    """The project's folder at a commit, in a temporary worktree of this clone; the working folder stays as it is.
+def checkout_commit(commit: str | None) -> Iterator[Path]:
+    """Check out a commit into a temporary worktree of this clone; the working tree stays as it is.
+
+    Yields:
+        Folder of the project in the worktree.
 
     Raises:
-        MlflowException: The commit is not known, or neither here nor in a remote.
+        MlflowException: ``commit`` is None, or neither in this clone nor in its origin.
     """
     if commit is None:
         raise MlflowException.invalid_parameter_value(
-            "the run names no commit: its code did not lie in a git clone. Train it again from a clone, to have it reproduced later."
+            "The training run has no commit, because its code was not in a git clone. "
+            "Train again from a clone to be able to reproduce the run."
         )
-    if (
-        _git("cat-file", "-e", f"{commit}^{{commit}}") is None
-        and _git("fetch", "--quiet", "origin", commit) is None
-    ):
+    if not _has_commit(commit) and _run_git("fetch", "--quiet", "origin", commit) is None:
         raise MlflowException.invalid_parameter_value(
-            f"commit {commit} is neither in {PROJECT} nor in its origin; fetch the branch that has it, and call again."
+            f"Commit {commit} is neither in {PROJECT} nor in its remote origin. "
+            "Fetch the branch that contains it, and call reproduce again."
         )
     with TemporaryDirectory() as folder:
-        place = Path(folder, "mlflow-sb3")
-        if _git("worktree", "add", "--quiet", "--detach", str(place), commit) is None:
+        worktree = Path(folder, "mlflow-sb3")
+        if _run_git("worktree", "add", "--quiet", "--detach", str(worktree), commit) is None:
             raise MlflowException.invalid_parameter_value(
-                f"commit {commit} cannot be checked out in {place}; see git worktree list."
+                f"Commit {commit} cannot be checked out in {worktree}. See git worktree list."
             )
         try:
-            yield place / (
-                _git("rev-parse", "--show-prefix") or ""
-            )  # a project may lie in a subfolder of its repository
+            # the project may be in a subfolder of its repository
+            yield worktree / (_run_git("rev-parse", "--show-prefix") or "")
         finally:
-            _git("worktree", "remove", "--force", str(place))
+            _run_git("worktree", "remove", "--force", str(worktree))
 
 
-def train(project: Path, recipe: dict[str, Any]) -> str:
-    """Follow a recipe with a project's code, as a child of the active run; returns the id of the new run.
+def train_again(project: Path, config: TrainingConfig) -> str:
+    """Run the entry point ``train`` of a project as a child of the active run.
+
+    Args:
+        project: Folder of the project.
+        config: Configuration of the training.
+
+    Returns:
+        Id of the new run.
 
     Raises:
         MlflowException: The training failed.
     """
-    from mlflow_sb3.training.config import TrainingConfig
-
     try:
         submitted = mlflow.run(  # type: ignore[no-untyped-call]
             str(project),
             "train",
-            parameters=TrainingConfig(**recipe).options(),
+            parameters=config.to_options(),
             env_manager="local",
             run_name="train",
         )
     except ExecutionException as error:
         raise MlflowException.invalid_parameter_value(
-            f"training again failed: {error.message}; its line above says why."
+            f"The new training failed: {error.message}. Its error message is above."
         ) from error
     return str(submitted.run_id)
 
 
-def compare(run: Run, record: TrainingRecord, again: str) -> tuple[bool, list[str]]:
-    """Whether the weights of both are the same, to the bit, and what differs otherwise; see ``provenance.differences``."""
-    repeated = provenance.load_training_record(again)
-    same = (
-        run.data.tags[POLICY_DIGEST_TAG] == repeated[0].data.tags[POLICY_DIGEST_TAG]
-        and record["policy"] == repeated[1]["policy"]
+def compare_training(run: Run, record: TrainingRecord, new_run_id: str) -> Reproduction:
+    """Compare the weights of a training with those of its repetition."""
+    new_run, new_record = training_record.load_training_record(new_run_id)
+    has_same_tag = run.data.tags[POLICY_DIGEST_TAG] == new_run.data.tags[POLICY_DIGEST_TAG]
+    return Reproduction(
+        is_identical=has_same_tag and record.policy == new_record.policy,
+        differences=provenance.list_differences(run, record, new_run, new_record),
     )
-    return same, provenance.differences(run, record, *repeated)
 
 
-def _git(*arguments: str) -> str | None:
-    """What git says in the project's folder; None where it refuses."""
+def _has_commit(commit: str) -> bool:
+    return _run_git("cat-file", "-e", f"{commit}^{{commit}}") is not None
+
+
+def _run_git(*arguments: str) -> str | None:
+    """Return the output of a git command in the project; None if it fails."""
     try:
         done = subprocess.run(["git", *arguments], cwd=PROJECT, capture_output=True, check=False)  # noqa: S607
     except OSError as error:
         raise MlflowException.invalid_parameter_value(
-            f"git cannot be called: {error}; install it to reproduce a training."
+            f"git cannot be called: {error}. Install git to reproduce a training."
         ) from error
     return None if done.returncode else os.fsdecode(done.stdout).removesuffix("\n")

@@ -1,4 +1,4 @@
-"""A training that ended before it was done: its last whole snapshot, here or among the artifacts, and its curves."""
+"""Find the last snapshot of an interrupted run, on this machine or among its artifacts."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ import json
 import logging
 import shlex
 import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
 
 import mlflow
 from mlflow import MlflowClient
@@ -20,215 +18,170 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from mlflow_sb3.client.retry import CONNECTION_ERRORS
-from mlflow_sb3.inference import agent_files
 from mlflow_sb3.runs import heartbeat, state_dir
-from mlflow_sb3.tracking import atomic_file, journal, snapshot_uploader
-from mlflow_sb3.tracking.run_logger import MetricPoint, RefusedError, RunLogger, deliver_journal
-from mlflow_sb3.tracking.snapshot_uploader import SLOTS, SNAPSHOT_DIR, SNAPSHOT_TAG
-from mlflow_sb3.training import provenance
-from mlflow_sb3.training.provenance import INEXACT_TAG
-
-if TYPE_CHECKING:
-    from mlflow_sb3.tracking.snapshot_header import SnapshotHeader
-    from mlflow_sb3.training.snapshot import SnapshotState
+from mlflow_sb3.tracking import atomic_file, journal, snapshot_header, snapshot_uploader
+from mlflow_sb3.tracking.delivery import RejectedError, deliver_journal
+from mlflow_sb3.tracking.snapshot_uploader import SNAPSHOT_DIR, SNAPSHOT_NAMES, SNAPSHOT_TAG
+from mlflow_sb3.training.resume_point import ResumePoint
 
 RESUMED_FROM_TAG = "mlflow_sb3.resumed_from"
-"""Tag of a training run: the run that it goes on from."""
-_LONGEST = 5000
-"""Characters of a tag that every database takes."""
-_MOST = sys.float_info.max
-"""What MLflow's store makes of infinity."""
+"""Tag of a resumed run: id of the interrupted run."""
 
 _logger = logging.getLogger(__name__)
 
-AT = "mlflow_sb3.resumed_at"
-"""Tag of a training run: the step that it goes on from."""
-
-
-@dataclass(frozen=True)
-class Origin:
-    """A run that can be gone on from, and its last snapshot."""
-
-    run_id: str
-    path: Path
-    header: SnapshotHeader
-
-    def load(self) -> SnapshotState:
-        """Read the snapshot; this unpickles. Environments that are not in it are made anew, on seeds that no episode had."""
-        from mlflow_sb3.envs import seeds
-        from mlflow_sb3.training import snapshot
-
-        agent_files.check_unpickling_allowed(f"going on from a snapshot of run {self.run_id}")
-        recipe = self.header.context["recipe"]
-        vec_env = snapshot.rebuild_envs(recipe["description"], self.header)
-        if vec_env is not None:
-            vec_env.seed(
-                seeds.episode_seeds(recipe["seed"], "learning", 1, start=1 + self.header.step)[0]
-            )
-        return snapshot.load_snapshot(self.path, vec_env)
-
-    def carry(self, tracker: RunLogger, facts: dict[str, Any]) -> SnapshotState:
-        """Load the snapshot, and give a run the curves of its origin up to there, each point once.
-
-        Args:
-            tracker: Of the run that goes on.
-            facts: Of this process; where they differ from those of the origin, the run says that it may not be exact.
-        """
-        loaded = self.load()
-        told = loaded["more"]
-        points: list[MetricPoint] = []
-        for key, count in told["counts"].items():
-            stored = [
-                (key, point.value, point.timestamp, point.step)
-                for point in MlflowClient().get_metric_history(self.run_id, key)
-            ]
-            waiting = [point for point in told["waiting"] if point[0] == key]
-            once = {(point[2], point[3], _stored(point[1])): point for point in [*stored, *waiting]}
-            points += sorted(once.values(), key=lambda point: (point[3], point[2]))[:count]
-        tracker.points(points)
-        reasons = [] if self.header.inexact is None else [self.header.inexact]
-        reasons += provenance.differing_facts(self.header.context["facts"], facts)
-        before = MlflowClient().get_run(self.run_id).data.tags.get(INEXACT_TAG)
-        reasons += [] if before is None else [before]
-        tracker.tags(
-            {AT: str(self.header.step)}
-            | ({INEXACT_TAG: "; ".join(reasons)[:_LONGEST]} if reasons else {})
-        )
-        return loaded
-
 
 @contextmanager
-def find_snapshot(run_id: str, home: str | None = None) -> Iterator[Origin]:
-    """Find the last whole snapshot of a run that did not finish, or of the run that it went on from before it had one itself.
+def find_snapshot(run_id: str, state_folder: str | None = None) -> Iterator[ResumePoint]:
+    """Find the newest snapshot of an interrupted run.
 
-    What its journal holds on this machine is delivered first.
+    If the run has none, because it was interrupted early and was itself resumed, the snapshot of
+    the run before it is used. The journal of the run on this machine is delivered first.
 
     Args:
-        run_id: Of a run of the entry point ``train``.
-        home: See ``state_dir.state_dir``.
+        run_id: Id of a run of the entry point ``train``.
+        state_folder: See ``state_dir.get_state_dir``.
 
     Raises:
-        MlflowException: The run finished, or is alive, or left no snapshot.
+        MlflowException: The run finished, is still running, or has no snapshot.
     """
     run = MlflowClient().get_run(run_id)
     if run.info.status == "RUNNING" and heartbeat.is_alive_after_watching(run):
         raise MlflowException.invalid_parameter_value(
-            f"run {run_id} is still alive; stop it (SIGTERM makes a snapshot), or let it finish."
+            f"Run {run_id} is still running. Stop it with SIGTERM, which takes a snapshot, "
+            "or wait until it finishes."
         )
-    run = flush_journal(run, home)
+    run = flush_journal(run, state_folder)
     if run.info.status == "FINISHED":
         raise MlflowException.invalid_parameter_value(
-            f"run {run_id} finished, and there is nothing to resume; log_model takes its agent."
+            f"Run {run_id} has finished, so that there is nothing to resume. "
+            "Use log_model to register its agent."
         )
     with TemporaryDirectory() as downloads:
-        yield _newest(run, home, Path(downloads))
+        yield _find_resume_point(run, state_folder, Path(downloads))
 
 
-def flush_journal(run: Run, home: str | None = None) -> Run:
-    """A run whose process is over, after what it left in its journal on this machine was delivered; its snapshots stay where they lie."""
-    folder = state_dir.run_dir(run.info.run_id, home)
-    if not (folder / journal.RUN).exists():
+def flush_journal(run: Run, state_folder: str | None = None) -> Run:
+    """Deliver the journal of a run whose process has ended, and return the updated run.
+
+    Snapshots stay in the local folder and are not uploaded.
+    """
+    folder = state_dir.get_run_dir(run.info.run_id, state_folder)
+    if not (folder / journal.RUN_FILE).exists():
         return run
     try:
-        deliver_journal(folder, tracking_uri=mlflow.get_tracking_uri(), uploading=False)
-    except RefusedError as error:
-        _logger.warning("run %s: %s", run.info.run_id, error)
+        deliver_journal(folder, tracking_uri=mlflow.get_tracking_uri(), upload_snapshots=False)
+    except RejectedError as error:
+        _logger.warning("Run %s: %s", run.info.run_id, error)
     return MlflowClient().get_run(run.info.run_id)
 
 
-def delete_snapshots(run_id: str, home: str | None = None) -> None:
-    """Remove what a run that was gone on from, and those that it went on from itself, left for that, here and among their artifacts.
+def delete_snapshots(run_id: str, state_folder: str | None = None) -> None:
+    """Delete the snapshots of an interrupted run after the resumed run has finished.
 
-    Those that the server cannot name stay.
+    Also delete those of the runs that it had continued from, both in the local folders and among
+    the artifacts. If the server does not answer, the remaining snapshots stay.
     """
     client = MlflowClient()
-    origin: str | None = run_id
+    current: str | None = run_id
     with suppress(*CONNECTION_ERRORS):
-        while origin is not None:
-            shutil.rmtree(state_dir.run_dir(origin, home), ignore_errors=True)
-            run = client.get_run(origin)
-            if _uploaded(run):
-                snapshot_uploader.remove_snapshots(client, origin)
-            origin = run.data.tags.get(RESUMED_FROM_TAG)
+        while current is not None:
+            shutil.rmtree(state_dir.get_run_dir(current, state_folder), ignore_errors=True)
+            run = client.get_run(current)
+            if _list_uploaded(run):
+                snapshot_uploader.remove_snapshots(client, current)
+            current = run.data.tags.get(RESUMED_FROM_TAG)
 
 
-def resume_command(run_id: str, home: Path) -> str:
-    """The command that goes on with a run whose folder lies in this one."""
-    where = "" if home == state_dir.state_dir() else f" -P state_folder={shlex.quote(str(home))}"
-    return f"mlflow run . -e train -P resume={run_id}{where}"
+def format_resume_command(run_id: str, state_folder: Path) -> str:
+    """Return the shell command that resumes a run."""
+    command = f"mlflow run . -e train -P resume={run_id}"
+    if state_folder != state_dir.get_state_dir():
+        command += f" -P state_folder={shlex.quote(str(state_folder))}"
+    return command
 
 
-def has_snapshot(run: Run, home: str | None = None) -> bool:
-    """Whether a run can be gone on from."""
-    folder = state_dir.run_dir(run.info.run_id, home) / SNAPSHOT_DIR
-    return any(
-        atomic_file.is_sealed(folder / name) or f"{SNAPSHOT_TAG}{name}" in run.data.tags
-        for name in SLOTS
-    )
+def has_snapshot(run: Run, state_folder: str | None = None) -> bool:
+    """Return whether a run has a snapshot, on this machine or among its artifacts."""
+    folder = state_dir.get_run_dir(run.info.run_id, state_folder) / SNAPSHOT_DIR
+    is_local = any(atomic_file.has_valid_digest(folder / name) for name in SNAPSHOT_NAMES)
+    return is_local or bool(_list_uploaded(run))
 
 
-def _newest(run: Run, home: str | None, downloads: Path) -> Origin:
-    looked_at: list[str] = []
-    one: Run | None = run
-    while one is not None and one.info.run_id not in looked_at:
-        looked_at.append(one.info.run_id)
-        origin = _of(one, state_dir.run_dir(one.info.run_id, home) / SNAPSHOT_DIR, downloads)
-        if origin is not None:
-            return origin
-        before = one.data.tags.get(RESUMED_FROM_TAG)
-        one = None if before is None else MlflowClient().get_run(before)
+@dataclass(frozen=True)
+class _UploadedSnapshot:
+    """Name of a snapshot among the artifacts, and the values of its tag."""
+
+    name: str
+    step: int
+    learned: bool
+    digest: str
+
+    @property
+    def progress(self) -> tuple[bool, int]:
+        return self.learned, self.step
+
+
+def _find_resume_point(run: Run, state_folder: str | None, downloads: Path) -> ResumePoint:
+    """Search a run, then the run that it was resumed from, and so on."""
+    visited: set[str] = set()
+    current: Run | None = run
+    while current is not None and current.info.run_id not in visited:
+        visited.add(current.info.run_id)
+        folder = state_dir.get_run_dir(current.info.run_id, state_folder) / SNAPSHOT_DIR
+        if (resume_point := _find_newest(current, folder, downloads)) is not None:
+            return resume_point
+        previous = current.data.tags.get(RESUMED_FROM_TAG)
+        current = None if previous is None else MlflowClient().get_run(previous)
     raise MlflowException.invalid_parameter_value(
-        f"run {run.info.run_id} left no whole snapshot, neither in {state_dir.state_dir(home)} nor among its artifacts; train anew."
+        f"Run {run.info.run_id} has no complete snapshot, neither in "
+        f"{state_dir.get_state_dir(state_folder)} nor among its artifacts. Train again."
     )
 
 
-def _of(run: Run, local: Path, downloads: Path) -> Origin | None:
-    """The newest whole snapshot of one run."""
-    from mlflow_sb3.tracking import snapshot_header
-    from mlflow_sb3.training.snapshot_writer import valid_snapshots
-
-    here = next(valid_snapshots(local), None)
-    header = None if here is None else snapshot_header.read_header(here)
+def _find_newest(run: Run, folder: Path, downloads: Path) -> ResumePoint | None:
+    """Return the newest complete snapshot of one run, from its folder or its artifacts."""
+    local = _find_local(run.info.run_id, folder)
     failure: Exception | None = None
-    for name, place in _uploaded(run):
-        if header is not None and (place["learned"], place["step"]) <= (
-            header.learned,
-            header.step,
-        ):
+    for uploaded in _list_uploaded(run):
+        if local is not None and uploaded.progress <= (local.header.learned, local.header.step):
             break
         try:
-            path = _download(run.info.run_id, name, downloads)
-        except Exception as error:  # noqa: BLE001 every kind of artifact store raises errors of its own
+            path = _download(run.info.run_id, uploaded.name, downloads)
+        except Exception as error:  # noqa: BLE001 each artifact store has its own errors
             _logger.warning(
-                "snapshot %s of run %s cannot be downloaded: %s", name, run.info.run_id, error
+                "Snapshot %s of run %s cannot be downloaded: %s",
+                uploaded.name,
+                run.info.run_id,
+                error,
             )
             failure = error
             continue
-        if (digest := atomic_file.seal_of(path)) is not None and digest == place["digest"]:
-            return Origin(run.info.run_id, path, snapshot_header.read_header(path))
-    if here is not None and header is not None:
-        return Origin(run.info.run_id, here, header)
-    if failure is not None:
+        if atomic_file.read_valid_digest(path) == uploaded.digest:
+            return ResumePoint(run.info.run_id, path, snapshot_header.read_header(path))
+    if local is None and failure is not None:
         raise MlflowException(
-            f"run {run.info.run_id} has its last snapshot among its artifacts alone, which cannot be downloaded: {failure}; "
-            "call again when the artifact store answers, or train anew."
+            f"The only snapshot of run {run.info.run_id} is among its artifacts and cannot be "
+            f"downloaded: {failure}. Resume when the artifact store answers, or train again."
         ) from failure
-    return None
+    return local
 
 
-def _stored(value: float) -> str:
-    """A value as the store gives it back, told apart even where it is no number."""
-    return repr(max(-_MOST, min(_MOST, value))) if value == value else "nan"  # noqa: PLR0124 no import for that
+def _find_local(run_id: str, folder: Path) -> ResumePoint | None:
+    from mlflow_sb3.training.snapshot_writer import list_valid_snapshots
+
+    path = next(list_valid_snapshots(folder), None)
+    return None if path is None else ResumePoint(run_id, path, snapshot_header.read_header(path))
 
 
-def _uploaded(run: Run) -> list[tuple[str, dict[str, Any]]]:
-    """Name, and step and digest, of the snapshots among the artifacts; the newest one first."""
-    places = [
-        (name, json.loads(run.data.tags[f"{SNAPSHOT_TAG}{name}"]))
-        for name in SLOTS
-        if f"{SNAPSHOT_TAG}{name}" in run.data.tags
+def _list_uploaded(run: Run) -> list[_UploadedSnapshot]:
+    """Return the snapshots among the artifacts of a run, the newest first."""
+    tags = run.data.tags
+    snapshots = [
+        _UploadedSnapshot(name, **json.loads(tags[f"{SNAPSHOT_TAG}{name}"]))
+        for name in SNAPSHOT_NAMES
+        if f"{SNAPSHOT_TAG}{name}" in tags
     ]
-    return sorted(places, key=lambda place: (place[1]["learned"], place[1]["step"]), reverse=True)
+    return sorted(snapshots, key=lambda snapshot: snapshot.progress, reverse=True)
 
 
 def _download(run_id: str, name: str, folder: Path) -> Path:

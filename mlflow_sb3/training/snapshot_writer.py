@@ -1,4 +1,4 @@
-"""The last two snapshots of a training, in a folder: taken when they are due, whole or not there."""
+"""Write the last two snapshots of a training to a folder, at intervals that cost little time."""
 
 from __future__ import annotations
 
@@ -18,24 +18,25 @@ from stable_baselines3.common.callbacks import BaseCallback
 from mlflow_sb3.flavor import vec_normalize
 from mlflow_sb3.tracking import atomic_file, snapshot_header
 from mlflow_sb3.tracking.snapshot_header import SnapshotHeader
-from mlflow_sb3.tracking.snapshot_uploader import SLOTS
+from mlflow_sb3.tracking.snapshot_uploader import SNAPSHOT_NAMES
 from mlflow_sb3.training import snapshot
-from mlflow_sb3.training.snapshot import SnapshotState
+from mlflow_sb3.training.rng_state import RngState
 
-SHARE = 0.02
-"""Of the time of training that snapshots may cost, unless their distance is given."""
-SHORTEST = 2.0
-"""Seconds between two snapshots at the least."""
-_DRAFT = "snapshot.draft"
+MAX_TIME_SHARE = 0.02
+"""Share of the training time that snapshots may take, unless ``every`` is set."""
+MIN_INTERVAL = 2.0
+"""Minimum seconds between two snapshots, unless ``every`` is set."""
+_DRAFT_NAME = "snapshot.draft"
 
 _logger = logging.getLogger(__name__)
 
 
 class SnapshotWriter:
-    """Takes snapshots of a training into a folder.
+    """Write snapshots of a training to a folder.
 
-    The training thread writes the state into the page cache; a thread of the shelf seals, syncs and renames the file.
-    A snapshot that cannot be written leaves the ones before it alone, and training goes on.
+    The training thread pickles the state into a draft. A second thread appends the digest, syncs
+    the draft and renames it. If a snapshot cannot be written, training continues and the previous
+    snapshots stay.
     """
 
     def __init__(
@@ -44,105 +45,110 @@ class SnapshotWriter:
         *,
         every: int | None = None,
         context: dict[str, Any] | None = None,
-        more: Callable[[], dict[str, Any]] = dict,
-        on_published: Callable[[Path], object] = lambda path: None,  # noqa: ARG005
+        get_extra: Callable[[], dict[str, Any]] = dict,
+        on_written: Callable[[Path], object] = lambda path: None,  # noqa: ARG005
     ) -> None:
-        """Keep snapshots in a folder, which may hold some already.
+        """Create a writer.
 
         Args:
-            folder: Made when it is needed.
-            every: Environment steps between two snapshots; by default they are as far apart as ``SHARE`` allows.
-            context: JSON values for the header of every snapshot.
-            more: Asked for values to pickle beside the state, at the moment of every snapshot.
-            on_published: Told of every snapshot that is whole.
+            folder: Folder for the snapshots. It may contain some already.
+            every: Timesteps between two snapshots. By default, the interval keeps the cost below
+                ``MAX_TIME_SHARE``.
+            context: JSON values for the header of each snapshot.
+            get_extra: Returns picklable values to store in a snapshot. Called for each snapshot.
+            on_written: Called with the path of each complete snapshot, in the second thread.
         """
         self.folder = folder
-        self.inexact: str | None = None
-        """Why the environments are not part of the snapshots, if they are not."""
+        self.inexact_reason: str | None = None
+        """Why snapshots leave the environments out; None if they contain them."""
         self.seconds = 0.0
-        """What the training thread spent on snapshots."""
-        self.taken = 0
+        """Seconds that the training thread has spent on snapshots."""
+        self.count = 0
+        """Number of snapshots taken."""
         self._every = every
         self._context = context or {}
-        self._more = more
-        self._on_published = on_published
-        self._slot = (
-            1 - SLOTS.index(found.name) if (found := next(valid_snapshots(folder), None)) else 0
-        )
-        self._due_step = 0
-        self._due_time = 0.0
-        self._finishing: threading.Thread | None = None
-        self._warned: set[str] = set()
-        self._broken = False
+        self._get_extra = get_extra
+        self._on_written = on_written
+        newest = next(list_valid_snapshots(folder), None)
+        self._next_index = 0 if newest is None else 1 - SNAPSHOT_NAMES.index(newest.name)
+        self._next_step = 0
+        self._next_time = 0.0
+        self._thread: threading.Thread | None = None
+        self._warnings: set[str] = set()
+        self._is_unpicklable = False
 
-    def begin(self, step: int) -> None:
-        """Learning begins at this step: count the distance to the first snapshot from here."""
-        self._due_step = step + (self._every or 0)
-        self._due_time = time.monotonic() + SHORTEST
+    def start(self, step: int) -> None:
+        """Start the first interval at the timestep at which learning starts."""
+        self._next_step = step + (self._every or 0)
+        self._next_time = time.monotonic() + MIN_INTERVAL
 
     def is_due(self, step: int) -> bool:
-        """Whether it is time for a snapshot."""
+        """Return whether the interval since the last snapshot is over."""
         if self._every is not None:
-            return step >= self._due_step
-        return time.monotonic() >= self._due_time and not self._is_finishing()
+            return step >= self._next_step
+        return time.monotonic() >= self._next_time and not self._is_publishing()
 
     def take(
         self,
         model: BaseAlgorithm,
         callbacks: Sequence[BaseCallback],
         *,
-        learned: bool = False,
-        early: SnapshotState | None = None,
+        is_learned: bool = False,
+        rng_state: RngState | None = None,
     ) -> None:
-        """Take a snapshot now; what keeps it from being written is a warning.
+        """Take a snapshot. If that fails, log a warning.
 
         Args:
-            model: Between two rollouts.
+            model: Algorithm between two rollouts.
             callbacks: See ``snapshot.write_snapshot``.
-            learned: Learning has ended, and only the choice is left.
-            early: See ``snapshot.write_snapshot``.
+            is_learned: Whether learning has ended.
+            rng_state: See ``snapshot.write_snapshot``.
         """
-        if self._broken:
+        if self._is_unpicklable:
             return
         start = time.monotonic()
         self.wait()
-        draft = self.folder / _DRAFT
-        written = self._attempt(
-            partial(self._write, draft, model, callbacks, learned=learned, early=early)
+        draft = self.folder / _DRAFT_NAME
+        is_written = self._try_to(
+            partial(
+                self._write_draft,
+                draft,
+                model,
+                callbacks,
+                is_learned=is_learned,
+                rng_state=rng_state,
+            )
         )
-        spent = time.monotonic() - start
-        self.seconds += spent
-        self._due_step = model.num_timesteps + (self._every or 0)
-        self._due_time = time.monotonic() + max(SHORTEST, spent / SHARE)
-        if not written:
-            return
-        self.taken += 1
-        self._finishing = threading.Thread(
-            target=self._attempt, args=[partial(self._publish, draft)], name="snapshot"
-        )
-        self._finishing.start()
+        seconds = time.monotonic() - start
+        self.seconds += seconds
+        self._next_step = model.num_timesteps + (self._every or 0)
+        self._next_time = time.monotonic() + max(MIN_INTERVAL, seconds / MAX_TIME_SHARE)
+        if is_written:
+            self.count += 1
+            self._start_publishing(draft)
 
     def wait(self) -> None:
-        """Wait until the last snapshot has its name."""
-        if self._finishing is not None:
-            self._finishing.join()
-            self._finishing = None
+        """Wait until the last snapshot is complete."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
 
-    def _is_finishing(self) -> bool:
-        return self._finishing is not None and self._finishing.is_alive()
+    def _is_publishing(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
 
-    def _write(
-        self, draft: Path, model: BaseAlgorithm, callbacks: Sequence[BaseCallback], **kwargs: Any
+    def _write_draft(
+        self, draft: Path, model: BaseAlgorithm, callbacks: Sequence[BaseCallback], **options: Any
     ) -> None:
+        """Write a draft; leave the environments out if they cannot be pickled."""
         try:
-            self._dump(draft, model, callbacks, **kwargs)
+            self._dump(draft, model, callbacks, **options)
         except PicklingError as error:
-            if self.inexact is not None:
+            if self.inexact_reason is not None:
                 raise
-            self.inexact = f"{_name(model)} cannot be pickled ({error})"
-            self._dump(draft, model, callbacks, **kwargs)
+            self.inexact_reason = f"{_describe_env(model)} cannot be pickled ({error})"
+            self._dump(draft, model, callbacks, **options)
             self._warn(
-                f"{self.inexact}: a resumed training begins new episodes there, and is not exact."
+                f"{self.inexact_reason}: a resumed training starts new episodes and is not exact."
             )
 
     def _dump(
@@ -151,64 +157,81 @@ class SnapshotWriter:
         model: BaseAlgorithm,
         callbacks: Sequence[BaseCallback],
         *,
-        learned: bool,
-        early: SnapshotState | None,
+        is_learned: bool,
+        rng_state: RngState | None,
     ) -> None:
-        statistics = vec_normalize.read_statistics(model) if self.inexact else None
+        reason = self.inexact_reason
+        statistics = vec_normalize.read_statistics(model) if reason else None
         header = SnapshotHeader(
-            model.num_timesteps, learned, self._context, model.n_envs, self.inexact, statistics
+            model.num_timesteps, is_learned, self._context, model.n_envs, reason, statistics
         )
-        dump = partial(
-            snapshot.write_snapshot, model, callbacks, header, early=early, **self._more()
+        extra = self._get_extra()
+        atomic_file.write_draft(
+            draft,
+            lambda file: snapshot.write_snapshot(
+                file, header, model, callbacks, rng_state=rng_state, extra=extra
+            ),
         )
-        atomic_file.write_draft(draft, dump)
+
+    def _start_publishing(self, draft: Path) -> None:
+        self._thread = threading.Thread(
+            target=self._try_to, args=[partial(self._publish, draft)], name="snapshot"
+        )
+        self._thread.start()
 
     def _publish(self, draft: Path) -> None:
+        """Complete a draft, and replace the older of the two snapshots with it."""
         start = time.monotonic()
         try:
-            atomic_file.seal(draft)
-            path = self.folder / SLOTS[self._slot]
-            atomic_file.publish(draft, path)
-            self._slot = 1 - self._slot
-            self._on_published(path)
+            atomic_file.append_digest(draft)
+            path = self.folder / SNAPSHOT_NAMES[self._next_index]
+            atomic_file.publish_draft(draft, path)
+            self._next_index = 1 - self._next_index
+            self._on_written(path)
         finally:
-            self._due_time += (time.monotonic() - start) / SHARE
+            self._next_time += (time.monotonic() - start) / MAX_TIME_SHARE
 
-    def _attempt(self, work: Callable[[], None]) -> bool:
+    def _try_to(self, write: Callable[[], None]) -> bool:
+        """Return whether a step of writing succeeded; log a warning if it did not."""
         try:
-            work()
+            write()
         except OSError as error:
             self._warn(
-                f"no snapshot could be written to {self.folder}: {error.strerror}; training goes on, and the one before it stays."
+                f"Could not write a snapshot to {self.folder}: {error.strerror}. "
+                "Training continues, and the previous snapshot stays."
             )
             with suppress(OSError):
-                (self.folder / _DRAFT).unlink()
+                (self.folder / _DRAFT_NAME).unlink()
             return False
         except PicklingError as error:
-            self._broken = True
-            self._warn(f"this training cannot be resumed: its state cannot be pickled ({error}).")
+            self._is_unpicklable = True
+            self._warn(
+                f"The state of this training cannot be pickled ({error}). "
+                "Training continues without snapshots and cannot be resumed."
+            )
             return False
         return True
 
     def _warn(self, message: str) -> None:
-        """Say a thing once."""
-        if message not in self._warned:
-            self._warned.add(message)
+        """Log a warning, each message once."""
+        if message not in self._warnings:
+            self._warnings.add(message)
             _logger.warning(message)
 
 
-def valid_snapshots(folder: Path) -> Iterator[Path]:
-    """The snapshots in a folder that are whole, the newest one first."""
-    found = [path for name in SLOTS if atomic_file.is_sealed(path := folder / name)]
-    yield from sorted(found, key=_age, reverse=True)
+def list_valid_snapshots(folder: Path) -> Iterator[Path]:
+    """Yield the complete snapshots of a folder, the newest first."""
+    paths = [folder / name for name in SNAPSHOT_NAMES]
+    valid = [path for path in paths if atomic_file.has_valid_digest(path)]
+    yield from sorted(valid, key=_get_progress, reverse=True)
 
 
-def _age(path: Path) -> tuple[bool, int]:
+def _get_progress(path: Path) -> tuple[bool, int]:
     header = snapshot_header.read_header(path)
     return header.learned, header.step
 
 
-def _name(model: BaseAlgorithm) -> str:
+def _describe_env(model: BaseAlgorithm) -> str:
     vec_env = model.get_env()
     spec = None if vec_env is None else vec_env.get_attr("spec")[0]
     return "the environment" if spec is None else f"environment {spec.id}"

@@ -12,193 +12,183 @@ import pytest
 import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 
-from mlflow_sb3.algorithms import algorithms
+from mlflow_sb3.algorithms import builder
 from mlflow_sb3.envs import env_spec
 from mlflow_sb3.training import forked_worker, loop
 from mlflow_sb3.training.checkpoint import Checkpoint
 from mlflow_sb3.training.checkpoint_evaluator import CheckpointEvaluator, EvaluationTask
 from mlflow_sb3.training.loop import TrainingResult
-from tests.processes import companions
+from tests.processes import list_forked_workers
 
 pytestmark = pytest.mark.skipif(
-    sys.platform != "linux", reason="there are companions on Linux alone"
+    sys.platform != "linux", reason="worker processes are only forked on Linux"
 )
 
-SHORT = 20
-TRAININGS: list[tuple[str, str, dict[str, Any]]] = [
+NO_CALLBACKS: dict[str, Any] = {"on_episode": lambda: None, "while_waiting": lambda: None}
+TRAININGS = [
     ("dqn", "CartPole-v1", {"learning_starts": 50, "train_freq": 8}),
     ("ppo", "Pendulum-v1", {"n_steps": 64, "normalize": True}),
-    (
+    pytest.param(
         "sac",
         "Pendulum-v1",
         {"learning_starts": 50, "batch_size": 16, "policy_kwargs": {"net_arch": [16]}},
+        marks=pytest.mark.train,
     ),
 ]
 
 
-def short(env_id: str) -> str:
-    return json.dumps(
-        json.loads(env_spec.spec_to_json(gymnasium.spec(env_id))) | {"max_episode_steps": SHORT}
-    )
+def make_short_spec(env_id: str) -> str:
+    """Return an environment with episodes of at most 20 steps, as EnvSpec JSON."""
+    values = json.loads(env_spec.spec_to_json(gymnasium.spec(env_id)))
+    return json.dumps(values | {"max_episode_steps": 20})
 
 
-def trained(algo: str, env_id: str, hyperparams: dict[str, Any]) -> TrainingResult:
-    return loop.train(short(env_id), algo, timesteps=256, seed=4, hyperparams=hyperparams)
+PENDULUM = make_short_spec("Pendulum-v1")
 
 
-def told(result: TrainingResult) -> list[Any]:
-    """All that a choice hangs on."""
+def train(algo: str, env_id: str, hyperparams: dict[str, Any]) -> TrainingResult:
+    env_spec_json = make_short_spec(env_id)
+    return loop.train(env_spec_json, algo, timesteps=256, seed=4, hyperparams=hyperparams)
+
+
+def list_results(result: TrainingResult) -> list[Any]:
+    """Return the digests of a training, and all returns that the selection depends on."""
     return [
-        result.digest,
+        result.best_digest,
         result.last_digest,
-        *((one.step, one.training_score, one.returns) for one in result.candidates),
+        *((row.step, row.training_score, row.returns) for row in result.checkpoints),
     ]
+
+
+def build_model(seed: int) -> BaseAlgorithm:
+    hyperparams = {"n_steps": 64, "normalize": True}
+    return builder.build_algorithm("ppo", PENDULUM, hyperparams, seed=seed)
 
 
 @pytest.fixture
 def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Companions on a machine of one core too."""
+    """Allow worker processes even on a machine with one core."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
 
 
 @pytest.fixture
-def entrants() -> list[Checkpoint]:
-    """Three agents of one training, each another."""
-    model = algorithms.build(
-        "ppo", short("Pendulum-v1"), {"n_steps": 64, "normalize": True}, seed=0
-    )
-    return [Checkpoint.of(model.learn(64, reset_num_timesteps=False)) for _ in range(3)]
+def checkpoints() -> list[Checkpoint]:
+    """Three different checkpoints of one training."""
+    model = build_model(0)
+    return [Checkpoint.from_model(model.learn(64, reset_num_timesteps=False)) for _ in range(3)]
 
 
 @pytest.mark.usefixtures("two_cores")
 @pytest.mark.parametrize(("algo", "env_id", "hyperparams"), TRAININGS)
-def test_a_training_ends_alike_with_a_companion_and_without(
+def test_a_training_has_the_same_result_with_and_without_a_worker(
     algo: str, env_id: str, hyperparams: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    accompanied = trained(algo, env_id, hyperparams)
-    monkeypatch.setattr(forked_worker, "is_possible", lambda: False)
-    alone = trained(algo, env_id, hyperparams)
+    with_worker = train(algo, env_id, hyperparams)
+    monkeypatch.setattr(forked_worker, "is_available", lambda: False)
+    without_worker = train(algo, env_id, hyperparams)
 
-    assert told(accompanied) == told(alone)
+    assert list_results(with_worker) == list_results(without_worker)
 
 
 @pytest.mark.usefixtures("two_cores")
-def test_a_companion_that_dies_changes_nothing(entrants: list[Checkpoint]) -> None:
-    model = algorithms.build(
-        "ppo", short("Pendulum-v1"), {"n_steps": 64, "normalize": True}, seed=1
-    )
-    task, nothing = (
-        EvaluationTask(entrants, 10, 5),
-        {"on_episode": lambda: None, "meanwhile": lambda: None},
-    )
-    alone = CheckpointEvaluator(model, short("Pendulum-v1"), seed=2)
+def test_a_killed_worker_does_not_change_the_returns(checkpoints: list[Checkpoint]) -> None:
+    model, task = build_model(1), EvaluationTask(checkpoints, 10, 5)
+    reference = CheckpointEvaluator(model, PENDULUM, seed=2)
 
-    with CheckpointEvaluator.accompanied(model, short("Pendulum-v1"), seed=2) as player:
-        (pid,) = companions()
-        player.begin(entrants[0], 5)
+    with CheckpointEvaluator.with_worker(model, PENDULUM, seed=2) as evaluator:
+        (pid,) = list_forked_workers()
+        evaluator.start(checkpoints[0], 5)
         os.kill(pid, signal.SIGKILL)
-        finished, lent = player.finish(entrants[0], 5), player.lend(task, **nothing)
+        first = evaluator.finish(checkpoints[0], 5)
+        results = evaluator.evaluate_in_model(task, **NO_CALLBACKS)
 
-    assert finished.returns.tolist() == alone.finish(entrants[0], 5).returns.tolist()
-    assert [one.returns.tolist() for one in lent] == [
-        one.returns.tolist() for one in alone.lend(task, **nothing)
-    ]
-    assert len({tuple(one.returns) for one in lent}) == len(entrants)
-
-
-@pytest.mark.usefixtures("two_cores")
-def test_it_is_the_companion_that_plays(
-    entrants: list[Checkpoint], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model = algorithms.build(
-        "ppo", short("Pendulum-v1"), {"n_steps": 64, "normalize": True}, seed=1
-    )
-    here: list[int] = []
-    put_into = Checkpoint.put_into
-
-    def put_in_here(one: Checkpoint, model: BaseAlgorithm) -> None:
-        here.append(one.step)
-        put_into(one, model)
-
-    with CheckpointEvaluator.accompanied(model, short("Pendulum-v1"), seed=2) as player:
-        monkeypatch.setattr(Checkpoint, "policy", None)
-        monkeypatch.setattr(Checkpoint, "put_into", put_in_here)
-        player.begin(entrants[0], 5)
-        finished = player.finish(entrants[0], 5)
-        player.lend(
-            EvaluationTask(entrants, 10, 5), on_episode=lambda: None, meanwhile=lambda: None
-        )
-
-    assert len(finished.returns) == 5
-    assert here == [entrants[0].step, entrants[2].step]
+    expected = reference.evaluate_in_model(task, **NO_CALLBACKS)
+    returns = [episodes.returns.tolist() for episodes in results]
+    assert first.returns.tolist() == reference.finish(checkpoints[0], 5).returns.tolist()
+    assert returns == [episodes.returns.tolist() for episodes in expected]
+    assert len(set(map(tuple, returns))) == len(checkpoints)
 
 
 @pytest.mark.usefixtures("two_cores")
-def test_one_that_is_lost_is_given_up(
-    entrants: list[Checkpoint], caplog: pytest.LogCaptureFixture
+def test_the_worker_evaluates_its_share(
+    checkpoints: list[Checkpoint], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = algorithms.build(
-        "ppo", short("Pendulum-v1"), {"n_steps": 64, "normalize": True}, seed=1
-    )
+    loaded_here: list[int] = []
+    load_into = Checkpoint.load_into
 
-    with CheckpointEvaluator.accompanied(model, short("Pendulum-v1"), seed=2) as player:
-        (pid,) = companions()
+    def record_and_load(checkpoint: Checkpoint, model: BaseAlgorithm) -> None:
+        loaded_here.append(checkpoint.step)
+        load_into(checkpoint, model)
+
+    with CheckpointEvaluator.with_worker(build_model(1), PENDULUM, seed=2) as evaluator:
+        monkeypatch.setattr(Checkpoint, "build_policy", None)
+        monkeypatch.setattr(Checkpoint, "load_into", record_and_load)
+        evaluator.start(checkpoints[0], 5)
+        episodes = evaluator.finish(checkpoints[0], 5)
+        evaluator.evaluate_in_model(EvaluationTask(checkpoints, 10, 5), **NO_CALLBACKS)
+
+    assert len(episodes.returns) == 5
+    assert loaded_here == [checkpoints[0].step, checkpoints[2].step]
+
+
+@pytest.mark.usefixtures("two_cores")
+def test_a_lost_worker_is_not_used_again(
+    checkpoints: list[Checkpoint], caplog: pytest.LogCaptureFixture
+) -> None:
+    with CheckpointEvaluator.with_worker(build_model(1), PENDULUM, seed=2) as evaluator:
+        (pid,) = list_forked_workers()
         for _ in range(2):
-            player.begin(entrants[0], 5)
+            evaluator.start(checkpoints[0], 5)
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-            player.finish(entrants[0], 5)
-        left = companions()
+            evaluator.finish(checkpoints[0], 5)
+        remaining = list_forked_workers()
 
-    assert left == []
+    assert remaining == []
     assert [record.message for record in caplog.records if "is lost" in record.message] == [
-        "the second process, which played agents, is lost: it failed or died; training waits while agents play."
+        "The worker process for evaluations is lost: it failed or was killed. "
+        "Training waits for them."
     ]
 
 
 @pytest.mark.usefixtures("two_cores")
-def test_every_episode_is_counted_whoever_plays_it(entrants: list[Checkpoint]) -> None:
-    model = algorithms.build(
-        "ppo", short("Pendulum-v1"), {"n_steps": 64, "normalize": True}, seed=1
-    )
-    counted: list[None] = []
+def test_the_episodes_of_the_worker_are_counted(checkpoints: list[Checkpoint]) -> None:
+    calls: list[None] = []
 
-    with CheckpointEvaluator.accompanied(model, short("Pendulum-v1"), seed=2) as player:
-        player.lend(
-            EvaluationTask(entrants, 10, 5),
-            on_episode=lambda: counted.append(None),
-            meanwhile=lambda: None,
+    with CheckpointEvaluator.with_worker(build_model(1), PENDULUM, seed=2) as evaluator:
+        evaluator.evaluate_in_model(
+            EvaluationTask(checkpoints, 10, 5),
+            on_episode=lambda: calls.append(None),
+            while_waiting=lambda: None,
         )
 
-    assert len(counted) == 3 * 5
+    assert len(calls) == 3 * 5
 
 
-def test_who_finishes_what_another_process_began_plays_it_and_leaves_model_and_generators_alone(
-    entrants: list[Checkpoint],
+def test_an_evaluation_without_a_worker_leaves_the_model_and_the_random_generators_alone(
+    checkpoints: list[Checkpoint],
 ) -> None:
-    model = algorithms.build(
-        "ppo", short("Pendulum-v1"), {"n_steps": 64, "normalize": True}, seed=1
-    )
-    before, drawn = loop.weights_digest(model), torch.get_rng_state()
+    model = build_model(1)
+    digest, rng_state = loop.compute_weights_digest(model), torch.get_rng_state()
 
     first, second = (
-        CheckpointEvaluator(model, short("Pendulum-v1"), seed=2).finish(one, 5)
-        for one in entrants[:2]
+        CheckpointEvaluator(model, PENDULUM, seed=2).finish(checkpoint, 5)
+        for checkpoint in checkpoints[:2]
     )
 
     assert first.returns.tolist() != second.returns.tolist()
-    assert loop.weights_digest(model) == before
-    assert torch.equal(torch.get_rng_state(), drawn)
+    assert loop.compute_weights_digest(model) == digest
+    assert torch.equal(torch.get_rng_state(), rng_state)
 
 
 @pytest.mark.usefixtures("two_cores")
-def test_there_is_no_companion_where_pytorch_has_threads() -> None:
-    model = algorithms.build("ppo", short("Pendulum-v1"), {"n_steps": 64}, seed=1)
+def test_no_worker_is_forked_if_pytorch_uses_threads() -> None:
+    model = build_model(1)
     torch.set_num_threads(2)
     try:
-        with CheckpointEvaluator.accompanied(model, short("Pendulum-v1"), seed=2):
-            started = companions()
+        with CheckpointEvaluator.with_worker(model, PENDULUM, seed=2):
+            pids = list_forked_workers()
     finally:
         torch.set_num_threads(1)
 
-    assert started == []
+    assert pids == []

@@ -12,23 +12,23 @@ from typing import Any
 import pytest
 
 from mlflow_sb3.training import forked_worker
-from mlflow_sb3.training.forked_worker import ForkedWorker, WorkerLostError
-from tests.processes import children, companions, is_over, until
+from mlflow_sb3.training.forked_worker import SENDER_NAME, ForkedWorker, WorkerLostError
+from tests.processes import has_ended, list_children, list_forked_workers, wait_until
 
 pytestmark = pytest.mark.skipif(
-    sys.platform != "linux", reason="there are companions on Linux alone"
+    sys.platform != "linux", reason="worker processes are only forked on Linux"
 )
 
-ORPHAN = """
-import sys, time
-from mlflow_sb3.training.forked_worker import Companion
+PARENT_PROGRAM = """
+import time
+from mlflow_sb3.training.forked_worker import ForkedWorker
 
 def work(task):
-    print("at it", flush=True)
+    print("working", flush=True)
     time.sleep(3600)
 
-beside = Companion(work)
-beside.send("anything")
+worker = ForkedWorker(work)
+worker.send("task")
 time.sleep(3600)
 """
 
@@ -37,50 +37,50 @@ def double(task: int) -> int:
     return 2 * task
 
 
-def writers() -> list[threading.Thread]:
-    """The threads of this process that hand tasks over."""
-    return [thread for thread in threading.enumerate() if thread.name == "to the companion"]
+def list_senders() -> list[threading.Thread]:
+    """Return the threads of this process that send a task."""
+    return [thread for thread in threading.enumerate() if thread.name == SENDER_NAME]
 
 
-def test_it_does_one_task_after_the_other() -> None:
-    with ForkedWorker(double) as beside:
-        answers = []
+def test_a_worker_runs_one_task_after_the_other() -> None:
+    with ForkedWorker(double) as worker:
+        results = []
         for task in (1, 2):
-            beside.send(task)
-            answers.append(beside.receive())
+            worker.send(task)
+            results.append(worker.receive())
 
-    assert answers == [2, 4]
+    assert results == [2, 4]
 
 
-def test_it_knows_what_was_here_when_it_began_and_changes_nothing_here() -> None:
-    seen: list[Any] = ["before"]
+def test_a_worker_has_the_objects_of_its_parent_and_changes_only_copies() -> None:
+    values: list[Any] = ["before"]
 
     def work(task: str) -> list[str]:
-        seen.append(task)
-        return seen
+        values.append(task)
+        return values
 
-    with ForkedWorker(work) as beside:
-        beside.send("there")
-        answer = beside.receive()
+    with ForkedWorker(work) as worker:
+        worker.send("task")
+        result = worker.receive()
 
-    assert answer == ["before", "there"]
-    assert seen == ["before"]
+    assert result == ["before", "task"]
+    assert values == ["before"]
 
 
 @pytest.mark.parametrize(
     "work",
-    [lambda task: 1 / task, lambda task: os.kill(os.getpid(), signal.SIGKILL)],
-    ids=["fails", "dies"],
-)  # noqa: ARG005
-def test_one_that_fails_or_dies_is_lost_and_stays_so(work: Any) -> None:
-    with ForkedWorker(work) as beside:
+    [lambda task: 1 / task, lambda _: os.kill(os.getpid(), signal.SIGKILL)],
+    ids=["fails", "is killed"],
+)
+def test_a_worker_that_ends_is_lost_for_all_later_tasks(work: Any) -> None:
+    with ForkedWorker(work) as worker:
         for _ in range(2):
-            beside.send(0)
-            with pytest.raises(WorkerLostError, match="it failed or died"):
-                beside.receive()
+            worker.send(0)
+            with pytest.raises(WorkerLostError, match="it failed or was killed"):
+                worker.receive()
 
 
-def test_one_that_stands_still_is_lost_and_one_that_works_is_waited_for() -> None:
+def test_a_worker_without_cpu_time_is_lost_and_a_busy_worker_is_not() -> None:
     def work(seconds: float) -> str:
         end = time.process_time() + seconds
         while time.process_time() < end:
@@ -89,97 +89,96 @@ def test_one_that_stands_still_is_lost_and_one_that_works_is_waited_for() -> Non
             time.sleep(120)
         return "done"
 
-    told: list[None] = []
-    with ForkedWorker(work, patience=5.0) as beside:
-        beside.send(3.0)
-        assert beside.receive(meanwhile=lambda: told.append(None)) == "done"
-        assert told
-        beside.send(0.0)
-        with pytest.raises(WorkerLostError, match=r"no CPU time in 5\.0 s"):
-            beside.receive()
+    calls: list[None] = []
+    with ForkedWorker(work, stall_timeout=5.0) as worker:
+        worker.send(3.0)
+        assert worker.receive(while_waiting=lambda: calls.append(None)) == "done"
+        assert calls
+        worker.send(0.0)
+        with pytest.raises(WorkerLostError, match=r"it used no CPU time for 5\.0 s"):
+            worker.receive()
 
 
-def test_a_task_that_nobody_takes_does_not_hold_who_hands_it_over() -> None:
-    with ForkedWorker(len, patience=5.0) as beside:
-        (pid,) = companions()
+def test_send_does_not_wait_for_a_worker_that_reads_nothing() -> None:
+    with ForkedWorker(len, stall_timeout=5.0) as worker:
+        (pid,) = list_forked_workers()
         os.kill(pid, signal.SIGSTOP)
-        beside.send(bytes(10_000_000))
+        worker.send(bytes(10_000_000))
 
-        with pytest.raises(WorkerLostError, match="no CPU time"):
-            beside.receive()
+        with pytest.raises(WorkerLostError, match="it used no CPU time"):
+            worker.receive()
 
 
-def test_a_task_that_is_being_handed_over_is_given_up_when_it_is_closed() -> None:
+def test_close_ends_a_pending_send_even_if_another_process_holds_the_pipe() -> None:
     def work(_: bytes) -> None:
-        os.fork()  # one more process has the other end
+        os.fork()
         os.kill(os.getpid(), signal.SIGSTOP)
 
-    with ForkedWorker(work) as beside:
-        beside.send(b"")
-        (pid,) = companions()
-        until(lambda: len(children(pid)) == 1)
-        (other,) = children(pid)
-        until(lambda: writers() == [])
-        beside.send(bytes(10_000_000))
-        assert len(writers()) == 1
+    with ForkedWorker(work) as worker:
+        worker.send(b"")
+        (pid,) = list_forked_workers()
+        wait_until(lambda: len(list_children(pid)) == 1)
+        (grandchild,) = list_children(pid)
+        wait_until(lambda: list_senders() == [])
+        worker.send(bytes(10_000_000))
+        assert len(list_senders()) == 1
 
-    assert writers() == []
-    os.kill(other, signal.SIGKILL)
+    assert list_senders() == []
+    os.kill(grandchild, signal.SIGKILL)
 
 
-def test_programs_that_it_starts_can_be_told_to_stop() -> None:
+def test_programs_that_a_worker_starts_react_to_sigterm() -> None:
     def work(seconds: str) -> int:
         with subprocess.Popen(["sleep", seconds]) as program:
             program.terminate()
             return program.wait()
 
-    with ForkedWorker(work) as beside:
-        beside.send("120")
+    with ForkedWorker(work) as worker:
+        worker.send("120")
 
-        assert beside.receive() == -signal.SIGTERM
+        assert worker.receive() == -signal.SIGTERM
 
 
-def test_it_is_gone_when_it_is_closed_whatever_it_does() -> None:
-    with ForkedWorker(time.sleep) as beside:
-        beside.send(120)
-        assert not beside.is_ready()
-        (pid,) = companions()
+def test_close_ends_a_busy_worker() -> None:
+    with ForkedWorker(time.sleep) as worker:
+        worker.send(120)
+        assert not worker.is_ready()
+        (pid,) = list_forked_workers()
 
     assert not Path(f"/proc/{pid}").exists()
 
 
 @pytest.mark.process
-def test_it_dies_with_the_process_that_it_is_a_copy_of() -> None:
-    with subprocess.Popen(
-        [sys.executable, "-c", ORPHAN], stdout=subprocess.PIPE, text=True
-    ) as process:
+def test_a_worker_ends_with_its_parent() -> None:
+    command = [sys.executable, "-c", PARENT_PROGRAM]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        assert process.stdout.readline() == "at it\n"
-        (pid,) = children(process.pid)
+        assert process.stdout.readline() == "working\n"
+        (pid,) = list_children(process.pid)
 
         process.kill()
 
-        until(lambda: is_over(pid))
+        wait_until(lambda: has_ended(pid))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_signals_that_ask_to_stop_are_not_its_own(number: signal.Signals) -> None:
-    with ForkedWorker(double) as beside:
-        beside.send(1)
-        beside.receive()
-        (pid,) = companions()
+def test_a_worker_ignores_stop_signals(number: signal.Signals) -> None:
+    with ForkedWorker(double) as worker:
+        worker.send(1)
+        worker.receive()
+        (pid,) = list_forked_workers()
         os.kill(pid, number)
-        beside.send(2)
+        worker.send(2)
 
-        assert beside.receive() == 4
+        assert worker.receive() == 4
 
 
-def test_there_is_none_where_a_package_would_wait_for_its_threads(
+def test_no_worker_is_available_if_a_package_does_not_survive_fork(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
-    before = forked_worker.is_possible()
+    before = forked_worker.is_available()
     monkeypatch.setitem(sys.modules, "jax", sys)
 
     assert before
-    assert not forked_worker.is_possible()
+    assert not forked_worker.is_available()

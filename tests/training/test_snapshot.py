@@ -1,8 +1,8 @@
-"""Every algorithm goes on from a snapshot as if nothing had happened: the same weights, the same numbers."""
+"""A training that resumes from a snapshot ends with the weights and metrics of a whole one."""
 
 from __future__ import annotations
 
-from operator import itemgetter
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,340 +10,235 @@ import gymnasium
 import pytest
 from mlflow.exceptions import MlflowException
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.logger import KVWriter
 from stable_baselines3.common.vec_env import VecNormalize
 
-from mlflow_sb3.algorithms import algorithms
+from mlflow_sb3.algorithms import builder
 from mlflow_sb3.envs import env_spec
-from mlflow_sb3.runs.signals import Interrupted, Stop
+from mlflow_sb3.runs.signals import Interrupted
 from mlflow_sb3.tracking import snapshot_header
+from mlflow_sb3.tracking.snapshot_header import FIRST_LINE, SNAPSHOT_SCHEMA
 from mlflow_sb3.training import loop, snapshot, snapshot_writer
-from mlflow_sb3.training.loop import TrainingResult
-from mlflow_sb3.training.snapshot import SnapshotState
 from mlflow_sb3.training.snapshot_writer import SnapshotWriter
+from tests.training.training_cases import (
+    CASES,
+    OFF_POLICY,
+    ON_POLICY,
+    TIMESTEPS,
+    MetricRecorder,
+    StopAtRollout,
+    interrupt_case,
+    load_case,
+    make_env_spec_json,
+    train_case,
+)
 
-OFF: dict[str, Any] = {"learning_starts": 50, "batch_size": 16, "buffer_size": 250, "train_freq": 8}
-SHORT: dict[str, Any] = {"n_steps": 32, "batch_size": 32}
-OU: dict[str, Any] = {"noise_type": "ornstein-uhlenbeck", "noise_std": 0.5}
-CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
-    "a2c": ("a2c", "CartPole-v1", {"n_steps": 1}),
-    "ars, schedule": ("ars", "CartPole-v1", {"n_delta": 2, "learning_rate": "lin_0.02"}),
-    "crossq": ("crossq", "Pendulum-v1", OFF),
-    "ddpg, several environments, OU noise": ("ddpg", "Pendulum-v1", OFF | OU | {"n_envs": 2}),
-    "dqn, buffer overwritten": ("dqn", "CartPole-v1", OFF),
-    "dqn, buffer hardly filled": ("dqn", "CartPole-v1", OFF | {"buffer_size": 50_000}),
-    "dqn, whole episodes, memory saved": (
-        "dqn",
-        "CartPole-v1",
-        OFF
-        | {
-            "train_freq": [1, "episode"],
-            "optimize_memory_usage": True,
-            "replay_buffer_kwargs": {"handle_timeout_termination": False},
-        },
-    ),
-    "ppo, several environments": ("ppo", "CartPole-v1", SHORT | {"n_envs": 2}),
-    "ppo, gSDE, VecNormalize, schedule": (
-        "ppo",
-        "Pendulum-v1",
-        SHORT | {"use_sde": True, "normalize": True, "learning_rate": "lin_0.001"},
-    ),
-    "ppo, integers": ("ppo", "FrozenLake-v1", SHORT),
-    "ppo_lstm": ("ppo_lstm", "CartPole-v1", SHORT),
-    "ppo_mask": ("ppo_mask", "tests.environments:MaskedCartPole-v0", SHORT),
-    "qrdqn": ("qrdqn", "CartPole-v1", OFF),
-    "sac": ("sac", "Pendulum-v1", OFF),
-    "sac, gSDE": ("sac", "Pendulum-v1", OFF | {"use_sde": True}),
-    "td3, OU noise": ("td3", "Pendulum-v1", OFF | OU),
-    "tqc": ("tqc", "Pendulum-v1", OFF),
-    "trpo": ("trpo", "CartPole-v1", {"n_steps": 32, "batch_size": 32}),
-}
-TIMESTEPS = 300
-UNLIKE = ("time/fps", "time/time_elapsed")
+PICTURE = "tests.environments:Picture-v0"
+NORMALIZED_REWARDS: dict[str, Any] = {"normalize": {"norm_obs": False, "norm_reward": True}}
+DEFAULT_CASES = ("dqn, overwritten buffer", "ppo, gSDE, VecNormalize, schedule")
+"""Cases of the default test run. The others are marked ``matrix``."""
 
 
-class Numbers(KVWriter):
-    """What SB3 logs, but for the clock."""
-
-    def __init__(self) -> None:
-        self.rows: list[tuple[int, str, float]] = []
-
-    @property
-    def curves(self) -> list[tuple[int, str, float]]:
-        """Every key's values in the order of training; an agent's score comes when it has played, beside the training."""
-        return sorted(self.rows, key=itemgetter(1))
-
-    def write(
-        self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0
-    ) -> None:
-        assert isinstance(key_excluded, dict)
-        self.rows += [
-            (step, key, float(value)) for key, value in key_values.items() if key not in UNLIKE
-        ]
-
-    def close(self) -> None:
-        pass
-
-
-class StopAt(Stop):
-    """A signal that comes before a rollout, counted from 1."""
-
-    def __init__(self, rollout: int) -> None:
-        self._left = rollout
-
-    @property
-    def requested(self) -> int | None:  # type: ignore[override]
-        return 15 if self._left == 1 else None
-
-    def obey(self) -> None:
-        if self._left == 1:
-            raise Interrupted(15)
-        self._left -= 1
-
-
-def described(case: str) -> str:
-    """The environment, with short episodes."""
-    return env_spec.compose_spec(CASES[case][1], kwargs={"max_episode_steps": 10})
-
-
-def train(case: str, **kwargs: Any) -> tuple[TrainingResult, Numbers]:
-    algo, _, hyperparams = CASES[case]
-    numbers = kwargs.pop("numbers", None) or Numbers()
-    return loop.train(
-        described(case),
-        algo,
-        timesteps=TIMESTEPS,
-        seed=1,
-        hyperparams=hyperparams,
-        writers=[numbers],
-        **kwargs,
-    ), numbers
-
-
-def interrupt(case: str, rollout: int, folder: Path, **kwargs: Any) -> Numbers:
-    numbers, kept = Numbers(), SnapshotWriter(folder, every=10**9)
-    with pytest.raises(Interrupted, match="SIGTERM"):
-        train(case, numbers=numbers, shelf=kept, stop=StopAt(rollout), **kwargs)
-    kept.wait()
-    return numbers
-
-
-def load(case: str, folder: Path) -> SnapshotState:
-    path = next(snapshot_writer.valid_snapshots(folder))
-    return snapshot.load_snapshot(
-        path, snapshot.rebuild_envs(described(case), snapshot_header.read_header(path))
-    )
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_what_goes_on_from_a_snapshot_ends_as_if_nothing_had_happened(
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, marks=[] if case in DEFAULT_CASES else [pytest.mark.matrix])
+        for case in CASES
+    ],
+)
+def test_a_resumed_training_ends_with_the_weights_and_metrics_of_a_whole_one(
     case: str, tmp_path: Path
 ) -> None:
-    whole, expected = train(case)
+    whole, expected = train_case(case)
     for rollout in (1, 2, 4):
         folder = tmp_path / str(rollout)
 
-        numbers = interrupt(case, rollout, folder)
-        resumed, _ = train(case, numbers=numbers, resumed=load(case, folder))
+        recorder = interrupt_case(case, rollout, folder)
+        resumed, _ = train_case(case, recorder=recorder, resume_from=load_case(case, folder))
 
-        assert (resumed.last_digest, resumed.digest) == (whole.last_digest, whole.digest), rollout
-        assert numbers.curves == expected.curves, rollout
+        digests = resumed.last_digest, resumed.best_digest
+        assert digests == (whole.last_digest, whole.best_digest), rollout
+        assert recorder.curves == expected.curves, rollout
 
 
-def test_a2c_goes_on_between_two_of_its_dumps_which_are_a_hundred_rollouts_apart(
-    tmp_path: Path,
-) -> None:
-    expected, numbers = Numbers(), Numbers()
-    a2c: dict[str, Any] = {
-        "description": described("a2c"),
+@pytest.mark.train
+def test_a2c_resumes_between_two_of_its_dumps_a_hundred_rollouts_apart(tmp_path: Path) -> None:
+    expected, recorder = MetricRecorder(), MetricRecorder()
+    options: dict[str, Any] = {
+        "env_spec_json": make_env_spec_json("a2c"),
         "algo": "a2c",
         "timesteps": 1600,
         "seed": 1,
     }
-    whole = loop.train(**a2c, writers=[expected])
-    kept = SnapshotWriter(tmp_path, every=10**9)
+    whole = loop.train(**options, writers=[expected])
+    writer = SnapshotWriter(tmp_path, every=10**9)
 
     with pytest.raises(Interrupted, match="SIGTERM"):
-        loop.train(**a2c, writers=[numbers], shelf=kept, stop=StopAt(2))
-    resumed = loop.train(**a2c, writers=[numbers], resumed=load("a2c", tmp_path))
+        loop.train(**options, writers=[recorder], snapshot_writer=writer, stop=StopAtRollout(2))
+    resumed = loop.train(**options, writers=[recorder], resume_from=load_case("a2c", tmp_path))
 
+    iteration_steps = [step for step, key, _ in recorder.rows if key == "time/iterations"]
     assert resumed.last_digest == whole.last_digest
-    assert numbers.curves == expected.curves
-    assert [step for step, key, _ in numbers.rows if key == "time/iterations"] == [500, 1000, 1500]
+    assert recorder.curves == expected.curves
+    assert iteration_steps == [500, 1000, 1500]
 
 
-def test_a_training_that_is_killed_while_it_chooses_chooses_the_same(tmp_path: Path) -> None:
+@pytest.mark.train
+def test_a_training_that_is_killed_during_selection_selects_the_same_checkpoint(
+    tmp_path: Path,
+) -> None:
     case = "ppo, several environments"
-    whole, expected = train(case)
-    kept = SnapshotWriter(tmp_path)
-    train(case, shelf=kept)
-    kept.wait()
+    whole, expected = train_case(case)
+    writer = SnapshotWriter(tmp_path)
+    train_case(case, snapshot_writer=writer)
+    writer.wait()
 
-    state = load(case, tmp_path)
-    resumed, numbers = train(case, resumed=state)
+    state = load_case(case, tmp_path)
+    resumed, recorder = train_case(case, resume_from=state)
 
-    assert state["learned"]
-    assert (resumed.last_digest, resumed.digest) == (whole.last_digest, whole.digest)
-    assert [candidate.returns for candidate in resumed.candidates] == [
-        candidate.returns for candidate in whole.candidates
+    assert state.is_learned
+    assert (resumed.last_digest, resumed.best_digest) == (whole.last_digest, whole.best_digest)
+    assert [checkpoint.returns for checkpoint in resumed.checkpoints] == [
+        checkpoint.returns for checkpoint in whole.checkpoints
     ]
-    assert numbers.rows == []
+    assert recorder.rows == []
     assert expected.rows
 
 
-def test_snapshots_change_nothing(tmp_path: Path) -> None:
-    plain, expected = train("sac")
+@pytest.mark.train
+def test_snapshots_do_not_change_the_training(tmp_path: Path) -> None:
+    plain, expected = train_case("sac")
 
-    watched, numbers = train("sac", shelf=SnapshotWriter(tmp_path, every=1))
+    result, recorder = train_case("sac", snapshot_writer=SnapshotWriter(tmp_path, every=1))
 
-    assert (watched.last_digest, numbers.curves) == (plain.last_digest, expected.curves)
+    assert (result.last_digest, recorder.curves) == (plain.last_digest, expected.curves)
 
 
 class Unpicklable(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """An environment with a handle that no process can hand to another."""
+    """Environment with an attribute that cannot be pickled."""
 
     def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
         super().__init__(env)
         self._handle = (number for number in range(3))
 
 
-class Refusing(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """An environment that fails with an error of its own when it is to be pickled."""
+class PickleError(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Environment that raises its own error when it is pickled."""
 
     def __getstate__(self) -> dict[str, Any]:
         raise KeyError("renderer")
 
 
-class Remote(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """An environment that asks its simulator when it is to be pickled; what fails then is no fault of the disk."""
+class PickleOSError(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Environment that raises an OSError when it is pickled, which is no error of the disk."""
 
     def __getstate__(self) -> dict[str, Any]:
         raise ConnectionRefusedError("simulator")
 
 
-PICTURE = "tests.environments:Picture-v0"
-REWARDS_ALONE: dict[str, Any] = {"normalize": {"norm_obs": False, "norm_reward": True}}
-
-
 @pytest.mark.parametrize(
     ("env_id", "algo", "hyperparams"),
     [
-        ("CartPole-v1", "dqn", OFF),
-        ("CartPole-v1", "ppo", SHORT | {"n_envs": 2, "normalize": True}),
-        (PICTURE, "dqn", OFF),
-        (PICTURE, "ppo", SHORT | REWARDS_ALONE | {"n_envs": 2, "n_epochs": 1}),
+        ("CartPole-v1", "dqn", OFF_POLICY),
+        ("CartPole-v1", "ppo", ON_POLICY | {"n_envs": 2, "normalize": True}),
+        (PICTURE, "dqn", OFF_POLICY),
+        (PICTURE, "ppo", ON_POLICY | NORMALIZED_REWARDS | {"n_envs": 2, "n_epochs": 1}),
     ],
 )
-def test_environments_that_cannot_be_pickled_begin_new_episodes(
+def test_environments_that_cannot_be_pickled_start_new_episodes(
     env_id: str,
     algo: str,
     hyperparams: dict[str, Any],
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    description = env_spec.compose_spec(
+    env_spec_json = env_spec.compose_spec(
         env_id, kwargs={"max_episode_steps": 10}, wrappers=[f"{__name__}:Unpicklable"]
     )
-    kept = SnapshotWriter(tmp_path, every=10**9)
+    options: dict[str, Any] = {"timesteps": TIMESTEPS, "hyperparams": hyperparams}
+    writer = SnapshotWriter(tmp_path, every=10**9)
     with pytest.raises(Interrupted, match="SIGTERM"):
-        loop.train(
-            description,
-            algo,
-            timesteps=TIMESTEPS,
-            hyperparams=hyperparams,
-            shelf=kept,
-            stop=StopAt(3),
-        )
-    kept.wait()
-    path = next(snapshot_writer.valid_snapshots(tmp_path))
+        loop.train(env_spec_json, algo, **options, snapshot_writer=writer, stop=StopAtRollout(3))
+    writer.wait()
+    path = next(snapshot_writer.list_valid_snapshots(tmp_path))
     header = snapshot_header.read_header(path)
 
-    state = snapshot.load_snapshot(path, snapshot.rebuild_envs(description, header))
-    learned = state["model"].get_vec_normalize_env()
-    counted = learned.ret_rms.count if isinstance(learned, VecNormalize) else None
-    resumed = loop.train(
-        description, algo, timesteps=TIMESTEPS, hyperparams=hyperparams, resumed=state
-    )
+    state = snapshot.load_snapshot(path, snapshot.rebuild_envs(env_spec_json, header))
+    vec_normalize = state.model.get_vec_normalize_env()
+    count = vec_normalize.ret_rms.count if isinstance(vec_normalize, VecNormalize) else None
+    resumed = loop.train(env_spec_json, algo, **options, resume_from=state)
 
+    name = env_id.rpartition(":")[2]
+    reason = f"environment {name} cannot be pickled (TypeError: cannot pickle 'generator' object)"
     assert header.inexact is not None
-    assert (
-        f"environment {env_id.rpartition(':')[2]} cannot be pickled (TypeError: cannot pickle 'generator' object)"
-        in header.inexact
-    )
+    assert reason in header.inexact
     assert caplog.text.count("is not exact") == 1
-    assert max(candidate.step for candidate in resumed.candidates) >= TIMESTEPS
-    assert counted is None or counted > 64
+    assert max(checkpoint.step for checkpoint in resumed.checkpoints) >= TIMESTEPS
+    assert count is None or count > 64
 
 
 @pytest.mark.parametrize(
     ("wrapper", "error"),
-    [("Refusing", "KeyError: 'renderer'"), ("Remote", "ConnectionRefusedError: simulator")],
-    ids=["error", "OSError"],
+    [
+        ("PickleError", "KeyError: 'renderer'"),
+        ("PickleOSError", "ConnectionRefusedError: simulator"),
+    ],
 )
-def test_whatever_an_environment_raises_when_it_is_pickled_training_goes_on(
+def test_training_continues_if_pickling_an_environment_raises_any_error(
     wrapper: str, error: str, tmp_path: Path
 ) -> None:
-    description = env_spec.compose_spec("CartPole-v1", wrappers=[f"{__name__}:{wrapper}"])
-    kept = SnapshotWriter(tmp_path, every=1)
+    env_spec_json = env_spec.compose_spec("CartPole-v1", wrappers=[f"{__name__}:{wrapper}"])
+    writer = SnapshotWriter(tmp_path, every=1)
 
-    loop.train(description, "ppo", timesteps=64, hyperparams=SHORT, shelf=kept)
+    loop.train(env_spec_json, "ppo", timesteps=64, hyperparams=ON_POLICY, snapshot_writer=writer)
 
-    inexact = [
+    reasons = [
         snapshot_header.read_header(path).inexact
-        for path in snapshot_writer.valid_snapshots(tmp_path)
+        for path in snapshot_writer.list_valid_snapshots(tmp_path)
     ]
-    assert inexact == [f"environment CartPole-v1 cannot be pickled ({error})"] * 2
+    assert reasons == [f"environment CartPole-v1 cannot be pickled ({error})"] * 2
 
 
-def test_new_environments_that_are_wrapped_otherwise_are_refused(tmp_path: Path) -> None:
-    description = env_spec.compose_spec(PICTURE, wrappers=[f"{__name__}:Unpicklable"])
-    kept = SnapshotWriter(tmp_path, every=10**9)
+def test_new_environments_with_other_wrappers_are_rejected(tmp_path: Path) -> None:
+    env_spec_json = env_spec.compose_spec(PICTURE, wrappers=[f"{__name__}:Unpicklable"])
+    writer = SnapshotWriter(tmp_path, every=10**9)
     with pytest.raises(Interrupted, match="SIGTERM"):
         loop.train(
-            description, "dqn", timesteps=TIMESTEPS, hyperparams=OFF, shelf=kept, stop=StopAt(1)
+            env_spec_json,
+            "dqn",
+            timesteps=TIMESTEPS,
+            hyperparams=OFF_POLICY,
+            snapshot_writer=writer,
+            stop=StopAtRollout(1),
         )
-    kept.wait()
+    writer.wait()
+    path = next(snapshot_writer.list_valid_snapshots(tmp_path))
 
-    path = next(snapshot_writer.valid_snapshots(tmp_path))
-
-    with pytest.raises(
-        MlflowException,
-        match="with VecTransposeImage at place 0, and the new ones are DummyVecEnv;",
-    ):
-        snapshot.load_snapshot(path, algorithms.vec_env(description, {}))
-    with pytest.raises(
-        MlflowException, match="with VecTransposeImage at place 0, and the new ones are missing;"
-    ):
+    message = "needs VecTransposeImage at position 0 .* but the new environments are {}"
+    with pytest.raises(MlflowException, match=message.format("DummyVecEnv")):
+        snapshot.load_snapshot(path, builder.build_vec_env(env_spec_json, {}))
+    with pytest.raises(MlflowException, match=message.format("missing")):
         snapshot.load_snapshot(path)
 
 
-def test_gymnasiums_ezpickle_does_not_hide_what_happened_in_an_environment(tmp_path: Path) -> None:
-    """It pickles the arguments of the constructor alone: such an environment would begin anew without a word."""
-    env_id = "tests.environments:Remembering-v0"
-    whole = loop.train(env_spec.compose_spec(env_id), "ppo", timesteps=128, hyperparams=SHORT)
-    kept = SnapshotWriter(tmp_path, every=10**9)
+def test_the_state_of_an_ezpickle_environment_is_restored(tmp_path: Path) -> None:
+    """EzPickle itself pickles only the arguments of the constructor."""
+    env_spec_json = env_spec.compose_spec("tests.environments:Remembering-v0")
+    options: dict[str, Any] = {"timesteps": 128, "hyperparams": ON_POLICY}
+    whole = loop.train(env_spec_json, "ppo", **options)
+    writer = SnapshotWriter(tmp_path, every=10**9)
     with pytest.raises(Interrupted, match="SIGTERM"):
-        loop.train(
-            env_spec.compose_spec(env_id),
-            "ppo",
-            timesteps=128,
-            hyperparams=SHORT,
-            shelf=kept,
-            stop=StopAt(3),
-        )
-    kept.wait()
+        loop.train(env_spec_json, "ppo", **options, snapshot_writer=writer, stop=StopAtRollout(3))
+    writer.wait()
 
-    resumed = loop.train(
-        env_spec.compose_spec(env_id),
-        "ppo",
-        timesteps=128,
-        resumed=snapshot.load_snapshot(next(snapshot_writer.valid_snapshots(tmp_path))),
-    )
+    state = snapshot.load_snapshot(next(snapshot_writer.list_valid_snapshots(tmp_path)))
+    resumed = loop.train(env_spec_json, "ppo", timesteps=128, resume_from=state)
 
     assert resumed.last_digest == whole.last_digest
 
 
-class Counting(BaseCallback):
+class StepCounter(BaseCallback):
+    """Callback that counts the calls of ``on_step``."""
+
     def __init__(self) -> None:
         super().__init__()
         self.steps = 0
@@ -353,32 +248,31 @@ class Counting(BaseCallback):
         return True
 
 
-def test_callbacks_go_on_as_they_were(tmp_path: Path) -> None:
-    interrupt("ppo, several environments", 3, tmp_path, callbacks=[Counting()])
-    counting = Counting()
+def test_the_attributes_of_callbacks_are_restored(tmp_path: Path) -> None:
+    case = "ppo, several environments"
+    interrupt_case(case, 3, tmp_path, callbacks=[StepCounter()])
+    counter = StepCounter()
 
-    train(
-        "ppo, several environments",
-        callbacks=[counting],
-        resumed=load("ppo, several environments", tmp_path),
-    )
+    train_case(case, callbacks=[counter], resume_from=load_case(case, tmp_path))
 
-    assert counting.steps == 320 // 2  # five rollouts of 32 steps in two environments
+    assert counter.steps == 320 // 2  # five rollouts of 32 steps in two environments
 
 
-def test_a_buffer_takes_the_room_of_what_is_in_it(tmp_path: Path) -> None:
-    interrupt("dqn, buffer hardly filled", 4, tmp_path)
-
-    path = next(snapshot_writer.valid_snapshots(tmp_path))
-
-    assert path.stat().st_size < 1_000_000  # 50 000 transitions take 2.4 MB
-    assert load("dqn, buffer hardly filled", tmp_path)[
-        "model"
-    ].replay_buffer.observations.shape == (50_000, 1, 4)
-
-
-def test_a_file_that_is_no_snapshot_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_snapshot_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("something else\n")
 
-    with pytest.raises(MlflowException, match="file is no snapshot of a training"):
-        snapshot_header.read_header(tmp_path / "file")
+    with pytest.raises(MlflowException, match="file is not a training snapshot"):
+        snapshot.load_snapshot(tmp_path / "file")
+
+
+def test_a_snapshot_of_an_older_version_is_rejected_in_one_line(tmp_path: Path) -> None:
+    header = {"step": 32, "learned": False, "context": {}, "n_envs": 1, "schema": 3}
+    path = tmp_path / "0.snapshot"
+    path.write_bytes(FIRST_LINE + json.dumps(header).encode() + b"\nan old pickle")
+
+    with pytest.raises(MlflowException, match="has schema 3, but this version") as caught:
+        snapshot.load_snapshot(path)
+
+    assert SNAPSHOT_SCHEMA == 4
+    assert "Resume with the version that wrote it." in caught.value.message
+    assert "\n" not in caught.value.message

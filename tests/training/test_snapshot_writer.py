@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -9,167 +8,167 @@ import pytest
 from stable_baselines3 import PPO
 
 from mlflow_sb3.tracking import atomic_file, snapshot_header
-from mlflow_sb3.tracking.snapshot_uploader import SLOTS
+from mlflow_sb3.tracking.snapshot_uploader import SNAPSHOT_NAMES
 from mlflow_sb3.training import loop, snapshot_writer
-from mlflow_sb3.training.loop import _Logger
+from mlflow_sb3.training.learn_state import IterationLogger
 from mlflow_sb3.training.snapshot_writer import SnapshotWriter
 
 
 @pytest.fixture
 def model() -> PPO:
-    """An algorithm in the middle of a training."""
-    learning = PPO("MlpPolicy", "CartPole-v1", n_steps=32, batch_size=32, seed=0, device="cpu")
-    learning.set_logger(_Logger([]))
-    return learning.learn(32)
+    """PPO after 32 steps, with the logger that snapshots need."""
+    algorithm = PPO("MlpPolicy", "CartPole-v1", n_steps=32, batch_size=32, seed=0, device="cpu")
+    algorithm.set_logger(IterationLogger([]))
+    return algorithm.learn(32)
 
 
-def steps(folder: Path) -> list[int]:
-    return [
-        snapshot_header.read_header(path).step for path in snapshot_writer.valid_snapshots(folder)
-    ]
+def read_steps(folder: Path) -> list[int]:
+    """Return the steps of the valid snapshots, the newest first."""
+    paths = snapshot_writer.list_valid_snapshots(folder)
+    return [snapshot_header.read_header(path).step for path in paths]
 
 
-def take(kept: SnapshotWriter, model: PPO, step: int) -> None:
+def take_snapshot(writer: SnapshotWriter, model: PPO, step: int) -> None:
     model.num_timesteps = step
-    kept.take(model, [])
-    kept.wait()
+    writer.take(model, [])
+    writer.wait()
 
 
-def test_the_last_two_are_kept_the_newest_first(model: PPO, tmp_path: Path) -> None:
-    kept = SnapshotWriter(tmp_path)
+def test_the_last_two_snapshots_are_kept(model: PPO, tmp_path: Path) -> None:
+    writer = SnapshotWriter(tmp_path)
     for step in (10, 20, 30):
-        take(kept, model, step)
+        take_snapshot(writer, model, step)
 
-    assert steps(tmp_path) == [30, 20]
-    assert {path.name for path in tmp_path.iterdir()} == set(SLOTS)
+    assert read_steps(tmp_path) == [30, 20]
+    assert {path.name for path in tmp_path.iterdir()} == set(SNAPSHOT_NAMES)
 
 
-def test_a_shelf_that_is_opened_again_replaces_the_older_one(model: PPO, tmp_path: Path) -> None:
+def test_a_new_writer_replaces_the_older_snapshot(model: PPO, tmp_path: Path) -> None:
     for step in (10, 20, 30):
-        take(SnapshotWriter(tmp_path), model, step)
+        take_snapshot(SnapshotWriter(tmp_path), model, step)
 
-    assert steps(tmp_path) == [30, 20]
+    assert read_steps(tmp_path) == [30, 20]
 
 
-def test_a_snapshot_that_was_cut_short_at_any_byte_is_never_loaded_and_the_one_before_it_is(
+def test_a_truncated_snapshot_is_not_valid_and_the_previous_one_is(
     model: PPO, tmp_path: Path
 ) -> None:
-    kept = SnapshotWriter(tmp_path)
-    take(kept, model, 10)
-    take(kept, model, 20)
-    newest = next(snapshot_writer.valid_snapshots(tmp_path))
+    writer = SnapshotWriter(tmp_path)
+    take_snapshot(writer, model, 10)
+    take_snapshot(writer, model, 20)
+    newest = next(snapshot_writer.list_valid_snapshots(tmp_path))
     content = newest.read_bytes()
     lengths = {*range(300), *range(0, len(content), 997), *range(len(content) - 300, len(content))}
 
     for length in sorted(lengths):
         newest.write_bytes(content[:length])
-        assert steps(tmp_path) == [10], length
+        assert read_steps(tmp_path) == [10], length
     newest.write_bytes(content)
-    assert steps(tmp_path) == [20, 10]
+    assert read_steps(tmp_path) == [20, 10]
 
 
-def test_steps_between_snapshots_can_be_given(model: PPO, tmp_path: Path) -> None:
-    kept = SnapshotWriter(tmp_path, every=100)
-    kept.begin(0)
+def test_snapshots_are_due_after_the_given_number_of_steps(model: PPO, tmp_path: Path) -> None:
+    writer = SnapshotWriter(tmp_path, every=100)
+    writer.start(0)
 
-    due = [kept.is_due(step) for step in (0, 99, 100)]
-    take(kept, model, 130)
+    is_due = [writer.is_due(step) for step in (0, 99, 100)]
+    take_snapshot(writer, model, 130)
 
-    assert due == [False, False, True]
-    assert [kept.is_due(step) for step in (229, 230)] == [False, True]
+    assert is_due == [False, False, True]
+    assert [writer.is_due(step) for step in (229, 230)] == [False, True]
 
 
-def test_snapshots_are_as_far_apart_as_their_share_of_the_time_allows(
+def test_snapshots_are_due_after_the_minimum_interval(
     model: PPO, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 1000.0
     monkeypatch.setattr("time.monotonic", lambda: now)
-    kept = SnapshotWriter(tmp_path)
-    kept.begin(0)
-    assert not kept.is_due(0)
+    writer = SnapshotWriter(tmp_path)
+    writer.start(0)
+    assert not writer.is_due(0)
 
-    now += snapshot_writer.SHORTEST
-    assert kept.is_due(0)
-    take(kept, model, 10)
-    assert not kept.is_due(10)
-    now += snapshot_writer.SHORTEST
+    now += snapshot_writer.MIN_INTERVAL
+    assert writer.is_due(0)
+    take_snapshot(writer, model, 10)
+    assert not writer.is_due(10)
+    now += snapshot_writer.MIN_INTERVAL
 
-    assert kept.is_due(10)
+    assert writer.is_due(10)
 
 
-@pytest.mark.parametrize("written", [True, False])
-def test_a_slow_snapshot_makes_the_next_one_wait_written_or_not(
-    model: PPO, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, written: bool
+@pytest.mark.parametrize("is_writable", [True, False])
+def test_a_slow_snapshot_delays_the_next_one_even_if_it_failed(
+    model: PPO, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_writable: bool
 ) -> None:
     now = 1000.0
     monkeypatch.setattr("time.monotonic", lambda: now)
 
-    def slow() -> dict[str, Any]:
+    def take_three_seconds() -> dict[str, Any]:
         nonlocal now
         now += 3.0
         return {}
 
-    if not written:
-        (tmp_path / "folder").write_text("no folder")
-    kept = SnapshotWriter(tmp_path / "folder", more=slow)
-    take(kept, model, 10)
-    now += 3.0 / snapshot_writer.SHARE - 1
+    if not is_writable:
+        (tmp_path / "folder").write_text("a file in place of the folder")
+    writer = SnapshotWriter(tmp_path / "folder", get_extra=take_three_seconds)
+    take_snapshot(writer, model, 10)
+    now += 3.0 / snapshot_writer.MAX_TIME_SHARE - 1
 
-    assert not kept.is_due(10)
+    assert not writer.is_due(10)
     now += 1
-    assert kept.is_due(10)
-    assert (kept.taken, kept.seconds) == (int(written), 3.0)
+    assert writer.is_due(10)
+    assert (writer.count, writer.seconds) == (int(is_writable), 3.0)
 
 
-def test_a_folder_that_cannot_be_written_is_a_warning_once(
+def test_a_folder_that_cannot_be_written_is_one_warning(
     model: PPO, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (tmp_path / "file").write_text("no folder")
-    kept = SnapshotWriter(tmp_path / "file")
+    (tmp_path / "file").write_text("a file in place of the folder")
+    writer = SnapshotWriter(tmp_path / "file")
 
-    take(kept, model, 10)
-    take(kept, model, 20)
+    take_snapshot(writer, model, 10)
+    take_snapshot(writer, model, 20)
 
-    assert caplog.text.count("no snapshot could be written to") == 1
-    assert kept.taken == 0
+    assert caplog.text.count("Could not write a snapshot to") == 1
+    assert writer.count == 0
 
 
-def test_a_state_that_cannot_be_pickled_is_a_warning_and_no_snapshot(
+def test_a_state_that_cannot_be_pickled_is_one_warning_and_no_snapshot(
     model: PPO, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     model.handle = (number for number in range(3))  # type: ignore[attr-defined]
-    kept = SnapshotWriter(tmp_path)
+    writer = SnapshotWriter(tmp_path)
 
-    take(kept, model, 10)
-    take(kept, model, 20)
+    take_snapshot(writer, model, 10)
+    take_snapshot(writer, model, 20)
 
     reason = "TypeError: cannot pickle 'generator' object"
-    assert (
-        caplog.text.count(
-            f"this training cannot be resumed: its state cannot be pickled ({reason})"
-        )
-        == 1
-    )
+    message = f"The state of this training cannot be pickled ({reason})"
+    assert caplog.text.count(message) == 1
     assert list(tmp_path.iterdir()) == []
 
 
-def test_whoever_uploads_is_told_of_every_whole_snapshot(model: PPO, tmp_path: Path) -> None:
-    told: list[Path] = []
-    kept = SnapshotWriter(tmp_path, on_published=told.append)
-    take(kept, model, 10)
-    take(kept, model, 20)
+def test_on_written_is_called_with_each_complete_snapshot(model: PPO, tmp_path: Path) -> None:
+    paths: list[Path] = []
+    writer = SnapshotWriter(tmp_path, on_written=paths.append)
+    take_snapshot(writer, model, 10)
+    take_snapshot(writer, model, 20)
 
-    assert [path.name for path in told] == list(SLOTS)
-    assert all(atomic_file.is_sealed(path) for path in told)
+    assert [path.name for path in paths] == list(SNAPSHOT_NAMES)
+    assert all(atomic_file.has_valid_digest(path) for path in paths)
 
 
-def test_snapshots_of_a_training_are_counted_and_timed(cartpole: str, tmp_path: Path) -> None:
-    kept, start = SnapshotWriter(tmp_path, every=32), time.monotonic()
+def test_a_writer_counts_and_times_its_snapshots(cartpole: str, tmp_path: Path) -> None:
+    writer, start = SnapshotWriter(tmp_path, every=32), time.monotonic()
 
     loop.train(
-        cartpole, "ppo", timesteps=128, hyperparams={"n_steps": 32, "batch_size": 32}, shelf=kept
+        cartpole,
+        "ppo",
+        timesteps=128,
+        hyperparams={"n_steps": 32, "batch_size": 32},
+        snapshot_writer=writer,
     )
 
-    assert kept.taken == 4  # at 32, 64 and 96 steps, and in the end
-    assert 0 < kept.seconds < time.monotonic() - start
-    assert os.listdir(tmp_path)  # noqa: PTH208
+    assert writer.count == 4  # at 32, 64 and 96 steps, and at the end
+    assert 0 < writer.seconds < time.monotonic() - start
+    assert list(tmp_path.iterdir())

@@ -1,0 +1,208 @@
+"""SB3 callbacks of a training: evaluate checkpoints, take snapshots, resume, show progress."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from stable_baselines3.common.callbacks import BaseCallback
+from tqdm import tqdm
+
+from mlflow_sb3.envs import rollout
+from mlflow_sb3.flavor import sb3_internals
+from mlflow_sb3.runs.signals import StopRequest
+from mlflow_sb3.training import learn_state, rng_state, snapshot
+from mlflow_sb3.training.checkpoint import Checkpoint
+from mlflow_sb3.training.checkpoint_evaluator import CheckpointEvaluator
+from mlflow_sb3.training.checkpoint_selection import (
+    EPISODES_PER_CHECKPOINT,
+    MAX_CHECKPOINTS,
+    keep_best,
+)
+from mlflow_sb3.training.rng_state import RngState
+from mlflow_sb3.training.snapshot import SnapshotState
+from mlflow_sb3.training.snapshot_writer import SnapshotWriter
+
+
+class CheckpointCallback(BaseCallback):
+    """Evaluate a checkpoint at regular intervals, and keep the best checkpoints and the last.
+
+    Evaluation uses its own environments and seeds, and draws from no random generator of the
+    training. The weights are therefore the same with and without this callback. If the evaluator
+    has a worker process, training continues during an evaluation.
+    """
+
+    __slots__ = ("_evaluator",)  # outside vars(), which snapshots pickle
+
+    def __init__(self, evaluator: CheckpointEvaluator, *, every: int) -> None:
+        """Create the callback.
+
+        Args:
+            evaluator: Evaluates the checkpoints.
+            every: Timesteps between two checkpoints.
+        """
+        super().__init__()
+        self.checkpoints: list[Checkpoint] = []
+        """Evaluated checkpoints that can still be selected."""
+        self._pending: Checkpoint | None = None
+        self._evaluator = evaluator
+        self._every = every
+        self._next_step = every
+
+    def _on_training_start(self) -> None:
+        self._next_step += self.model.num_timesteps
+
+    def _on_rollout_start(self) -> None:
+        if self._pending is not None and not self._evaluator.is_busy():
+            self._finish_pending(self._pending)
+        if self.model.num_timesteps >= self._next_step:
+            self._next_step = self.model.num_timesteps + self._every
+            self._start_evaluation()
+
+    def _on_training_end(self) -> None:
+        last = self._start_evaluation()
+        self._log_result(last)
+        self.checkpoints.append(last)
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _start_evaluation(self) -> Checkpoint:
+        if self._pending is not None:
+            self._finish_pending(self._pending)
+        # SB3 may not dump again, and the values that it has recorded would be lost
+        self.logger.dump(self.model.num_timesteps)
+        self._pending = Checkpoint.from_model(self.model)
+        self._evaluator.start(self._pending, EPISODES_PER_CHECKPOINT)
+        return self._pending
+
+    def _finish_pending(self, checkpoint: Checkpoint) -> None:
+        self._log_result(checkpoint)
+        # leaves a place for the last checkpoint, which always enters the selection
+        self.checkpoints = keep_best([*self.checkpoints, checkpoint], MAX_CHECKPOINTS - 1)
+
+    def _log_result(self, checkpoint: Checkpoint) -> None:
+        """Wait for the evaluation of a checkpoint, and log its metrics at the checkpoint's step."""
+        episodes = self._evaluator.finish(checkpoint, EPISODES_PER_CHECKPOINT)
+        summary = rollout.summarize_returns(episodes)
+        metrics: dict[str, Any] = {
+            "eval/mean_reward": summary.mean_return,
+            "eval/mean_ep_length": summary.mean_length,
+        }
+        # not with record and dump: training may have passed the checkpoint's step by now
+        for output in self.logger.output_formats:
+            output.write(metrics, dict.fromkeys(metrics, ()), checkpoint.step)
+        checkpoint.training_score = summary.mean_return
+        self._pending = None
+
+
+class RestoreCallback(BaseCallback):
+    """Restore a resumed training at the start of its first rollout.
+
+    This must be the first callback, so that all others see the restored state.
+    """
+
+    def __init__(self, callbacks: Sequence[BaseCallback], state: SnapshotState | None) -> None:
+        """Create the callback.
+
+        Args:
+            callbacks: Callbacks whose attributes are restored.
+            state: The loaded snapshot; None for a new training.
+        """
+        super().__init__()
+        self._callbacks = callbacks
+        self._state = state
+
+    def _on_rollout_start(self) -> None:
+        if self._state is not None:
+            snapshot.restore_training(self.model, self._callbacks, self._state)
+            self._state = None
+
+    def _on_step(self) -> bool:
+        return True
+
+
+class SnapshotCallback(BaseCallback):
+    """Take snapshots between two rollouts, and stop after a signal.
+
+    This must be the last callback, so that a snapshot includes the effects of all others.
+    """
+
+    def __init__(
+        self,
+        callbacks: Sequence[BaseCallback],
+        *,
+        writer: SnapshotWriter | None,
+        stop: StopRequest,
+        rng_state: RngState | None,
+    ) -> None:
+        """Create the callback.
+
+        Args:
+            callbacks: Callbacks whose attributes belong to a snapshot.
+            writer: Writes the snapshots; None for none.
+            stop: Says whether a signal has requested to stop.
+            rng_state: State of the random generators to continue with; None for a new training.
+        """
+        super().__init__()
+        self._callbacks = callbacks
+        self._writer = writer
+        self._stop = stop
+        self._restored_rng_state = rng_state
+        self._rng_state: RngState | None = None
+
+    def _on_training_start(self) -> None:
+        self._n_rollouts = 0
+        self._rollouts_per_dump = learn_state.get_rollouts_per_dump(self.model)
+        self._draws_early = sb3_internals.draws_before_rollout(self.model)
+        if self._writer is not None:
+            self._writer.start(self.model.num_timesteps)
+        if self._draws_early:
+            self._restore_rng_state()
+            self._rng_state = rng_state.get_rng_state()
+
+    def _on_rollout_start(self) -> None:
+        self._restore_rng_state()
+        if self._n_rollouts % self._rollouts_per_dump:
+            return
+        if self._writer is not None and (
+            self._stop.requested or self._writer.is_due(self.model.num_timesteps)
+        ):
+            self._writer.take(self.model, self._callbacks, rng_state=self._rng_state)
+        self._stop_if_requested()
+
+    def _on_rollout_end(self) -> None:
+        self._n_rollouts += 1
+        if self._draws_early:
+            self._rng_state = rng_state.get_rng_state()
+
+    def _on_training_end(self) -> None:
+        if self._writer is not None:
+            self._writer.take(self.model, self._callbacks, is_learned=True)
+        self._stop_if_requested()
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _stop_if_requested(self) -> None:
+        if self._writer is not None and self._stop.requested:
+            self._writer.wait()  # the run ends next, and needs the file
+        self._stop.raise_if_requested()
+
+    def _restore_rng_state(self) -> None:
+        if self._restored_rng_state is not None:
+            rng_state.set_rng_state(self._restored_rng_state)
+            self._restored_rng_state = None
+
+
+class TqdmCallback(BaseCallback):
+    """Update a progress bar after each step of the environments."""
+
+    def __init__(self, bar: tqdm[NoReturn]) -> None:
+        """Create the callback for a progress bar that counts timesteps."""
+        super().__init__()
+        self._bar = bar
+
+    def _on_step(self) -> bool:
+        self._bar.update(self.training_env.num_envs)
+        return True
