@@ -145,10 +145,8 @@ def test_a_lost_worker_is_not_used_again(
         remaining = list_forked_workers()
 
     assert remaining == []
-    assert [record.message for record in caplog.records if "is lost" in record.message] == [
-        "The worker process for evaluations is lost: it failed or was killed. "
-        "Training waits for them."
-    ]
+    message = "The worker process for evaluations is lost: it failed or was killed."
+    assert caplog.text.count(message) == 1
 
 
 @pytest.mark.usefixtures("two_cores")

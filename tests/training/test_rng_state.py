@@ -24,7 +24,7 @@ def test_the_same_numbers_follow_a_restored_state() -> None:
 
 
 def test_a_state_can_be_pickled() -> None:
-    state = pickle.loads(pickle.dumps(rng_state.get_rng_state()))
+    state = pickle.loads(pickle.dumps(rng_state.get_rng_state()))  # noqa: S301
     before = draw()
 
     rng_state.set_rng_state(state)
