@@ -1,6 +1,6 @@
-"""Trainings that are killed at random moments and resumed until they are done, beside one that nobody killed.
+"""Kill trainings at random times, resume them, and compare them with an undisturbed training.
 
-``python -m tests.faults.resume --kills 20`` prints the table.
+``python -m tests.faults.resume --kills 20`` prints the results as a table.
 """
 
 from __future__ import annotations
@@ -25,42 +25,47 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from mlflow_sb3.tracking import journal, snapshot_header
-from mlflow_sb3.training.provenance import TRAINING_JSON
-from mlflow_sb3.training.resume import AT
+from mlflow_sb3.training.resume_point import RESUMED_AT_TAG
+from mlflow_sb3.training.training_record import TRAINING_JSON
 from tests import ROOT, processes
-from tests.processes import until
+from tests.processes import wait_until
 
-RECIPES = {
+TRAININGS = {
     "dqn": ["--algo", "dqn", "--timesteps", "12000"],
     "ppo": ["--algo", "ppo", "--timesteps", "12000"],
     "sac": ["--algo", "sac", "--env", "Pendulum-v1", "--timesteps", "1500", "--preset", "none"],
 }
+"""Options of the entry point ``train``, by algorithm."""
 COLUMNS = (
     "training",
     "kills",
     "resumes from a snapshot",
-    "processes that finished",
-    "same weights, kept and last",
-    "keys",
-    "points",
-    "keys that differ",
+    "finished trainings",
+    "with the same weights",
+    "metric keys",
+    "metric points",
+    "keys with differences",
 )
-UNLIKE = ("time/fps", "time/time_elapsed")
-"""Metrics whose values are of the clock."""
+CLOCK_METRICS = ("time/fps", "time/time_elapsed")
+"""Metrics that depend on the clock."""
 
-Moment = Callable[[subprocess.Popen[bytes]], bool]
-"""Waits for the moment to kill a process; true if the process ended before."""
+MetricHistory = dict[str, list[tuple[int, float]]]
+"""Step and value of each point, by metric key."""
+EndsBeforeKill = Callable[[subprocess.Popen[bytes]], bool]
+"""Wait for the time to kill a process. Return True if the process has ended before."""
 
 
 @dataclass
 class Machine:
-    """A place with a tracking store and a state folder of its own."""
+    """A folder with its own tracking store and its own state folder, in place of a machine."""
 
     folder: Path
     uri: str = ""
+    """Tracking URI; by default, a SQLite file in the folder."""
     kills: int = 0
+    """Number of processes that were killed."""
     variables: dict[str, str] = field(default_factory=dict)
-    """Environment variables besides those of the place."""
+    """Additional environment variables."""
 
     def __post_init__(self) -> None:
         self.uri = self.uri or f"sqlite:///{self.folder}/mlflow.db"
@@ -70,154 +75,176 @@ class Machine:
         return MlflowClient(self.uri)
 
     def start(self, *options: str) -> subprocess.Popen[bytes]:
-        theirs = {
+        """Start the entry point ``train`` as a process."""
+        inherited = {
             name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")
         }
-        own = {
-            "MLFLOW_TRACKING_URI": self.uri,
-            "XDG_STATE_HOME": str(self.folder / "state"),
-        } | self.variables
+        own = {"MLFLOW_TRACKING_URI": self.uri, "XDG_STATE_HOME": str(self.folder / "state")}
         command = [sys.executable, "-m", "steps.train", *options]
-        log = (self.folder / "log.txt").open("ab")
-        with log:
-            return subprocess.Popen(command, cwd=ROOT, env=theirs | own, stdout=log, stderr=log)
+        with (self.folder / "log.txt").open("ab") as log:
+            return subprocess.Popen(
+                command, cwd=ROOT, env=inherited | own | self.variables, stdout=log, stderr=log
+            )
 
-    def start_and_wait(self, *options: str) -> subprocess.Popen[bytes]:
-        """Train until there is a snapshot."""
-        self.client.search_experiments()
+    def start_and_wait_for_snapshot(self, *options: str) -> subprocess.Popen[bytes]:
+        """Start a training and wait for its first snapshot."""
+        self.client.search_experiments()  # creates the tables
         process = self.start(*options)
-        while not self.snapshots():
-            assert process.poll() is None, (self.folder / "log.txt").read_text()[-2000:]
+        while not self.find_snapshots():
+            assert process.poll() is None, self.read_log()
             time.sleep(0.1)
         return process
 
     def train(self, *options: str) -> Run:
-        """Train without an interruption."""
-        assert self.start(*options).wait() == 0, (self.folder / "log.txt").read_text()[-2000:]
-        return self.last()
+        """Train without an interruption, and return the run."""
+        assert self.start(*options).wait() == 0, self.read_log()
+        return self.last_run()
 
-    def train_killed(
-        self, kills: int, ends_before: Moment, *options: str, always: Sequence[str] = ()
+    def train_with_kills(
+        self,
+        kills: int,
+        ends_before_kill: EndsBeforeKill,
+        *options: str,
+        every_time: Sequence[str] = (),
     ) -> Run:
-        """Train, kill whenever the moment has come until there were so many kills, and resume until it is done.
+        """Train, and kill and resume the process until it was killed often enough.
 
         Args:
-            kills: How many there may have been on this machine.
-            ends_before: The moment.
-            options: Of what is trained.
-            always: Options of those that resume it, too.
+            kills: Number of kills on this machine, including those of earlier calls.
+            ends_before_kill: Waits for the time of each kill.
+            options: Options of the first process.
+            every_time: More options of each process, including those that resume.
 
         Returns:
             The run that finished.
         """
-        self.client.search_experiments()
-        given, origin = list(options), None
+        self.client.search_experiments()  # creates the tables
+        next_options, interrupted_run_id = list(options), None
         while True:
-            process = self.start(*given, *always)
-            if self.kills < kills:
-                if ends_before(process):
-                    break
-                process.send_signal(signal.SIGKILL)
-                process.wait()
-                self.kills += 1
-                if self._finished():
-                    return self.last()  # killed when all was done
-            else:
+            process = self.start(*next_options, *every_time)
+            if self.kills >= kills:
                 process.wait()
                 break
-            origin = self._resumable() or origin
-            given = ["--resume", origin] if origin else list(options)
-        if (
-            process.returncode != 0
-            and origin
-            and (done := self.client.get_run(origin)).info.status == "FINISHED"
-        ):
-            return done  # it was killed when all was done but for the delivery, which the one that was to go on with it made up for
-        assert process.returncode == 0, (self.folder / "log.txt").read_text()[-2000:]
-        return self.last()
+            if ends_before_kill(process):
+                break
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            self.kills += 1
+            if self._has_finished():
+                return self.last_run()  # the kill came after the end of the run
+            interrupted_run_id = self._find_resumable() or interrupted_run_id
+            if interrupted_run_id:
+                next_options = ["--resume", interrupted_run_id]
+        if process.returncode != 0 and interrupted_run_id:
+            # The killed process may have finished all but the delivery. The process that should
+            # resume it then delivers the rest, and fails because there is nothing to resume.
+            run = self.client.get_run(interrupted_run_id)
+            if run.info.status == "FINISHED":
+                return run
+        assert process.returncode == 0, self.read_log()
+        return self.last_run()
 
-    def on_its_way(self, steps: Iterable[float], chance: random.Random) -> Moment:
-        """Each process in its turn has learned up to the next of these steps, and has a snapshot of its own."""
+    def kill_at_steps(self, steps: Iterable[float], chance: random.Random) -> EndsBeforeKill:
+        """Kill each process after its own snapshot has reached the next of these steps."""
         goals = iter(steps)
 
-        def ends_before(process: subprocess.Popen[bytes]) -> bool:
-            goal, others = (
-                next(goals),
-                self.snapshots(),
-            )  # a process takes seconds before it has one
-            until(lambda: process.poll() is not None or _step(self.snapshots() - others) >= goal)
-            return _ended(process, chance.uniform(0, 0.1))
+        def ends_before_kill(process: subprocess.Popen[bytes]) -> bool:
+            goal = next(goals)
+            earlier = self.find_snapshots()  # a new process needs seconds for its first snapshot
+            wait_until(
+                lambda: (
+                    process.poll() is not None
+                    or _read_newest_step(self.find_snapshots() - earlier) >= goal
+                )
+            )
+            return _ends_within(process, chance.uniform(0, 0.1))
 
-        return ends_before
+        return ends_before_kill
 
-    def snapshots(self) -> set[Path]:
-        return processes.snapshots(self.folder / "state")
+    def read_log(self) -> str:
+        """Return the end of the output of all processes."""
+        return (self.folder / "log.txt").read_text()[-2000:]
 
-    def last(self) -> Run:
-        return self.client.search_runs(
-            ["0"], order_by=["attributes.start_time DESC"], max_results=1
-        )[0]
+    def find_snapshots(self) -> set[Path]:
+        """Return the snapshots of all runs on this machine."""
+        return processes.find_snapshots(self.folder / "state")
 
-    def _finished(self) -> bool:
-        runs = self.client.search_runs(
-            ["0"], order_by=["attributes.start_time DESC"], max_results=1
-        )
-        return bool(runs) and runs[0].info.status == "FINISHED"
+    def last_run(self) -> Run:
+        """Return the run that started last."""
+        return self._search_runs()[0]
 
-    def _resumable(self) -> str | None:
-        """The last run, if a snapshot of it is there."""
-        runs = self.client.search_runs(
-            ["0"], order_by=["attributes.start_time DESC"], max_results=1
-        )
-        folders = [
-            self.folder / "state" / "mlflow-sb3" / run.info.run_id / "snapshots" for run in runs
-        ]
-        return runs[0].info.run_id if folders and list(folders[0].glob("*.snapshot")) else None
+    def read_digests(self, run: Run) -> dict[str, str]:
+        """Return the digests of the selected and of the last weights of a finished run."""
+        text = mlflow.artifacts.load_text(f"{run.info.artifact_uri}/{TRAINING_JSON}")
+        digests: dict[str, str] = json.loads(text)["policy"]
+        return digests
 
-    def digests(self, run: Run) -> dict[str, str]:
-        """SHA-256 of the weights of a finished run, those that it kept and the last."""
-        found: dict[str, str] = json.loads(
-            mlflow.artifacts.load_text(f"{run.info.artifact_uri}/{TRAINING_JSON}")
-        )["policy"]
-        return found
+    def count_resumes(self) -> int:
+        """Return how many processes resumed from a snapshot after step 0."""
+        return sum(self._read_resume_step(run) > 0 for run in self.client.search_runs(["0"]))
 
-    def resumes(self) -> int:
-        """How many processes went on from a snapshot behind step 0; of one that was killed soon, its journal alone may say so."""
-        return sum(self._resumed_at(run) > 0 for run in self.client.search_runs(["0"]))
-
-    def _resumed_at(self, run: Run) -> int:
-        entries = journal.read(self.folder / "state" / "mlflow-sb3" / run.info.run_id)
-        said = run.data.tags | {
-            key: value for entry in entries for key, value in entry.get("tags", {}).items()
-        }
-        return int(said.get(AT, "0"))
-
-    def history(self, run: Run) -> dict[str, list[tuple[int, float]]]:
-        """Step and value of every point, by key; of the clock, the step alone."""
+    def read_history(self, run: Run) -> MetricHistory:
+        """Return all metrics of a run; those of the clock with the value 0."""
         return {
             key: sorted(
-                (point.step, 0.0 if key in UNLIKE else point.value)
+                (point.step, 0.0 if key in CLOCK_METRICS else point.value)
                 for point in self.client.get_metric_history(run.info.run_id, key)
             )
             for key in run.data.metrics
         }
 
+    def _search_runs(self) -> list[Run]:
+        """Return the run that started last, in a list; an empty list without runs."""
+        order = ["attributes.start_time DESC"]
+        return list(self.client.search_runs(["0"], order_by=order, max_results=1))
 
-def at_random(seconds: float, chance: random.Random) -> Moment:
-    """Any moment within so many seconds after the start of a process."""
-    return lambda process: _ended(process, chance.uniform(0, seconds))
+    def _has_finished(self) -> bool:
+        return any(run.info.status == "FINISHED" for run in self._search_runs())
+
+    def _find_resumable(self) -> str | None:
+        """Return the id of the last run if it has a snapshot."""
+        for run in self._search_runs():
+            folder = self.folder / "state" / "mlflow-sb3" / run.info.run_id / "snapshots"
+            if any(folder.glob("*.snapshot")):
+                return str(run.info.run_id)
+        return None
+
+    def _read_resume_step(self, run: Run) -> int:
+        """Return the step at which a run resumed; 0 if it did not resume.
+
+        If the process was killed soon, only the journal contains the tag.
+        """
+        entries = journal.read_entries(self.folder / "state" / "mlflow-sb3" / run.info.run_id)
+        tags = dict(run.data.tags)
+        for entry in entries:
+            tags |= entry.get("tags", {})
+        return int(tags.get(RESUMED_AT_TAG, "0"))
 
 
-def _step(snapshots: Iterable[Path]) -> int:
-    """The step of the newest snapshot; 0 without one."""
+def kill_at_random(seconds: float, chance: random.Random) -> EndsBeforeKill:
+    """Kill each process at a random time within this many seconds after its start."""
+    return lambda process: _ends_within(process, chance.uniform(0, seconds))
+
+
+def list_differing_keys(expected: MetricHistory, history: MetricHistory) -> list[str]:
+    """Return the metric keys whose points differ between two histories."""
+    return [
+        key
+        for key in sorted({*expected, *history})
+        if Counter(expected.get(key, [])) != Counter(history.get(key, []))
+    ]
+
+
+def _read_newest_step(snapshots: Iterable[Path]) -> int:
+    """Return the step of the newest snapshot; 0 without snapshots."""
     newest = 0
     for path in snapshots:
-        with suppress(FileNotFoundError):  # the training has finished
+        with suppress(FileNotFoundError):  # a finished training removes its snapshots
             newest = max(newest, snapshot_header.read_header(path).step)
     return newest
 
 
-def _ended(process: subprocess.Popen[bytes], seconds: float) -> bool:
+def _ends_within(process: subprocess.Popen[bytes], seconds: float) -> bool:
     try:
         process.wait(seconds)
     except subprocess.TimeoutExpired:
@@ -225,52 +252,45 @@ def _ended(process: subprocess.Popen[bytes], seconds: float) -> bool:
     return True
 
 
-def differing(
-    reference: dict[str, list[tuple[int, float]]], found: dict[str, list[tuple[int, float]]]
-) -> list[str]:
-    """The keys whose points are not the same, each once."""
-    return [
-        key
-        for key in sorted({*reference, *found})
-        if Counter(reference.get(key, [])) != Counter(found.get(key, []))
-    ]
+def measure(algo: str, kills: int, seed: int) -> list[object]:
+    """Kill trainings of one algorithm, and return a row of the table."""
+    chance, options = random.Random(f"{algo} {seed}"), TRAININGS[algo]
+    n_finished, n_same, n_points, differences = 0, 0, 0, list[str]()
+    with TemporaryDirectory() as folder:
+        machine = Machine(Path(folder))
+        start = time.monotonic()
+        reference = machine.train(*options)
+        seconds = time.monotonic() - start
+        digests, expected = machine.read_digests(reference), machine.read_history(reference)
+        while machine.kills < kills:
+            run = machine.train_with_kills(kills, kill_at_random(seconds, chance), *options)
+            history = machine.read_history(run)
+            n_finished += 1
+            n_same += machine.read_digests(run) == digests
+            n_points += sum(map(len, history.values()))
+            differences += list_differing_keys(expected, history)
+        return [
+            " ".join(options),
+            machine.kills,
+            machine.count_resumes(),
+            n_finished,
+            n_same,
+            len(expected),
+            n_points,
+            differences or "none",
+        ]
 
 
 @click.command()
-@click.option("--kills", default=20, show_default=True)
-@click.option("--seed", default=0, show_default=True)
+@click.option("--kills", default=20, show_default=True, help="Number of kills per algorithm.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the times of the kills.")
 @click.argument("algorithms", nargs=-1)
 def main(kills: int, seed: int, algorithms: tuple[str, ...]) -> None:
-    """Print a row for each algorithm."""
+    """Print one row per algorithm. By default, measure all algorithms."""
     click.echo(f"| {' | '.join(COLUMNS)} |")
     click.echo(f"|{' --- |' * len(COLUMNS)}")
-    for algo in algorithms or tuple(RECIPES):
-        chance = random.Random(f"{algo} {seed}")
-        with TemporaryDirectory() as folder:
-            machine = Machine(Path(folder))
-            start = time.monotonic()
-            reference = machine.train(*RECIPES[algo])
-            seconds = time.monotonic() - start
-            digests, expected = machine.digests(reference), machine.history(reference)
-            same, finished, differences, points = 0, 0, [], 0
-            while machine.kills < kills:
-                run = machine.train_killed(kills, at_random(seconds, chance), *RECIPES[algo])
-                found = machine.history(run)
-                finished += 1
-                same += machine.digests(run) == digests
-                points += sum(map(len, found.values()))
-                differences += differing(expected, found)
-            row = [
-                " ".join(RECIPES[algo]),
-                machine.kills,
-                machine.resumes(),
-                finished,
-                same,
-                len(expected),
-                points,
-                differences or "none",
-            ]
-        click.echo(f"| {' | '.join(map(str, row))} |")
+    for algo in algorithms or tuple(TRAININGS):
+        click.echo(f"| {' | '.join(map(str, measure(algo, kills, seed)))} |")
 
 
 if __name__ == "__main__":

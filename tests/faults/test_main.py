@@ -1,4 +1,4 @@
-"""`mlflow run` that is killed or told to stop: what goes on afterwards ends as if nothing had happened, and nothing is done twice."""
+"""Entry points that are killed or stopped, and resume with the same result."""
 
 from __future__ import annotations
 
@@ -11,24 +11,32 @@ from pathlib import Path
 import pytest
 from mlflow.entities import Run
 
-from mlflow_sb3.runs.previous_attempt import CONTINUES
+from mlflow_sb3.runs.previous_attempt import CONTINUES_TAG
 from mlflow_sb3.runs.signals import INTERRUPTED_TAG
 from mlflow_sb3.training.provenance import POLICY_DIGEST_TAG
-from mlflow_sb3.training.resume import AT, RESUMED_FROM_TAG
+from mlflow_sb3.training.resume import RESUMED_FROM_TAG
+from mlflow_sb3.training.resume_point import RESUMED_AT_TAG
 from tests import ROOT, processes
-from tests.faults.resume import Machine, differing
-from tests.processes import PATIENCE, children, command_line, is_over, until
+from tests.faults.resume import Machine, list_differing_keys
+from tests.processes import (
+    PROCESS_TIMEOUT,
+    has_ended,
+    list_children,
+    read_command_line,
+    wait_until,
+)
 from tests.project.conftest import Place
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.train]
 
-RECIPE = ("algo=ppo", "timesteps=12000", "seed=5", 'hyperparams={"gamma":0.97}')
+PARAMETERS = ("algo=ppo", "timesteps=12000", "seed=5", 'hyperparams={"gamma":0.97}')
 STEPS = ("train", "log_model", "promote", "evaluate")
 
 
 def start(place: Place, entry_point: str, *parameters: str) -> subprocess.Popen[str]:
-    given = [part for parameter in parameters for part in ("-P", parameter)]
-    command = ["mlflow", "run", str(ROOT), "-e", entry_point, "--env-manager", "local", *given]
+    """Start ``mlflow run`` in its own process group."""
+    options = [part for parameter in parameters for part in ("-P", parameter)]
+    command = ["mlflow", "run", str(ROOT), "-e", entry_point, "--env-manager", "local", *options]
     with (place.folder / "log.txt").open("a") as log:
         return subprocess.Popen(
             command,
@@ -41,191 +49,186 @@ def start(place: Place, entry_point: str, *parameters: str) -> subprocess.Popen[
         )
 
 
-def runs(place: Place, entry_point: str) -> list[Run]:
+def search_runs(place: Place, entry_point: str) -> list[Run]:
+    """Return the runs of an entry point, the newest first."""
     return place.runs(f"tags.mlflow.project.entryPoint = '{entry_point}'")
 
 
-def snapshots() -> set[Path]:
-    return processes.snapshots(Path(os.environ["XDG_STATE_HOME"]))
+def find_snapshots() -> set[Path]:
+    return processes.find_snapshots(Path(os.environ["XDG_STATE_HOME"]))
 
 
 @pytest.fixture
 def reference(tmp_path: Path) -> tuple[Machine, Run]:
-    """The training that nobody disturbed."""
+    """An undisturbed training with the same parameters."""
     machine = Machine(tmp_path)
-    options = [
-        part
-        for parameter in RECIPE
-        for part in (f"--{parameter.partition('=')[0]}", parameter.partition("=")[2])
-    ]
+    options: list[str] = []
+    for parameter in PARAMETERS:
+        name, _, value = parameter.partition("=")
+        options += [f"--{name}", value]
     return machine, machine.train(*options)
 
 
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
-    (tmp_path / "place").mkdir()
-    found = Place(tmp_path / "place")
-    found.client.search_experiments()
-    return found
+    """Working folder with a tracking store."""
+    folder = tmp_path / "place"
+    folder.mkdir()
+    new_place = Place(folder)
+    new_place.client.search_experiments()  # creates the tables
+    return new_place
 
 
-def calling(module: str, pid: int) -> list[int]:
-    """The processes of Python that run a module: this one, or else those that it has started, at any remove."""
-    if command_line(pid)[1:3] == ["-m", module]:
+def find_processes(module: str, pid: int) -> list[int]:
+    """Return the pids of a process and its descendants that run a Python module."""
+    if read_command_line(pid)[1:3] == ["-m", module]:
         return [pid]
-    return [found for child in children(pid) for found in calling(module, child)]
+    return [found for child in list_children(pid) for found in find_processes(module, child)]
 
 
-def stopped(place: Place) -> Run:
-    """The training that was told to stop, when it has."""
-    until(
-        lambda: (
-            INTERRUPTED_TAG in runs(place, "train")[0].data.tags
-            and runs(place, "train")[0].info.status != "RUNNING"
-        )
-    )
-    return runs(place, "train")[0]
+def wait_for_interrupted_training(place: Place) -> Run:
+    """Wait until the last training has ended after a signal, and return its run."""
+
+    def is_interrupted() -> bool:
+        run = search_runs(place, "train")[0]
+        return INTERRUPTED_TAG in run.data.tags and run.info.status != "RUNNING"
+
+    wait_until(is_interrupted)
+    return search_runs(place, "train")[0]
 
 
-def test_mlflow_run_that_is_told_to_stop_makes_a_snapshot_and_resumes_to_the_same_agent(
+def test_a_stopped_mlflow_run_takes_a_snapshot_and_resumes_to_the_same_agent(
     place: Place, reference: tuple[Machine, Run]
 ) -> None:
-    machine, whole = reference
-    project = start(place, "train", *RECIPE)
-    until(snapshots)
+    machine, reference_run = reference
+    project = start(place, "train", *PARAMETERS)
+    wait_until(find_snapshots)
 
     project.terminate()
-    project.wait(PATIENCE)
-    killed = stopped(place)
-    resumed = place.mlflow_run("train", f"resume={killed.info.run_id}")
+    project.wait(PROCESS_TIMEOUT)
+    interrupted = wait_for_interrupted_training(place)
+    done = place.mlflow_run("train", f"resume={interrupted.info.run_id}")
 
-    assert killed.data.tags[INTERRUPTED_TAG] == "SIGTERM"
-    assert killed.info.status == "KILLED"
-    assert resumed.returncode == 0, resumed.stderr
-    run = runs(place, "train")[0]
-    assert run.data.tags[RESUMED_FROM_TAG] == killed.info.run_id
-    assert run.data.tags[POLICY_DIGEST_TAG] == whole.data.tags[POLICY_DIGEST_TAG]
-    assert int(run.data.tags["mlflow_sb3.resumed_at"]) > 0
-    here = Machine(place.folder)
-    assert differing(machine.history(whole), here.history(run)) == []
+    assert interrupted.data.tags[INTERRUPTED_TAG] == "SIGTERM"
+    assert interrupted.info.status == "KILLED"
+    assert done.returncode == 0, done.stderr
+    run = search_runs(place, "train")[0]
+    history = Machine(place.folder).read_history(run)
+    assert run.data.tags[RESUMED_FROM_TAG] == interrupted.info.run_id
+    assert run.data.tags[POLICY_DIGEST_TAG] == reference_run.data.tags[POLICY_DIGEST_TAG]
+    assert int(run.data.tags[RESUMED_AT_TAG]) > 0
+    assert list_differing_keys(machine.read_history(reference_run), history) == []
 
 
-def test_mlflow_run_that_gets_ctrl_c_keeps_the_snapshot_and_says_what_ended_it(
-    place: Place,
-) -> None:
-    project = start(place, "train", *RECIPE)
-    until(snapshots)
+def test_ctrl_c_keeps_the_snapshot_and_tags_the_run(place: Place) -> None:
+    project = start(place, "train", *PARAMETERS)
+    wait_until(find_snapshots)
 
     os.killpg(project.pid, signal.SIGINT)
-    project.wait(PATIENCE)
-    interrupted = stopped(place)
+    project.wait(PROCESS_TIMEOUT)
+    interrupted = wait_for_interrupted_training(place)
 
     assert interrupted.data.tags[INTERRUPTED_TAG] == "SIGINT"
-    assert interrupted.info.status == "FAILED"  # MLflow 3.17 overwrites it, see interruption.TAG
-    assert snapshots()
+    assert interrupted.info.status == "FAILED"  # MLflow 3.17 sets it, see signals.INTERRUPTED_TAG
+    assert find_snapshots()
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_step_that_is_told_to_stop_says_so_in_its_exit_code(
+def test_a_stopped_step_exits_with_the_code_of_the_signal(
     tmp_path: Path, number: int, code: int
 ) -> None:
     machine = Machine(tmp_path)
-    process = machine.start_and_wait("--algo", "ppo", "--timesteps", "100000")
+    process = machine.start_and_wait_for_snapshot("--algo", "ppo", "--timesteps", "100000")
 
     process.send_signal(number)
 
-    assert process.wait(PATIENCE) == code
-    assert machine.last().info.status == "KILLED"
+    assert process.wait(PROCESS_TIMEOUT) == code
+    assert machine.last_run().info.status == "KILLED"
     log = (tmp_path / "log.txt").read_text()
     assert f"Error: interrupted by {signal.Signals(number).name}." in log
-    assert f"resume={machine.last().info.run_id}" in log
+    assert f"resume={machine.last_run().info.run_id}" in log
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_main_that_is_killed_in_a_step_goes_on_there_and_does_nothing_twice(
-    place: Place, step: str
-) -> None:
-    project = start(place, "main", *RECIPE)
-    until(lambda: runs(place, step) and (step != "train" or snapshots()))
+def test_a_new_main_continues_in_the_step_in_which_main_was_killed(place: Place, step: str) -> None:
+    project = start(place, "main", *PARAMETERS)
+    wait_until(lambda: search_runs(place, step) and (step != "train" or find_snapshots()))
     time.sleep({"log_model": 5.0, "promote": 2.0}.get(step, 0.5))
     os.killpg(project.pid, signal.SIGKILL)
     project.wait()
-    before = {name: [run.info.run_id for run in runs(place, name)] for name in STEPS}
+    before = {name: [run.info.run_id for run in search_runs(place, name)] for name in STEPS}
 
-    again = place.mlflow_run("main", *RECIPE)
+    done = place.mlflow_run("main", *PARAMETERS)
 
-    assert again.returncode == 0, again.stderr
-    parent, killed = runs(place, "main")
-    children = place.runs(f"tags.mlflow.parentRunId = '{parent.info.run_id}'")
-    finished = [run for run in children if run.info.status == "FINISHED"]
+    assert done.returncode == 0, done.stderr
+    parent, killed = search_runs(place, "main")
+    child_runs = place.runs(f"tags.mlflow.parentRunId = '{parent.info.run_id}'")
+    finished = [run for run in child_runs if run.info.status == "FINISHED"]
     assert (parent.info.status, killed.info.status) == ("FINISHED", "FAILED")
-    assert parent.data.tags[CONTINUES] == killed.info.run_id
+    assert parent.data.tags[CONTINUES_TAG] == killed.info.run_id
     assert sorted(run.data.tags["mlflow.project.entryPoint"] for run in finished) == sorted(STEPS)
     assert place.runs(f"tags.mlflow.parentRunId = '{killed.info.run_id}'") == []
     for name in STEPS[: STEPS.index(step)]:
-        assert [run.info.run_id for run in runs(place, name)] == before[name]
-        assert f"== {name}: run {before[name][0]} finished with the same parameters" in again.stdout
+        assert [run.info.run_id for run in search_runs(place, name)] == before[name]
+        assert f"== {name}: reuses run {before[name][0]}, which finished" in done.stdout
     versions = place.client.search_model_versions("name = 'cartpole-v1-ppo'")
+    champion = place.client.get_model_version_by_alias("cartpole-v1-ppo", "champion")
     assert [int(version.version) for version in versions] == [1]
-    assert int(place.client.get_model_version_by_alias("cartpole-v1-ppo", "champion").version) == 1
+    assert int(champion.version) == 1
     assert {run.info.status for run in place.runs()} == {"FINISHED", "FAILED"}
     if step == "train":
-        assert f"== train: resumes run {before['train'][0]}" in again.stdout
+        assert f"== train: resumes run {before['train'][0]}" in done.stdout
 
 
-def test_a_train_step_whose_main_alone_is_killed_stops_by_itself_and_the_next_main_resumes_it(
+def test_train_stops_if_main_is_killed_and_the_next_main_resumes_it(place: Place) -> None:
+    parameters = ["timesteps=30000" if "timesteps" in text else text for text in PARAMETERS]
+    project = start(place, "main", *parameters)
+    wait_until(find_snapshots)
+    (main_pid,) = find_processes("steps.main", project.pid)
+    (train_pid,) = find_processes("steps.train", project.pid)
+    train_pids = [train_pid, *list_children(train_pid)]
+
+    os.kill(main_pid, signal.SIGKILL)
+    project.wait(PROCESS_TIMEOUT)
+    interrupted = wait_for_interrupted_training(place)
+    wait_until(lambda: all(map(has_ended, train_pids)))
+    done = place.mlflow_run("main", *parameters)
+
+    assert (interrupted.info.status, interrupted.data.tags[INTERRUPTED_TAG]) == (
+        "KILLED",
+        "SIGTERM",
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"== train: resumes run {interrupted.info.run_id}" in done.stdout
+    resumed, first = search_runs(place, "train")
+    versions = place.client.search_model_versions("name = 'cartpole-v1-ppo'")
+    assert first.info.run_id == interrupted.info.run_id
+    assert resumed.info.status == "FINISHED"
+    assert resumed.data.tags[RESUMED_FROM_TAG] == interrupted.info.run_id
+    assert int(resumed.data.tags[RESUMED_AT_TAG]) > 0
+    assert [run.info.status for run in search_runs(place, "main")] == ["FINISHED", "FAILED"]
+    assert [int(version.version) for version in versions] == [1]
+
+
+def test_a_stopped_main_stops_its_step_and_can_be_resumed_or_started_afresh(
     place: Place,
 ) -> None:
-    long = (
-        "timesteps=30000",
-        *(parameter for parameter in RECIPE if not parameter.startswith("timesteps=")),
-    )
-    project = start(place, "main", *long)
-    until(snapshots)
-    (main,) = calling("steps.main", project.pid)
-    (train,) = calling("steps.train", project.pid)
-    working = [train, *children(train)]
-
-    os.kill(main, signal.SIGKILL)
-    project.wait(PATIENCE)
-    killed = stopped(place)
-    until(lambda: all(map(is_over, working)))
-    again = place.mlflow_run("main", *long)
-
-    assert (killed.info.status, killed.data.tags[INTERRUPTED_TAG]) == ("KILLED", "SIGTERM")
-    assert again.returncode == 0, again.stderr
-    assert f"== train: resumes run {killed.info.run_id}" in again.stdout
-    resumed, first = runs(place, "train")
-    assert (resumed.info.status, resumed.data.tags[RESUMED_FROM_TAG], first.info.run_id) == (
-        "FINISHED",
-        killed.info.run_id,
-        killed.info.run_id,
-    )
-    assert int(resumed.data.tags[AT]) > 0
-    assert [run.info.status for run in runs(place, "main")] == ["FINISHED", "FAILED"]
-    assert [
-        int(version.version)
-        for version in place.client.search_model_versions("name = 'cartpole-v1-ppo'")
-    ] == [1]
-
-
-def test_main_hands_a_signal_on_and_goes_on_afterwards(place: Place) -> None:
-    project = start(place, "main", *RECIPE)
-    until(snapshots)
+    project = start(place, "main", *PARAMETERS)
+    wait_until(find_snapshots)
 
     project.terminate()
-    project.wait(PATIENCE)
-    until(lambda: all(run.info.status == "KILLED" for run in place.runs()))
-    again = place.mlflow_run("main", *RECIPE)
-    anew = place.mlflow_run("main", *RECIPE, "fresh=true")
+    project.wait(PROCESS_TIMEOUT)
+    wait_until(lambda: all(run.info.status == "KILLED" for run in place.runs()))
+    resumed = place.mlflow_run("main", *PARAMETERS)
+    fresh = place.mlflow_run("main", *PARAMETERS, "fresh=true")
 
-    assert "== train: resumes run" in again.stdout
-    assert (again.returncode, anew.returncode) == (0, 0)
-    assert "resumes" not in anew.stdout
-    assert "is reused" not in anew.stdout
+    assert "== train: resumes run" in resumed.stdout
+    assert (resumed.returncode, fresh.returncode) == (0, 0)
+    assert "resumes run" not in fresh.stdout
+    assert "reuses run" not in fresh.stdout
     digests = {
         run.data.tags[POLICY_DIGEST_TAG]
-        for run in runs(place, "train")
+        for run in search_runs(place, "train")
         if run.info.status == "FINISHED"
     }
     assert len(digests) == 1

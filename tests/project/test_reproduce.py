@@ -1,8 +1,9 @@
-"""Trainings that are done again on their commit."""
+"""The entry point ``reproduce`` in a clone of the project."""
 
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -13,7 +14,8 @@ import mlflow
 import pytest
 from mlflow.entities import Run
 
-from mlflow_sb3.training.provenance import POLICY_DIGEST_TAG, TRAINING_JSON
+from mlflow_sb3.training.provenance import POLICY_DIGEST_TAG
+from mlflow_sb3.training.training_record import TRAINING_JSON
 from tests.project.conftest import Place, cloned
 
 pytestmark = pytest.mark.process
@@ -27,12 +29,13 @@ TRAININGS = {
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """Clone of the project with a tracking store."""
     return cloned(tmp_path_factory.mktemp("reproduced"))
 
 
 @pytest.fixture(scope="module")
-def trained(place: Place) -> Callable[[str], Run]:
-    """The run of an algorithm, trained once."""
+def train_once(place: Place) -> Callable[[str], Run]:
+    """Function that trains an algorithm in its first call, and returns the run."""
 
     @cache
     def train(algo: str) -> Run:
@@ -43,78 +46,83 @@ def trained(place: Place) -> Callable[[str], Run]:
     return train
 
 
+def reproduce(place: Place, run_id: str) -> subprocess.CompletedProcess[str]:
+    return place.mlflow_run("reproduce", f"run_id={run_id}", uri=str(place.folder))
+
+
 @contextmanager
 def changed_record(
     place: Place, run: Run, folder: Path, change: Callable[[dict[str, Any]], None]
 ) -> Iterator[None]:
-    """The record of a run with a change in it."""
+    """Change ``training.json`` of a run inside the context."""
     uri, path = f"{run.info.artifact_uri}/{TRAINING_JSON}", folder / TRAINING_JSON
-    before = mlflow.artifacts.load_text(uri)
-    record = json.loads(before)
+    original = mlflow.artifacts.load_text(uri)
+    record = json.loads(original)
     change(record)
     path.write_text(json.dumps(record))
     place.client.log_artifact(run.info.run_id, str(path))
     try:
         yield
     finally:
-        path.write_text(before)
+        path.write_text(original)
         place.client.log_artifact(run.info.run_id, str(path))
 
 
 @pytest.mark.parametrize("algo", TRAININGS)
-def test_a_training_is_done_again_with_identical_weights(
-    place: Place, trained: Callable[[str], Run], algo: str
+def test_a_reproduced_training_has_identical_weights(
+    place: Place, train_once: Callable[[str], Run], algo: str
 ) -> None:
-    run = trained(algo)
+    run = train_once(algo)
 
-    done = place.mlflow_run("reproduce", f"run_id={run.info.run_id}", uri=str(place.folder))
+    done = reproduce(place, run.info.run_id)
 
-    again = place.runs("tags.mlflow.project.entryPoint = 'train'")[0]
+    new_run = place.runs("tags.mlflow.project.entryPoint = 'train'")[0]
     reproduction = place.runs("tags.mlflow.project.entryPoint = 'reproduce'")[0]
+    verdict = f"identical: the weights of run {run.info.run_id} and of run {new_run.info.run_id}"
     assert done.returncode == 0, done.stderr
-    assert (
-        f"identical: the weights of run {run.info.run_id} and of run {again.info.run_id}"
-        in done.stdout
-    )
+    assert verdict in done.stdout
     assert reproduction.data.tags["mlflow_sb3.reproduction"] == "identical"
-    assert again.data.tags["mlflow.parentRunId"] == reproduction.info.run_id
-    assert again.data.tags[POLICY_DIGEST_TAG] == run.data.tags[POLICY_DIGEST_TAG]
+    assert new_run.data.tags["mlflow.parentRunId"] == reproduction.info.run_id
+    assert new_run.data.tags[POLICY_DIGEST_TAG] == run.data.tags[POLICY_DIGEST_TAG]
     assert place.shell("git worktree list").stdout.count("\n") == 1
 
 
-def test_a_hyperparameter_that_was_changed_in_the_record_is_named(
-    place: Place, trained: Callable[[str], Run], tmp_path: Path
+def test_a_changed_hyperparameter_of_the_record_is_named(
+    place: Place, train_once: Callable[[str], Run], tmp_path: Path
 ) -> None:
-    run = trained("ppo")
+    run = train_once("ppo")
 
-    with changed_record(
-        place, run, tmp_path, lambda record: record["recipe"]["hyperparams"].update(gae_lambda=0.5)
-    ):
-        done = place.mlflow_run("reproduce", f"run_id={run.info.run_id}", uri=str(place.folder))
+    def change(record: dict[str, Any]) -> None:
+        record["recipe"]["hyperparams"]["gae_lambda"] = 0.5
 
+    with changed_record(place, run, tmp_path, change):
+        done = reproduce(place, run.info.run_id)
+
+    difference = "hyperparameter gae_lambda was 0.8 in the parameters of the run, and is 0.5 now"
     assert done.returncode == 0, done.stderr
-    assert (
-        "hyperparameter gae_lambda was 0.8 in the parameters of the run, and 0.5 now" in done.stdout
-    )
+    assert difference in done.stdout
     assert "different: the weights of run" in done.stdout
 
 
-def test_a_run_that_trained_nothing_and_a_commit_that_is_gone_are_one_line(
-    place: Place, trained: Callable[[str], Run], tmp_path: Path
+def test_an_unknown_commit_is_an_error_in_one_line(
+    place: Place, train_once: Callable[[str], Run], tmp_path: Path
 ) -> None:
-    run = trained("ppo")
+    run = train_once("ppo")
 
-    with changed_record(
-        place, run, tmp_path, lambda record: record["facts"].update(commit="a" * 40)
-    ):
-        gone = place.mlflow_run("reproduce", f"run_id={run.info.run_id}", uri=str(place.folder))
-    empty = place.mlflow_run(
-        "reproduce", f"run_id={place.client.create_run('0').info.run_id}", uri=str(place.folder)
-    )
+    def change(record: dict[str, Any]) -> None:
+        record["facts"]["commit"] = "a" * 40
 
-    assert f"Error: commit {'a' * 40} is neither in" in gone.stderr
-    assert (
-        "holds no training.json; give the id of a finished run of the entry point train."
-        in empty.stderr
-    )
-    assert (gone.returncode, empty.returncode) == (1, 1)
+    with changed_record(place, run, tmp_path, change):
+        done = reproduce(place, run.info.run_id)
+
+    assert done.returncode == 1
+    assert f"Error: Commit {'a' * 40} is neither in" in done.stderr
+
+
+def test_a_run_without_a_training_is_an_error_in_one_line(place: Place) -> None:
+    run_id = place.client.create_run("0").info.run_id
+
+    done = reproduce(place, run_id)
+
+    assert done.returncode == 1
+    assert f"Error: Run {run_id} has no training.json. Pass the id of a finished" in done.stderr
