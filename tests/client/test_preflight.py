@@ -22,13 +22,13 @@ def create_run(experiment_id: str) -> str:
     return str(MlflowClient().create_run(experiment_id).info.run_id)
 
 
-def active_experiment() -> str:
+def get_experiment_id() -> str:
     return str(MlflowClient().search_experiments(filter_string="name = 'test'")[0].experiment_id)
 
 
 @pytest.mark.usefixtures("store")
 def test_a_writable_artifact_store_gets_a_small_file() -> None:
-    run_id = create_run(active_experiment())
+    run_id = create_run(get_experiment_id())
 
     preflight.check_artifacts(run_id)
 

@@ -17,6 +17,11 @@ from mlflow_sb3.envs.seeds import generate_episode_seeds
 from mlflow_sb3.inference.onnx_policy import OnnxPolicy
 from mlflow_sb3.inference.policy_protocol import Policy
 
+HIDDEN_VELOCITY = env_spec.compose_spec(
+    "CartPole-v1", wrappers=["rl_zoo3.wrappers:MaskVelocityWrapper"]
+)
+"""CartPole without velocities in its observations, as ``EnvSpec`` JSON."""
+
 
 @pytest.fixture(scope="module")
 def pendulum_policy(tmp_path_factory: pytest.TempPathFactory) -> OnnxPolicy:
@@ -26,6 +31,16 @@ def pendulum_policy(tmp_path_factory: pytest.TempPathFactory) -> OnnxPolicy:
         SAC("MlpPolicy", "Pendulum-v1", seed=0, device="cpu", learning_starts=32).learn(64), folder
     )
     return OnnxPolicy.load(folder / "agent")
+
+
+@pytest.fixture(scope="module")
+def recurrent(tmp_path_factory: pytest.TempPathFactory) -> tuple[BaseAlgorithm, OnnxPolicy]:
+    """An untrained RecurrentPPO agent, and its policy."""
+    folder = tmp_path_factory.mktemp("recurrent") / "model"
+    hyperparams = {"policy_kwargs": {"lstm_hidden_size": 8, "n_lstm_layers": 2}}
+    model = builder.build_algorithm("ppo_lstm", HIDDEN_VELOCITY, hyperparams, seed=0)
+    mlflow_sb3.save_model(model, folder, environment=HIDDEN_VELOCITY)
+    return model, OnnxPolicy.load(folder / "agent")
 
 
 def play(policy: Policy, spec_json: str, n_envs: int) -> Episodes:
@@ -60,18 +75,13 @@ def test_episodes_equal_those_of_a_loop_with_sb3(ppo: PPO, saved: Path, cartpole
 
 @pytest.mark.parametrize("n_envs", [1, 3, 13])
 def test_episodes_of_a_recurrent_policy_equal_those_of_a_loop_with_sb3(
-    n_envs: int, tmp_path: Path
+    n_envs: int, recurrent: tuple[BaseAlgorithm, OnnxPolicy]
 ) -> None:
-    spec_json = env_spec.compose_spec(
-        "CartPole-v1", wrappers=["rl_zoo3.wrappers:MaskVelocityWrapper"]
-    )
-    hyperparams = {"policy_kwargs": {"lstm_hidden_size": 8, "n_lstm_layers": 2}}
-    model = builder.build_algorithm("ppo_lstm", spec_json, hyperparams, seed=0)
-    mlflow_sb3.save_model(model, tmp_path / "model", environment=spec_json)
+    model, policy = recurrent
 
-    episodes = play(OnnxPolicy.load(tmp_path / "model" / "agent"), spec_json, n_envs)
+    episodes = play(policy, HIDDEN_VELOCITY, n_envs)
 
-    expected = [play_with_sb3(model, spec_json, seed) for seed in episodes.seeds.tolist()]
+    expected = [play_with_sb3(model, HIDDEN_VELOCITY, seed) for seed in episodes.seeds.tolist()]
     assert list(zip(episodes.returns, episodes.lengths, strict=True)) == expected
 
 
