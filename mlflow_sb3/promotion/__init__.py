@@ -1,1 +1,1 @@
-"""The statistical gate between challenger and champion, its record, promotion and rollback."""
+"""Promotion of model versions: the gate, its record, promote, roll back and replay."""

@@ -1,64 +1,78 @@
-"""Versions that compete for the champion's alias."""
+"""Find the challengers of a promotion: one version, or the best trainings of an experiment."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from mlflow.exceptions import MlflowException
 
 from mlflow_sb3.client.registry_client import RegistryClient
-from mlflow_sb3.registry.model_version import Version, from_mlflow
-from mlflow_sb3.registry.versions import ROLLED_BACK_TAG, find_champion, versions_of_runs
-
-if TYPE_CHECKING:
-    pass
+from mlflow_sb3.registry.model_version import Version
+from mlflow_sb3.registry.versions import ROLLED_BACK_TAG, find_champion, find_versions_of_runs
 
 SCORE_METRIC = "eval/kept_mean_reward"
-"""Metric of a training run: the mean return of the kept agent over the fresh episodes of the choice."""
+"""Metric of a training run: mean return of the kept checkpoint over fresh episodes."""
 
-_PAGE, _PAGES = 100, 10
-"""Trainings that one call is about, whose ids have room in one address, and how often the next ones are asked for."""
+_PAGE_SIZE = 100
+"""Number of runs per search. The ids of more runs do not fit into the filter of one request."""
+_MAX_PAGES = 10
 
 
-def best_challengers(name: str, alias: str, experiment_id: str, top: int) -> list[Version]:
-    """The versions whose trainings in an experiment scored best, the best one first, without the champion and what was rolled back.
+def find_best_challengers(name: str, alias: str, experiment_id: str, top: int) -> list[Version]:
+    """Find the versions of a registered model with the best training scores.
 
-    Only the thousand best trainings of the experiment are looked at.
+    The champion and versions that were rolled back are left out. If a run has several versions,
+    the latest one counts. Only the best 1000 runs of the experiment are searched.
+
+    Args:
+        name: Name of the registered model.
+        alias: Alias of the champion.
+        experiment_id: Experiment of the training runs.
+        top: Largest number of versions to return.
+
+    Returns:
+        The versions, best score first; at least one.
 
     Raises:
-        MlflowException: There is none.
+        MlflowException: No version was found.
     """
-    reigning = find_champion(name, alias)
-    chosen: list[Version] = []
-    for run_ids in _best_runs(experiment_id):
-        versions = [
-            found for found in versions_of_runs(name, run_ids) if ROLLED_BACK_TAG not in found.tags
+    champion = find_champion(name, alias)
+    challengers: list[Version] = []
+    for run_ids in _pages_of_best_runs(experiment_id):
+        challengers += [
+            version
+            for version in _latest_versions(name, run_ids)
+            if champion is None or version.number != champion.number
         ]
-        last = {
-            found.run_id: from_mlflow(found)
-            for found in sorted(versions, key=lambda found: int(found.version))
-        }
-        scored = [last[run_id] for run_id in run_ids if run_id in last]
-        chosen += [found for found in scored if reigning is None or found.number != reigning.number]
-        if len(chosen) >= top:
+        if len(challengers) >= top:
             break
-    if not chosen:
+    if not challengers:
         raise MlflowException.invalid_parameter_value(
-            f"no version of {name} but the champion comes from a training of this experiment; name the experiment, or train first."
+            f"No version of {name} except the champion comes from a training run of experiment "
+            f"{experiment_id}. Set experiment to the name of another experiment, or train first."
         )
-    return chosen[:top]
+    return challengers[:top]
 
 
-def _best_runs(experiment_id: str) -> Iterator[list[str]]:
-    """The ids of an experiment's trainings by their scores, the best one first, a page at a time."""
-    order, token = [f"metrics.`{SCORE_METRIC}` DESC"], None
-    for _ in range(_PAGES):
+def _latest_versions(name: str, run_ids: list[str]) -> list[Version]:
+    """Return the latest version of each run in the order of the runs, except rolled back ones."""
+    entities = [
+        entity for entity in find_versions_of_runs(name, run_ids) if ROLLED_BACK_TAG not in entity.tags
+    ]
+    entities.sort(key=lambda entity: int(entity.version))
+    latest = {entity.run_id: Version.from_mlflow(entity) for entity in entities}
+    return [latest[run_id] for run_id in run_ids if run_id in latest]
+
+
+def _pages_of_best_runs(experiment_id: str) -> Iterator[list[str]]:
+    """Yield the ids of the training runs of an experiment in pages, best score first."""
+    token = None
+    for _ in range(_MAX_PAGES):
         page = RegistryClient().search_runs(
             [experiment_id],
             f"metrics.`{SCORE_METRIC}` > -1e308",
-            order_by=order,
-            max_results=_PAGE,
+            order_by=[f"metrics.`{SCORE_METRIC}` DESC"],
+            max_results=_PAGE_SIZE,
             page_token=token,
         )
         yield [run.info.run_id for run in page]

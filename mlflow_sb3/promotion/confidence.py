@@ -1,4 +1,4 @@
-"""How sure a mean is: one-sided bounds by the t distribution and by the bootstrap."""
+"""Compute one-sided confidence bounds of a mean, by Student's t and by the bootstrap-t."""
 
 from __future__ import annotations
 
@@ -9,20 +9,21 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
-BEYOND = 100
-"""Resamples beyond a bound: the bootstrap draws so many over alpha."""
+TAIL_RESAMPLES = 100
+"""Bootstrap resamples expected beyond each bound: ``TAIL_RESAMPLES / alpha`` are drawn."""
 POWER = 0.8
-"""Chance with which the smallest detectable difference would have been found, as is usual."""
+"""Power of the test in ``smallest_detectable_difference``."""
 
-_BLOCK = 2_000_000
-"""Numbers that are resampled at once."""
+_BLOCK_SIZE = 2_000_000
+"""Largest number of values resampled at once, to limit memory."""
 
 
 @dataclass(frozen=True)
 class ConfidenceBounds:
-    """Where a mean lies: above each lower bound, and below each upper one, with the probability 1 - alpha.
+    """One-sided bounds of a mean: each of the four holds with probability ``1 - alpha``.
 
-    Infinite where the sample says nothing, as when it is one value many times and another one once.
+    A bootstrap bound is infinite if the sample has too little variation to estimate it, for
+    example if all values but one are equal.
     """
 
     t_lower: float
@@ -32,75 +33,106 @@ class ConfidenceBounds:
 
     @property
     def lower(self) -> float:
-        """The more careful of the two lower bounds."""
+        """Return the smaller of the two lower bounds."""
         return min(self.t_lower, self.bootstrap_lower)
 
     @property
     def upper(self) -> float:
-        """The more careful of the two upper bounds."""
+        """Return the larger of the two upper bounds."""
         return max(self.t_upper, self.bootstrap_upper)
 
 
-def of_mean(values: NDArray[np.float64], alpha: float, *, seed: int) -> ConfidenceBounds:
-    """Bounds of the mean that at least two values were drawn around.
+def bound_mean(values: NDArray[np.float64], alpha: float, *, seed: int) -> ConfidenceBounds:
+    """Compute bounds of the mean of the distribution that ``values`` were drawn from.
 
-    The t bound is wrong when a rare value is missing in the sample, the bootstrap-t bound when rare values are on both
-    sides; hence both. Bootstrap-t: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, section 12.5.
+    Both methods are used because each has a blind spot. The t bound is too narrow if the sample
+    lacks a rare extreme value. The bootstrap-t bound is too narrow if both tails have rare values.
+    Bootstrap-t: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, section 12.5.
 
     Args:
-        values: Shape ``(n,)``, finite.
-        alpha: Chance that one bound is wrong.
-        seed: Of the resamples.
+        values: Shape ``(n,)`` with ``n >= 2``, finite.
+        alpha: Probability that one bound is wrong.
+        seed: Seed of the bootstrap resamples.
     """
     mean, error = float(values.mean()), standard_error(values)
     if error == 0.0:
         return ConfidenceBounds(mean, mean, mean, mean)
     t = float(stdtrit(len(values) - 1, 1 - alpha))
-    below, above = _bootstrap_t(values, alpha, seed)
+    low_quantile, high_quantile = _bootstrap_t_quantiles(values, alpha, seed)
     return ConfidenceBounds(
-        mean - t * error, mean + t * error, mean - above * error, mean - below * error
+        t_lower=mean - t * error,
+        t_upper=mean + t * error,
+        bootstrap_lower=mean - high_quantile * error,
+        bootstrap_upper=mean - low_quantile * error,
     )
 
 
 def standard_error(values: NDArray[np.float64]) -> float:
-    """Of the mean of at least two values; exactly 0 when all of them are the same."""
-    return (
-        0.0 if np.all(values == values[0]) else float(values.std(ddof=1)) / math.sqrt(len(values))
-    )
+    """Return the standard error of the mean of at least two values.
+
+    The result is exactly 0 if all values are equal.
+    """
+    if np.all(values == values[0]):
+        return 0.0
+    return float(values.std(ddof=1)) / math.sqrt(len(values))
 
 
 def smallest_detectable_difference(values: NDArray[np.float64], alpha: float) -> float | None:
-    """The smallest difference of means that as many values with this spread show with a chance of 80 %.
+    """Return the smallest mean that a one-sided t-test detects with a power of 80 %.
 
-    None when they do not spread: then nothing is known of it.
+    The test has as many values, with the same standard deviation, as the sample.
+
+    Args:
+        values: Differences of the pairs, shape ``(n,)`` with ``n >= 2``.
+        alpha: Level of the test.
+
+    Returns:
+        The difference, or None if all values are equal.
     """
-    error, freedom = standard_error(values), len(values) - 1
-    return float(stdtrit(freedom, 1 - alpha) + stdtrit(freedom, POWER)) * error or None
+    error, degrees_of_freedom = standard_error(values), len(values) - 1
+    quantiles = stdtrit(degrees_of_freedom, 1 - alpha) + stdtrit(degrees_of_freedom, POWER)
+    return float(quantiles) * error or None
 
 
 def max_undetected_fraction(count: int, alpha: float) -> float:
-    """The largest share of another kind that so many of one kind leave possible: ``1 - alpha ** (1 / count)``."""
+    """Return the upper bound for the fraction of an event that did not occur in ``count`` trials.
+
+    The exact bound of the binomial distribution: ``1 - alpha ** (1 / count)``.
+    """
     return 1 - math.exp(math.log(alpha) / count)
 
 
-def _bootstrap_t(values: NDArray[np.float64], alpha: float, seed: int) -> tuple[float, float]:
-    """The alpha and 1 - alpha quantiles of the resampled t statistic; resamples without spread count against either bound."""
+def _bootstrap_t_quantiles(
+    values: NDArray[np.float64], alpha: float, seed: int
+) -> tuple[float, float]:
+    """Return the ``alpha`` and ``1 - alpha`` quantiles of the resampled t statistic.
+
+    The statistic of a resample without variation is undefined. It counts as -infinity for the
+    lower quantile and as infinity for the upper one, which makes both bounds wider.
+    """
+    resamples = math.ceil(TAIL_RESAMPLES / alpha) - 1
+    statistics = _bootstrap_t_statistics(values, resamples, seed)
+    rank = math.ceil((1 - alpha) * (resamples + 1)) - 1
+    high = np.sort(np.nan_to_num(statistics, nan=np.inf))[rank]
+    low = np.sort(np.nan_to_num(statistics, nan=-np.inf))[resamples - 1 - rank]
+    return float(low), float(high)
+
+
+def _bootstrap_t_statistics(
+    values: NDArray[np.float64], resamples: int, seed: int
+) -> NDArray[np.float64]:
+    """Return the t statistic of each resample, shape ``(resamples,)``; NaN if undefined."""
     mean, count = values.mean(), len(values)
-    resamples = math.ceil(BEYOND / alpha) - 1
     rng = np.random.default_rng(seed)
     statistics = []
-    for size in _sizes(resamples, max(1, _BLOCK // count)):
+    for size in _block_sizes(resamples, max(1, _BLOCK_SIZE // count)):
         drawn = values[rng.integers(0, count, (size, count))]
         means = drawn.mean(axis=1)
         errors = drawn.std(axis=1, ddof=1) / math.sqrt(count)
         with np.errstate(divide="ignore", invalid="ignore"):
             statistics.append(np.where(np.ptp(drawn, axis=1) > 0, (means - mean) / errors, np.nan))
-    found = np.concatenate(statistics)
-    rank = math.ceil((1 - alpha) * (resamples + 1)) - 1
-    above = np.sort(np.nan_to_num(found, nan=np.inf))[rank]
-    below = np.sort(np.nan_to_num(found, nan=-np.inf))[resamples - 1 - rank]
-    return float(below), float(above)
+    return np.concatenate(statistics)
 
 
-def _sizes(total: int, largest: int) -> list[int]:
+def _block_sizes(total: int, largest: int) -> list[int]:
     return [min(largest, total - start) for start in range(0, total, largest)]

@@ -1,4 +1,4 @@
-"""Challenger against champion on the same seeds: the gate's settings, its looks at the pairs, and the verdict."""
+"""Compare a challenger with a champion on the same seeds, and decide about the promotion."""
 
 from __future__ import annotations
 
@@ -17,24 +17,36 @@ from mlflow_sb3.promotion import confidence
 from mlflow_sb3.promotion.confidence import ConfidenceBounds
 
 LOOKS = (25, 50, 100, 200)
-"""Pairs after which the gate may reject, but not promote: to promote early would promote the lucky."""
-FEWEST = 2
-"""Pairs of which a mean and its error can be said."""
-SMALLEST_ALPHA, LARGEST_ALPHA = 0.001, 0.5
-LARGEST_RETURN = 1e100
-ROUNDING = 1e-9
-"""Part of a return by which the order of the rewards may change their sum."""
-WORST = 0.05
-"""Share of the episodes that count as the worst."""
+"""Numbers of pairs after which the gate may reject.
+
+It never promotes before the last pair: repeated tests would promote lucky challengers.
+"""
+MIN_PAIRS = 2
+"""Smallest number of pairs with a standard error."""
+MIN_ALPHA, MAX_ALPHA = 0.001, 0.5
+MAX_ABSOLUTE_RETURN = 1e100
+RELATIVE_TOLERANCE = 1e-9
+"""Relative difference below which two returns count as equal.
+
+The order in which rewards are summed can change a return by this much.
+"""
+WORST_FRACTION = 0.05
+"""Fraction of the episodes in ``worst_returns_mean``."""
 
 Verdict = Literal["promote", "reject", "tie", "inconclusive"]
-Play = Callable[[int, int], tuple[Episodes, Episodes]]
-"""Plays the pairs ``start`` to ``stop``: the episodes of the challenger, and those of the other one on the same seeds."""
+PlayPairs = Callable[[int, int], tuple[Episodes, Episodes]]
+"""Play pairs ``start`` to ``stop``; return the challenger's and the champion's episodes."""
 
 
 @dataclass(frozen=True)
 class Gate:
-    """What a challenger has to show, in returns and episodes.
+    """Settings of the statistical test before a promotion.
+
+    Attributes:
+        episodes: Largest number of pairs of episodes to play.
+        alpha: Probability of promoting a challenger that is not better than the champion.
+        min_improvement: Mean return by which the challenger must exceed the champion.
+        min_return: Mean return that the challenger must reach; None for no limit.
 
     Raises:
         ValueError: A setting is out of its range.
@@ -46,38 +58,48 @@ class Gate:
     min_return: float | None = None
 
     def __post_init__(self) -> None:
-        if self.episodes < FEWEST:
+        if self.episodes < MIN_PAIRS:
             raise ValueError(
-                f"episodes={self.episodes}: it takes two pairs at least to say how sure their mean is; give 400."
+                f"The gate needs at least {MIN_PAIRS} pairs, got episodes={self.episodes}. "
+                "Use the default 400, or another number of pairs."
             )
-        if not SMALLEST_ALPHA <= self.alpha < LARGEST_ALPHA:
+        if not MIN_ALPHA <= self.alpha < MAX_ALPHA:
             raise ValueError(
-                f"alpha={self.alpha}: give a chance of error from {SMALLEST_ALPHA} to {LARGEST_ALPHA}, such as 0.05."
+                f"alpha must be at least {MIN_ALPHA} and below {MAX_ALPHA}, "
+                f"got alpha={self.alpha}. Use for example 0.05."
             )
         if not 0 <= self.min_improvement < math.inf:
             raise ValueError(
-                f"min_improvement={self.min_improvement}: give a return of 0 or more that the challenger has to be ahead."
+                "min_improvement must be a finite return of 0 or more, "
+                f"got min_improvement={self.min_improvement}. Use 0 to accept any improvement."
             )
         if self.min_return is not None and not math.isfinite(self.min_return):
-            raise ValueError(f"min_return={self.min_return}: give a finite return.")
+            raise ValueError(
+                f"min_return must be finite, got min_return={self.min_return}. "
+                "Leave it out if the challenger needs no minimum return."
+            )
 
     @property
     def looks(self) -> list[int]:
-        """Numbers of pairs after which the gate looks at them; after the last one it decides."""
+        """Return the numbers of pairs after which the gate tests; the last one is ``episodes``."""
         return [*(pairs for pairs in LOOKS if pairs < self.episodes), self.episodes]
 
-    def seed(
+    def derive_seed(
         self, name: str, challenger: str, champion: str | None, environment: str | None
     ) -> int:
-        """The seed of the stream ``gate``: another for every pair of agents and every setting, the same whenever it is asked for again.
+        """Derive the seed of a gate from the two models and all settings.
 
-        A setting given as 0 is that given as 0.0.
+        The same arguments give the same seed, so a repeated promotion plays the same episodes.
+        Any other model or setting gives another seed. 0 and 0.0 are the same setting.
 
         Args:
-            name: Of the registered model.
-            challenger: Model id.
-            champion: Model id, if there is a champion.
-            environment: The judge, if it is named.
+            name: Name of the registered model.
+            challenger: Model id of the challenger.
+            champion: Model id of the champion; None if there is no champion.
+            environment: ``EnvSpec`` JSON of the environment that both play in.
+
+        Returns:
+            An integer from 0 to ``2**64 - 1``.
         """
         settings = {
             key: None if value is None else float(value) for key, value in asdict(self).items()
@@ -88,7 +110,7 @@ class Gate:
 
 @dataclass(frozen=True)
 class Look:
-    """What the first pairs say about the mean of the differences, challenger less champion."""
+    """Mean difference of the first pairs, challenger minus champion, with its bounds."""
 
     pairs: int
     mean_difference: float
@@ -97,7 +119,17 @@ class Look:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The verdict and all that it rests on."""
+    """Verdict of a gate with the episodes and bounds behind it.
+
+    Attributes:
+        gate: Settings of the test.
+        challenger: Episodes of the challenger.
+        champion: Episodes of the champion on the same seeds.
+        looks: Interim results, the last one after all pairs that were played.
+        verdict: Result of the test.
+        challenger_bounds: Bounds of the challenger's mean return. None if the gate has no
+            ``min_return``, or if it ended before ``min_return`` mattered.
+    """
 
     gate: Gate
     challenger: Episodes
@@ -105,91 +137,107 @@ class Comparison:
     looks: list[Look]
     verdict: Verdict
     challenger_bounds: ConfidenceBounds | None
-    """Of the challenger's mean return, where a least return was asked for: the t bounds decide, for the bootstrap knows nothing of
-    returns that are nearly all the same."""
 
     @property
     def differences(self) -> NDArray[np.float64]:
-        """Challenger less champion, shape ``(pairs,)``; see ``differences``."""
-        return differences(self.challenger.returns, self.champion.returns)
+        """Return the differences of the pairs, shape ``(pairs,)``; see ``return_differences``."""
+        return return_differences(self.challenger.returns, self.champion.returns)
 
     @property
     def probability_of_improvement(self) -> float:
-        """Share of the pairs in which the challenger returned more, with half of the ties (Agarwal et al. 2021, section 4.3)."""
+        """Return the fraction of pairs with a higher return of the challenger.
+
+        A tie counts one half. See Agarwal et al. 2021, section 4.3.
+        """
         return float(np.mean(self.differences > 0) + np.mean(self.differences == 0) / 2)
 
     @property
-    def tells_nothing_apart(self) -> bool:
-        """Whether every episode of both of them returned the same."""
+    def has_equal_returns(self) -> bool:
+        """Return whether all episodes of both agents have the same return."""
         return len({*self.challenger.returns.tolist(), *self.champion.returns.tolist()}) == 1
 
 
-def compare_agents(gate: Gate, play: Play, *, seed: int) -> Comparison:
-    """Let both play until the challenger is surely not better, or to the end.
+def compare_agents(gate: Gate, play: PlayPairs, *, seed: int) -> Comparison:
+    """Play pairs of episodes until the gate rejects the challenger or all pairs are played.
 
     Args:
-        gate: What the challenger has to show.
-        play: Plays some of the pairs.
-        seed: Of the bootstrap.
+        gate: Settings of the test.
+        play: Called with the range of pairs to play next.
+        seed: Seed of the bootstrap.
 
     Raises:
-        ValueError: A return is not finite, or the two played different seeds.
+        ValueError: A return is not finite, or the agents played different seeds.
     """
     looks: list[Look] = []
-    challenger = champion = Episodes.none()
+    challenger = champion = Episodes.empty()
     for pairs in gate.looks:
-        more, others = play(len(challenger.seeds), pairs)
-        challenger, champion = challenger + more, champion + others
-        _check(challenger, champion)
-        between = differences(challenger.returns, champion.returns)
-        looks.append(
-            Look(pairs, float(between.mean()), confidence.of_mean(between, gate.alpha, seed=seed))
-        )
-        if between.any() and looks[-1].bounds.upper <= gate.min_improvement:
+        challenger_episodes, champion_episodes = play(len(challenger.seeds), pairs)
+        challenger, champion = challenger + challenger_episodes, champion + champion_episodes
+        _check_episodes(challenger, champion)
+        differences = return_differences(challenger.returns, champion.returns)
+        bounds = confidence.bound_mean(differences, gate.alpha, seed=seed)
+        looks.append(Look(pairs, float(differences.mean()), bounds))
+        if differences.any() and bounds.upper <= gate.min_improvement:
             return Comparison(gate, challenger, champion, looks, "reject", None)
-    own = (
+    challenger_bounds = (
         None
         if gate.min_return is None
-        else confidence.of_mean(challenger.returns, gate.alpha, seed=seed)
+        else confidence.bound_mean(challenger.returns, gate.alpha, seed=seed)
     )
-    return Comparison(
-        gate, challenger, champion, looks, _decide(gate, between, looks[-1], own), own
-    )
+    verdict = _decide_verdict(gate, differences, looks[-1], challenger_bounds)
+    return Comparison(gate, challenger, champion, looks, verdict, challenger_bounds)
 
 
 def worst_returns_mean(returns: NDArray[np.float64]) -> float:
-    """Mean of the worst 5 % of the returns, of one of them at least."""
-    count = max(1, math.ceil(WORST * len(returns)))
+    """Return the mean of the lowest 5 % of the returns, at least one of them."""
+    count = max(1, math.ceil(WORST_FRACTION * len(returns)))
     return float(np.sort(returns)[:count].mean())
 
 
-def differences(
+def return_differences(
     challenger: NDArray[np.float64], champion: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Challenger less champion; exactly 0 where they differ by no more than the rounding of sums of rewards."""
-    return np.where(
-        np.isclose(challenger, champion, rtol=ROUNDING, atol=0.0), 0.0, challenger - champion
-    )
+    """Return challenger minus champion; exactly 0 within ``RELATIVE_TOLERANCE``.
+
+    Args:
+        challenger: Returns of the challenger, shape ``(pairs,)``.
+        champion: Returns of the champion on the same seeds, shape ``(pairs,)``.
+    """
+    is_equal = np.isclose(challenger, champion, rtol=RELATIVE_TOLERANCE, atol=0.0)
+    return np.where(is_equal, 0.0, challenger - champion)
 
 
-def _decide(
-    gate: Gate, between: NDArray[np.float64], last: Look, own: ConfidenceBounds | None
+def _decide_verdict(
+    gate: Gate,
+    differences: NDArray[np.float64],
+    last: Look,
+    challenger_bounds: ConfidenceBounds | None,
 ) -> Verdict:
-    if not between.any():
+    if not differences.any():
         return "tie"
     if not last.bounds.lower > gate.min_improvement:
         return "inconclusive"
-    if own is None or gate.min_return is None or own.t_lower >= gate.min_return:
+    # min_return is compared with the t bounds: the bootstrap bounds are infinite if nearly all
+    # returns are equal, as at the ceiling of an environment.
+    if (
+        gate.min_return is None
+        or challenger_bounds is None
+        or challenger_bounds.t_lower >= gate.min_return
+    ):
         return "promote"
-    return "reject" if own.t_upper < gate.min_return else "inconclusive"
+    return "reject" if challenger_bounds.t_upper < gate.min_return else "inconclusive"
 
 
-def _check(challenger: Episodes, champion: Episodes) -> None:
+def _check_episodes(challenger: Episodes, champion: Episodes) -> None:
     if not np.array_equal(challenger.seeds, champion.seeds):
-        raise ValueError("challenger and champion played different seeds; play both on the same.")
+        raise ValueError(
+            "Challenger and champion played different seeds. Play both agents on the same seeds."
+        )
     for name, episodes in (("challenger", challenger), ("champion", champion)):
-        if (broken := ~(np.abs(episodes.returns) < LARGEST_RETURN)).any():
+        is_invalid = ~(np.abs(episodes.returns) < MAX_ABSOLUTE_RETURN)
+        if is_invalid.any():
             raise ValueError(
-                f"the {name}'s episode with the seed {episodes.seeds[broken][0]} returned {episodes.returns[broken][0]}, "
-                "which cannot be compared; check the environment's rewards."
+                f"The {name}'s episode with seed {episodes.seeds[is_invalid][0]} returned "
+                f"{episodes.returns[is_invalid][0]}, which cannot be compared. "
+                "Check the rewards of the environment."
             )

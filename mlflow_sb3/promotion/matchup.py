@@ -1,4 +1,4 @@
-"""A challenger and a champion, or who stands in for one, in the judge's environment: what a gate lets play."""
+"""Load a challenger and a champion, and let both play in one environment."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from mlflow.exceptions import MlflowException
 
 from mlflow_sb3.client import permissions
 from mlflow_sb3.envs import env_spec, rollout, spaces
+from mlflow_sb3.envs import Env
 from mlflow_sb3.envs.random_policy import RandomPolicy
 from mlflow_sb3.envs.rollout import Episodes
-from mlflow_sb3.envs.seeds import episode_seeds
-from mlflow_sb3.envs.wrapper_config import Env
+from mlflow_sb3.envs.seeds import generate_episode_seeds
 from mlflow_sb3.flavor import registered_agent
 from mlflow_sb3.flavor.registered_agent import RegisteredAgent
 from mlflow_sb3.inference.policy_inputs import SpaceInfo
@@ -27,7 +27,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Matchup:
-    """Two policies, the environment that judges them, and the seed of the games."""
+    """Two policies and the environment that both play in.
+
+    Attributes:
+        challenger: Policy of the challenger.
+        champion: Policy of the champion, or a uniform random policy.
+        environment: ``EnvSpec`` JSON of the judging environment.
+        reward_threshold: Reward threshold of the environment, if it has one.
+        seed: Seed of the episode seeds and of the bootstrap.
+    """
 
     challenger: Policy
     champion: Policy
@@ -36,15 +44,21 @@ class Matchup:
     seed: int
 
     def play(self, gate: Gate, *, on_episode: Callable[[], object] = lambda: None) -> Comparison:
-        """Let both play the same seeds, until the gate has seen enough."""
-        seeds = episode_seeds(self.seed, "gate", gate.episodes)
+        """Play both policies on the same seeds until the gate decides.
 
-        def both(start: int, stop: int) -> tuple[Episodes, Episodes]:
-            return self._play(self.challenger, seeds[start:stop], on_episode), self._play(
-                self.champion, seeds[start:stop], on_episode
+        Args:
+            gate: Settings of the test.
+            on_episode: Called after each episode, for a progress bar.
+        """
+        seeds = generate_episode_seeds(self.seed, "gate", gate.episodes)
+
+        def play_pairs(start: int, stop: int) -> tuple[Episodes, Episodes]:
+            return (
+                self._play(self.challenger, seeds[start:stop], on_episode),
+                self._play(self.champion, seeds[start:stop], on_episode),
             )
 
-        return compare_agents(gate, both, seed=self.seed)
+        return compare_agents(gate, play_pairs, seed=self.seed)
 
     def _play(self, policy: Policy, seeds: list[int], on_episode: Callable[[], object]) -> Episodes:
         return rollout.play_episodes(
@@ -57,88 +71,95 @@ def arrange_matchup(
     champion: Version | None,
     gate: Gate,
     *,
-    judge: str | None = None,
+    judging_environment: str | None = None,
     public_key: KeyPath | None = None,
 ) -> Matchup:
-    """Load both, and find the environment that judges them.
+    """Load both agents and choose the environment that they play in.
 
     Args:
-        challenger: Has to show that it is better.
-        champion: Who is to be beaten; a uniform random policy where there is none.
-        gate: Its settings are in the seed of the games.
-        judge: ``"challenger"`` or ``"champion"`` for the environment of that one, a Gymnasium id, or ``EnvSpec`` JSON;
-            by default it is the environment of both.
-        public_key: See ``integrity.fetch_version``.
+        challenger: Version to promote.
+        champion: Version to compare with; None for a uniform random policy.
+        gate: Settings of the test; the seed depends on them.
+        judging_environment: ``"challenger"`` or ``"champion"`` for the environment of that agent,
+            a Gymnasium id, or ``EnvSpec`` JSON. By default both agents must share an environment.
+        public_key: Public key that must have signed both versions.
 
     Raises:
-        MlflowException: One of them cannot be loaded, their environments differ and no judge is named, or they do not fit the judge.
+        MlflowException: An agent cannot be loaded, the agents were trained in different
+            environments and ``judging_environment`` is None, or their spaces do not fit it.
     """
-    loaded = [
-        _load(version, public_key) for version in (challenger, champion) if version is not None
-    ]
-    description = _judge(loaded, judge)
+    versions = [version for version in (challenger, champion) if version is not None]
+    agents = [_load_agent(version, public_key) for version in versions]
+    environment = _choose_environment(agents, judging_environment)
     champion_id = None if champion is None else champion.model_id
-    seed = gate.seed(challenger.name, challenger.model_id, champion_id, description)
-    with env_spec.make_from_spec(description) as env:
-        if judge is not None:
-            _check_spaces(env, loaded)
-        opponent = (
-            loaded[1].policy
+    seed = gate.derive_seed(challenger.name, challenger.model_id, champion_id, environment)
+    with env_spec.make_from_spec(environment) as env:
+        if judging_environment is not None:
+            _check_spaces(env, agents)
+        opponent: Policy = (
+            agents[1].policy
             if champion is not None
-            else RandomPolicy(env, seed=seed, takes_masks=loaded[0].policy.takes_masks)
+            else RandomPolicy(env, seed=seed, has_action_masks=agents[0].policy.has_action_masks)
         )
         threshold = None if env.spec is None else env.spec.reward_threshold
-    return Matchup(loaded[0].policy, opponent, description, threshold, seed)
+    return Matchup(agents[0].policy, opponent, environment, threshold, seed)
 
 
-def _load(version: Version, public_key: KeyPath | None) -> RegisteredAgent:
+def _load_agent(version: Version, public_key: KeyPath | None) -> RegisteredAgent:
     try:
         return registered_agent.load_agent(version, public_key=public_key)
     except (MlflowException, OSError) as error:
-        why = permissions.explain_denial(error) or error
+        cause = permissions.explain_denial(error, "READ", f"the experiment of {version}") or error
         raise MlflowException.invalid_parameter_value(
-            f"{version} cannot be loaded: {why}"
+            f"{version} cannot be loaded: {cause}"
         ) from error
 
 
-def _judge(loaded: list[RegisteredAgent], judge: str | None) -> str:
-    sides = dict(zip(("challenger", "champion"), loaded, strict=False))
-    if judge is None:
-        first, *others = loaded
-        for other in others:
-            if not env_spec.is_same_env(first.environment, other.environment):
-                raise MlflowException.invalid_parameter_value(
-                    f"{first.version} and {other.version} were trained in different environments, so their returns cannot be compared; "
-                    "name the one that judges: environment=challenger, champion, a Gymnasium id or EnvSpec JSON."
-                )
-        return first.environment
-    if judge in ("challenger", "champion"):
-        return sides.get(judge, loaded[0]).environment
-    if judge.lstrip().startswith("{"):
-        env_spec.make_from_spec(judge).close()
-        return judge
-    return env_spec.compose_spec(judge)
+def _choose_environment(agents: list[RegisteredAgent], judging_environment: str | None) -> str:
+    """Return the judging environment as ``EnvSpec`` JSON."""
+    if judging_environment is None:
+        return _shared_environment(agents)
+    if judging_environment == "champion":
+        return agents[-1].environment
+    if judging_environment == "challenger":
+        return agents[0].environment
+    if judging_environment.lstrip().startswith("{"):
+        env_spec.make_from_spec(judging_environment).close()
+        return judging_environment
+    return env_spec.compose_spec(judging_environment)
 
 
-def _check_spaces(env: Env, loaded: list[RegisteredAgent]) -> None:
-    for one in loaded:
-        for kind, found, wanted in (
-            (
-                "observations",
-                spaces.describe_space(env.observation_space),
-                one.policy.observation_space,
-            ),
-            ("actions", spaces.describe_space(env.action_space), one.policy.action_space),
-        ):
-            if _layout(found) != _layout(wanted):
-                raise MlflowException.invalid_parameter_value(
-                    f"the environment that judges has {kind} {found.text}, and {one.version} was trained for {wanted.text}; "
-                    "name one that both fit, with its wrappers as EnvSpec JSON."
-                )
+def _shared_environment(agents: list[RegisteredAgent]) -> str:
+    first, *others = agents
+    for other in others:
+        if not env_spec.is_same_env(first.environment, other.environment):
+            raise MlflowException.invalid_parameter_value(
+                f"{first.version} and {other.version} were trained in different environments, "
+                "so their returns cannot be compared. Set environment to challenger, champion, "
+                "a Gymnasium id or EnvSpec JSON."
+            )
+    return first.environment
+
+
+def _check_spaces(env: Env, agents: list[RegisteredAgent]) -> None:
+    observations = spaces.describe_space(env.observation_space)
+    actions = spaces.describe_space(env.action_space)
+    for agent in agents:
+        _check_space("observation", observations, agent.policy.observation_space, agent.version)
+        _check_space("action", actions, agent.policy.action_space, agent.version)
+
+
+def _check_space(kind: str, space: SpaceInfo, trained: SpaceInfo, version: Version) -> None:
+    if _layout(space) != _layout(trained):
+        raise MlflowException.invalid_parameter_value(
+            f"The judging environment has the {kind} space {space.text}, but {version} was "
+            f"trained with {trained.text}. Choose an environment that fits all agents; "
+            "EnvSpec JSON can add wrappers."
+        )
 
 
 def _layout(space: SpaceInfo) -> Any:
-    """What has to be the same for a policy to act: keys, shapes, dtypes and integers; the bounds of floats need not."""
+    """Return the parts of a space that a policy depends on; bounds of floats are not among them."""
     if space.spaces is not None:
         return {key: _layout(inner) for key, inner in space.spaces.items()}
     return space.shape, space.dtype, space.low, space.high

@@ -1,19 +1,17 @@
-"""A challenger takes the champion's place, or does not: decided by games on the same seeds, recorded, and only then done."""
+"""Promote a challenger to champion: run the gate, record the verdict, and move the alias."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-import mlflow
 from mlflow import MlflowClient
-from mlflow.entities import Run
 from tqdm import tqdm
 
 from mlflow_sb3.client import permissions
-from mlflow_sb3.promotion import matchup, promotion_run, record, report_text, serving_check
-from mlflow_sb3.promotion.gate import Gate
-from mlflow_sb3.promotion.record import PromotionRecord
+from mlflow_sb3.promotion import evidence, matchup, promotion_run, report_text, serving_check
+from mlflow_sb3.promotion.gate import Gate, Verdict
+from mlflow_sb3.promotion.record import GateEvidence, PromotionContext, PromotionRecord, Rule
 from mlflow_sb3.registry import alias_history, lock, names, versions
 from mlflow_sb3.registry.alias_history import AliasMove
 from mlflow_sb3.registry.model_version import Version
@@ -22,182 +20,187 @@ if TYPE_CHECKING:
     from mlflow_sb3.registry.signing import KeyPath
 
 APPROVAL_TAG = "approval"
-"""Tag of a model version; ``approved`` lets its promotion go on where approval is required."""
+"""Tag of a model version. The value ``approved`` allows a promotion that requires approval."""
 
 
 @dataclass(frozen=True)
 class PromotionOptions:
-    """On which terms a challenger is promoted."""
+    """Options of a promotion.
+
+    Attributes:
+        alias: Alias given to the winner.
+        gate: Settings of the statistical test.
+        judging_environment: Environment that both agents play in; see ``arrange_matchup``.
+        force_reason: Reason to promote the challenger without a gate; None to run the gate.
+        is_approval_required: Whether the version needs the tag ``approval=approved``.
+        public_key: Public key that must have signed both versions.
+    """
 
     alias: str = "champion"
     gate: Gate = field(default_factory=Gate)
-    judge: str | None = None
-    """See ``matchup.arrange_matchup``."""
-    force: str | None = None
-    """Why the challenger is promoted without playing; None to let it play."""
-    approval: bool = False
-    """Whether a person has to approve it first, by the tag ``approval=approved`` of the version."""
+    judging_environment: str | None = None
+    force_reason: str | None = None
+    is_approval_required: bool = False
     public_key: KeyPath | None = None
-    """See ``integrity.fetch_version``."""
 
 
 def promote_version(
-    challenger: Version, terms: PromotionOptions, *, progress: bool = False
+    challenger: Version, options: PromotionOptions, *, progress: bool = False
 ) -> PromotionRecord:
-    """Decide about a challenger, write down why, and give it the alias if it won.
+    """Decide whether a challenger becomes the champion, record the verdict, and move the alias.
 
-    Others may promote versions of the same model at the same time: when the champion has changed during the games, the
-    challenger plays against the new one. A promotion that was interrupted is finished first.
+    Several promotions of the same model can run at the same time. If the champion changes while
+    the gate runs, the gate is repeated with the new champion. An interrupted promotion of the
+    model is completed first.
 
     Args:
-        challenger: Version that may become the champion.
-        terms: What it has to show, and what else has to be.
+        challenger: Version to promote.
+        options: Options of the promotion.
         progress: Show a progress bar on standard error.
 
     Returns:
-        The record, as ``promote.json`` has it.
+        The record that is logged as ``promotion.json``.
 
     Raises:
-        MlflowException: Nothing could be decided, as where a version cannot be loaded or served; the record says so. Or the user may
-            not promote, and nothing was done.
+        MlflowException: No run is active, the user has no permission, or a version cannot be
+            loaded or served. In the last case the record has the verdict ``error``.
     """
-    run = active_run()
+    run = promotion_run.get_active_run()
     permissions.check_permission("MANAGE", model=challenger.name)
-    alias_history.recover_interrupted_move(challenger.name, terms.alias)
-    earlier: list[PromotionRecord] = []
+    alias_history.recover_interrupted_move(challenger.name, options.alias)
+    earlier: tuple[PromotionRecord, ...] = ()
     while True:
-        champion = versions.find_champion(challenger.name, terms.alias)
-        promotion = record.begin_record(
-            run, challenger, champion, terms.alias, "test" if terms.force is None else "force"
+        champion = versions.find_champion(challenger.name, options.alias)
+        rule: Rule = "test" if options.force_reason is None else "force"
+        context = evidence.collect_context(
+            run, challenger, champion, alias=options.alias, rule=rule
         )
         if champion is not None and champion.number == challenger.number:
-            return earlier[-1] if earlier else _nothing_to_do(promotion)
-        promotion |= _decide(challenger, champion, terms, promotion, progress=progress) | {
-            "earlier": earlier
-        }
-        promotion_run.log_games(promotion, challenger)
-        promotion_run.write_record(promotion, challenger)
-        if not promotion["moves"] or _take_over(promotion, challenger, champion):
+            return earlier[-1] if earlier else _record_current_champion(context)
+        record = _decide_and_record(context, options, earlier, progress=progress)
+        if not record.is_accepted or _give_alias(record):
             break
-        earlier = [*earlier, promotion]
-    if promotion["moves"]:
+        earlier = (*earlier, record)
+    if record.is_accepted:
         versions.remove_tag(challenger, versions.ROLLED_BACK_TAG)
-    if promotion["moves"] or promotion["verdict"] in ("reject", "tie"):
-        versions.remove_alias(challenger, names.CHALLENGER)
-    return promotion
+    if record.is_accepted or record.verdict in ("reject", "tie"):
+        versions.remove_alias(challenger, names.CHALLENGER_ALIAS)
+    return record
 
 
-def active_run() -> Run:
-    """The active run with its tags; there has to be one, for the record."""
-    active = mlflow.active_run()
-    if active is None:
-        raise mlflow.MlflowException.invalid_parameter_value(
-            "a promotion is recorded in a run; call it inside mlflow.start_run()."
-        )
-    return MlflowClient().get_run(active.info.run_id)
+def _record_current_champion(context: PromotionContext) -> PromotionRecord:
+    """Record a tie of the champion with itself.
+
+    The tags and the description from its promotion stay. An interrupted promotion may have left
+    the alias ``challenger``, which is removed.
+    """
+    reason = f"{context.challenger} is already the {context.alias}, so no episodes were played."
+    record = PromotionRecord(context, "tie", is_accepted=False, reason=reason)
+    promotion_run.log_record(record)
+    versions.remove_alias(context.challenger, names.CHALLENGER_ALIAS)
+    return record
+
+
+def _decide_and_record(
+    context: PromotionContext,
+    options: PromotionOptions,
+    earlier: tuple[PromotionRecord, ...],
+    *,
+    progress: bool,
+) -> PromotionRecord:
+    """Decide about the challenger and write the record; an error is recorded and raised again."""
+    record = PromotionRecord(context, "error", is_accepted=False, earlier=earlier)
+    try:
+        record = replace(_decide(context, options, progress=progress), earlier=earlier)
+        if record.is_accepted:
+            serving_check.check_servable(context.challenger, public_key=options.public_key)
+    except Exception as error:  # the environment or the code of a model can raise anything
+        promotion_run.write_error(record, error)
+        raise
+    promotion_run.log_evidence(record)
+    promotion_run.write_record(record)
+    return record
 
 
 def _decide(
-    challenger: Version,
-    champion: Version | None,
-    terms: PromotionOptions,
-    promotion: PromotionRecord,
-    *,
-    progress: bool,
+    context: PromotionContext, options: PromotionOptions, *, progress: bool
 ) -> PromotionRecord:
-    """The verdict with its evidence, and whether the alias moves; an error is recorded, and raised again."""
-    found: PromotionRecord = {}
-    try:
-        found = _judged(challenger, champion, terms, promotion, progress=progress)
-        if found["moves"]:
-            serving_check.check_servable(challenger, public_key=terms.public_key)
-    except Exception as error:  # an environment or the code of a model may raise anything
-        _record_error(promotion | found, challenger, error)
-        raise
-    return found
-
-
-def _judged(
-    challenger: Version,
-    champion: Version | None,
-    terms: PromotionOptions,
-    promotion: PromotionRecord,
-    *,
-    progress: bool,
-) -> PromotionRecord:
-    approval = (
-        MlflowClient()
-        .get_model_version(challenger.name, str(challenger.number))
-        .tags.get(APPROVAL_TAG)
+    approval = _read_approval(context.challenger) if options.is_approval_required else None
+    is_allowed = not options.is_approval_required or approval == "approved"
+    if options.force_reason is not None:
+        record = PromotionRecord(context, "promote", is_accepted=is_allowed, approval=approval)
+        return replace(record, reason=report_text.forced_reason(record, options.force_reason))
+    verdict, results = _run_gate(context, options, progress=progress)
+    record = PromotionRecord(
+        context,
+        verdict,
+        is_accepted=verdict == "promote" and is_allowed,
+        approval=approval,
+        judging_environment=options.judging_environment,
+        evidence=results,
     )
-    allowed = not terms.approval or approval == "approved"
-    asked: PromotionRecord = {"approval": approval if terms.approval else None}
-    if terms.force is not None:
-        asked |= {"verdict": "promote", "moves": allowed}
-        return asked | {"reason": report_text.forced_reason(promotion | asked, terms.force)}
-    arranged = matchup.arrange_matchup(
-        challenger, champion, terms.gate, judge=terms.judge, public_key=terms.public_key
+    return replace(record, reason=report_text.verdict_reason(record, results))
+
+
+def _read_approval(version: Version) -> str | None:
+    entity = MlflowClient().get_model_version(version.name, str(version.number))
+    approval: str | None = entity.tags.get(APPROVAL_TAG)
+    return approval
+
+
+def _run_gate(
+    context: PromotionContext, options: PromotionOptions, *, progress: bool
+) -> tuple[Verdict, GateEvidence]:
+    matched = matchup.arrange_matchup(
+        context.challenger,
+        context.champion,
+        options.gate,
+        judging_environment=options.judging_environment,
+        public_key=options.public_key,
     )
     with tqdm(
-        total=2 * terms.gate.episodes,
+        total=2 * options.gate.episodes,
         desc="gate",
         unit="episode",
         disable=not progress,
         mininterval=1,
     ) as bar:
-        found = record.record_evidence(arranged, arranged.play(terms.gate, on_episode=bar.update))
-    found |= asked | {"judge": terms.judge, "moves": found["verdict"] == "promote" and allowed}
-    return found | {"reason": report_text.verdict_reason(promotion | found)}
+        comparison = matched.play(options.gate, on_episode=bar.update)
+    return comparison.verdict, evidence.collect_evidence(matched, comparison)
 
 
-def _record_error(promotion: PromotionRecord, challenger: Version, error: Exception) -> None:
-    reason = " ".join(str(error).split()) or type(error).__name__
-    promotion_run.write_record(
-        promotion | {"verdict": "error", "moves": False, "reason": reason}, challenger
-    )
+def _give_alias(record: PromotionRecord) -> bool:
+    """Move the alias to the challenger; return False if another version became champion meanwhile.
 
-
-def _take_over(promotion: PromotionRecord, challenger: Version, champion: Version | None) -> bool:
-    """Give the alias to the challenger; false when somebody else has become champion since the games began."""
-    move, lost = AliasMove("promotion", promotion["run_id"]), False
+    If another process takes the lock away, the move is tried again: only with the lock it is
+    certain whether the alias moved.
+    """
+    has_lost_lock = False
     while True:
         try:
-            return _moved(challenger, champion, promotion["alias"], move, lost=lost)
+            return _move_alias(record, has_lost_lock=has_lost_lock)
         except lock.LockLostError:
-            lost = True  # with the lock of another try, what became of the alias is seen
+            has_lost_lock = True
         except Exception as error:
-            _record_error(promotion, challenger, error)
+            promotion_run.write_error(record, error)
             raise
 
 
-def _moved(
-    challenger: Version, champion: Version | None, alias: str, what: AliasMove, *, lost: bool
-) -> bool:
-    name = challenger.name
-    with lock.hold_lock(name) as held:
-        found = alias_history.recover_move(name, alias, held)
-        if (
-            lost and found.champion == challenger.number and found.by_hand
-        ):  # this call came late, over a new champion
-            versions.set_alias(name, alias, found.numbers[-2])
+def _move_alias(record: PromotionRecord, *, has_lost_lock: bool) -> bool:
+    context = record.context
+    name, alias, number = context.challenger.name, context.alias, context.challenger.number
+    with lock.hold_lock(name) as held_lock:
+        history = alias_history.recover_move(name, alias, held_lock)
+        if has_lost_lock and history.champion == number and history.is_manual:
+            # The call that sets the alias arrived after another promotion had finished, so it
+            # replaced a new champion that the challenger has not played against.
+            versions.set_alias(name, alias, history.numbers[-2])
             return False
-        if (
-            found.champion == challenger.number
-        ):  # the lock was lost after the alias had moved, or a person moved it
+        if history.champion == number:
+            # The alias moved before the lock was lost, or a user set it by hand.
             return True
-        if found.champion != (None if champion is None else champion.number):
+        if history.champion != (None if context.champion is None else context.champion.number):
             return False
-        alias_history.move_alias(found, (*found.numbers, challenger.number), what, held)
-        return alias_history.read_history(name, alias).champion == challenger.number
-
-
-def _nothing_to_do(promotion: PromotionRecord) -> PromotionRecord:
-    """The challenger is the champion: what its promotion left undone is done, and what it wrote on the version stays."""
-    challenger = Version(**promotion["challenger"])
-    promotion |= {"verdict": "tie", "moves": False}
-    promotion |= {
-        "reason": f"{challenger} is the {promotion['alias']} already, and nothing was played."
-    }
-    promotion_run.log_record(promotion)
-    versions.remove_alias(challenger, names.CHALLENGER)
-    return promotion
+        move = AliasMove("promotion", context.run_id)
+        alias_history.move_alias(history, (*history.numbers, number), move, held_lock)
+        return alias_history.read_history(name, alias).champion == number

@@ -1,82 +1,143 @@
-"""What a promotion run holds: the record, the table and the picture of its games, metrics and tags."""
+"""Read and write promotion records: in the run of a promotion and on the model version."""
 
 from __future__ import annotations
 
 import json
-from typing import Any
+from dataclasses import asdict, replace
 
 import mlflow
+from matplotlib.figure import Figure
+from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from mlflow_sb3.client import permissions
 from mlflow_sb3.client.registry_client import RegistryClient
-from mlflow_sb3.promotion import record, report_text
-from mlflow_sb3.promotion.record import PromotionRecord
-from mlflow_sb3.registry.model_version import Version
+from mlflow_sb3.promotion import evidence, report_text
+from mlflow_sb3.promotion.record import GateEvidence, PROMOTION_SCHEMA, PromotionRecord
 from mlflow_sb3.reports import plots
+from mlflow_sb3.reports.plots import MeanDifference, PairedReturns
 
-MAX_TEXT = 5000
-"""Characters of a description, and of a tag, that every database takes."""
+MAX_TEXT_LENGTH = 5000
+"""Length of a description or tag value that every database of MLflow accepts, in characters."""
 PROMOTION_JSON = "promotion.json"
-_VERDICT, _REASON, _RUN = "mlflow_sb3.verdict", "mlflow_sb3.reason", "mlflow_sb3.promotion_run"
+
+VERDICT_TAG = "mlflow_sb3.verdict"
+_REASON_TAG = "mlflow_sb3.reason"
+_RUN_TAG = "mlflow_sb3.promotion_run"
+_VERSION_TAG = "mlflow_sb3.version"
 
 
-def log_games(promotion: PromotionRecord, version: Version) -> None:
-    """Put what can be made from a record into the active run: metrics, the table and the picture of the games."""
-    if "episodes" not in promotion:
+def get_active_run() -> Run:
+    """Return the active run with its tags.
+
+    Raises:
+        MlflowException: No run is active.
+    """
+    active = mlflow.active_run()
+    if active is None:
+        raise MlflowException.invalid_parameter_value(
+            "No run is active, and a promotion is recorded in a run. "
+            "Call it inside of mlflow.start_run()."
+        )
+    return RegistryClient().get_run(active.info.run_id)
+
+
+def log_evidence(record: PromotionRecord) -> None:
+    """Log the metrics, the table and the figure of a gate to the active run.
+
+    The metrics are logged on the model of the challenger too. Without evidence nothing is logged.
+    """
+    if record.evidence is None:
         return
-    folder = f"promotion/{len(promotion['earlier']) + 1}" if promotion["earlier"] else "promotion"
-    permissions.log_metrics(record.record_metrics(promotion), version.model_id)
-    mlflow.log_table(promotion["episodes"], f"{folder}/episodes.json")
-    mlflow.log_figure(plots.plot_pairs(promotion), f"{folder}/returns.png")
+    folder = f"promotion/{len(record.earlier) + 1}" if record.earlier else "promotion"
+    metrics = evidence.evidence_metrics(record.evidence)
+    permissions.log_metrics(metrics, record.context.challenger.model_id)
+    mlflow.log_table(asdict(record.evidence.episodes), f"{folder}/episodes.json")
+    mlflow.log_figure(plot_evidence(record, record.evidence), f"{folder}/returns.png")
 
 
-def write_record(promotion: PromotionRecord, version: Version) -> None:
-    """Put a record into the active run, and its verdict on the version: before any alias moves, so that none moves without."""
-    log_record(promotion)
-    client, number = RegistryClient(), str(version.number)
+def plot_evidence(record: PromotionRecord, results: GateEvidence) -> Figure:
+    """Plot the returns of the pairs and the mean differences of a gate."""
+    challenger = str(record.context.challenger)
+    champion = report_text.opponent_name(record.context)
+    return plots.plot_pairs(
+        PairedReturns(
+            title=f"{record.verdict}: {challenger} against {champion}",
+            challenger=challenger,
+            champion=champion,
+            challenger_returns=results.episodes.challenger_return,
+            champion_returns=results.episodes.champion_return,
+            challenger_mean=results.challenger_episodes.mean_return,
+            champion_mean=results.champion_episodes.mean_return,
+            differences=[
+                MeanDifference(look.pairs, look.mean_difference, look.lower, look.upper)
+                for look in results.looks
+            ],
+            min_improvement=results.gate.min_improvement,
+        )
+    )
+
+
+def write_record(record: PromotionRecord) -> None:
+    """Log a record to the active run, and write its verdict on the challenger.
+
+    Call this before the alias moves: then each alias that moved has a record.
+    """
+    log_record(record)
+    client, challenger = RegistryClient(), record.context.challenger
+    number = str(challenger.number)
     tags = {
-        _VERDICT: promotion["verdict"],
-        _REASON: promotion["reason"][:MAX_TEXT],
-        _RUN: promotion["run_id"],
+        VERDICT_TAG: record.verdict,
+        _REASON_TAG: record.reason[:MAX_TEXT_LENGTH],
+        _RUN_TAG: record.context.run_id,
     }
     for key, value in tags.items():
-        client.set_model_version_tag(version.name, number, key, value)
-    before = client.get_model_version(version.name, number).description
-    client.update_model_version(
-        version.name, number, report_text.version_description(promotion, before, MAX_TEXT)
-    )
+        client.set_model_version_tag(challenger.name, number, key, value)
+    before = client.get_model_version(challenger.name, number).description
+    description = report_text.version_description(record, before, MAX_TEXT_LENGTH)
+    client.update_model_version(challenger.name, number, description)
 
 
-def log_record(promotion: PromotionRecord) -> None:
-    """Put a record into the active run, and its verdict as a tag."""
-    mlflow.log_text(json.dumps(promotion, indent=2, allow_nan=False), PROMOTION_JSON)
-    mlflow.set_tags(
-        {
-            "mlflow_sb3.version": report_text.challenger_name(promotion),
-            _VERDICT: promotion["verdict"],
-        }
-    )
+def write_error(record: PromotionRecord, error: Exception) -> None:
+    """Write a record with the verdict ``error`` and the message of the error."""
+    reason = " ".join(str(error).split()) or type(error).__name__
+    write_record(replace(record, verdict="error", is_accepted=False, reason=reason))
+
+
+def log_record(record: PromotionRecord) -> None:
+    """Log a record to the active run as ``promotion.json``, and its verdict as a tag."""
+    mlflow.log_text(json.dumps(record.to_json(), indent=2, allow_nan=False), PROMOTION_JSON)
+    mlflow.set_tags({_VERSION_TAG: str(record.context.challenger), VERDICT_TAG: record.verdict})
 
 
 def load_record(run_id: str) -> PromotionRecord:
-    """Read the record of a run.
+    """Load the record of a run.
 
     Raises:
-        MlflowException: The run does not exist, or holds no record that this version of the package reads.
+        MlflowException: The run does not exist, has no record, or its record has another schema.
     """
     run = RegistryClient().get_run(run_id)
     try:
-        found: dict[str, Any] = json.loads(
-            mlflow.artifacts.load_text(f"{run.info.artifact_uri}/{PROMOTION_JSON}")
-        )
+        text = mlflow.artifacts.load_text(f"{run.info.artifact_uri}/{PROMOTION_JSON}")
+        content = json.loads(text)
     except (MlflowException, OSError, ValueError) as error:
         raise MlflowException.invalid_parameter_value(
-            f"run {run_id} holds no {PROMOTION_JSON}; give the id of a run of the entry point promote."
+            f"Run {run_id} has no readable {PROMOTION_JSON}. "
+            "Pass the id of a run of the entry point promote."
         ) from error
-    if found["schema"] != record.PROMOTION_SCHEMA:
+    if content["schema"] != PROMOTION_SCHEMA:
         raise MlflowException.invalid_parameter_value(
-            f"{PROMOTION_JSON} of run {run_id} has the schema {found['schema']}, and this version reads {record.PROMOTION_SCHEMA}; "
-            "take the version that wrote it."
+            f"{PROMOTION_JSON} of run {run_id} has schema {content['schema']}, but this version "
+            f"of mlflow-sb3 reads schema {PROMOTION_SCHEMA}. Use the version that wrote it."
         )
-    return found
+    return _parse_record(run_id, content)
+
+
+def _parse_record(run_id: str, content: dict[str, object]) -> PromotionRecord:
+    try:
+        return PromotionRecord.from_json(content)
+    except (KeyError, ValueError) as error:
+        raise MlflowException.invalid_parameter_value(
+            f"{PROMOTION_JSON} of run {run_id} is incomplete or was edited: {error}. "
+            "Promote the version again to get a new record."
+        ) from error

@@ -1,130 +1,209 @@
-"""``promote.json``: who was promoted or not, by whom and by which rule, on which evidence."""
+"""Define the contents of ``promotion.json``: the verdict of a promotion and the evidence for it."""
 
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
-import math
-from dataclasses import asdict
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
-from mlflow.entities import Run
+from pydantic import TypeAdapter
 
-from mlflow_sb3.envs import rollout
 from mlflow_sb3.envs.rollout import Episodes
-from mlflow_sb3.promotion import confidence
-from mlflow_sb3.promotion.confidence import ConfidenceBounds
-from mlflow_sb3.promotion.gate import Comparison, worst_returns_mean
-from mlflow_sb3.promotion.matchup import Matchup
+from mlflow_sb3.promotion.gate import Gate
 from mlflow_sb3.registry.model_version import Version
 
 PROMOTION_SCHEMA = 2
-"""Of ``promote.json``; rises when the meaning of a key changes."""
+"""Version of the file format; raised if the meaning of a key changes."""
 
-_PACKAGES = ("mlflow", "numpy", "scipy", "onnxruntime", "gymnasium")
-
-PromotionRecord = dict[str, Any]
-
-
-def begin_record(
-    run: Run, challenger: Version, champion: Version | None, alias: str, rule: str
-) -> PromotionRecord:
-    """What is known before anything is decided."""
-    tags = run.data.tags
-    return {
-        "schema": PROMOTION_SCHEMA,
-        "rule": rule,
-        "alias": alias,
-        "challenger": asdict(challenger),
-        "champion": None if champion is None else asdict(champion),
-        "run_id": run.info.run_id,
-        "user": tags.get("mlflow.user"),
-        "commit": tags.get("mlflow.source.git.commit"),
-        "time": run.info.start_time,
-        "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
-    }
+Rule = Literal["test", "force", "rollback"]
+RecordedVerdict = Literal["promote", "reject", "tie", "inconclusive", "error", "rollback"]
 
 
-def record_evidence(match: Matchup, compared: Comparison) -> PromotionRecord:
-    """What was played, and what it says."""
-    gate, last, pairs = compared.gate, compared.looks[-1], len(compared.differences)
-    return {
-        "verdict": compared.verdict,
-        "gate": asdict(gate),
-        "environment": match.environment,
-        "seeds": seeds_digest(compared.challenger),
-        "looks": [
-            {"pairs": look.pairs, "mean_difference": look.mean_difference, **_bounds(look.bounds)}
-            for look in compared.looks
-        ],
-        "mean_difference": last.mean_difference,
-        "lower_bound": _finite(last.bounds.lower),
-        "upper_bound": _finite(last.bounds.upper),
-        "probability_of_improvement": compared.probability_of_improvement,
-        "smallest_detectable_difference": confidence.smallest_detectable_difference(
-            compared.differences, gate.alpha
-        ),
-        "largest_share_of_other_pairs": confidence.max_undetected_fraction(pairs, gate.alpha)
-        if compared.verdict == "tie"
-        else None,
-        "all_returns_equal": compared.tells_nothing_apart,
-        "reward_threshold": match.reward_threshold,
-        "challenger_episodes": _summary(compared.challenger),
-        "champion_episodes": _summary(compared.champion),
-        "challenger_return_bounds": None
-        if compared.challenger_bounds is None
-        else _bounds(compared.challenger_bounds),
-        "episodes": episode_table(compared.challenger, compared.champion),
-    }
+@dataclass(frozen=True)
+class PromotionContext:
+    """Everything that is known before a promotion or rollback is decided.
+
+    Attributes:
+        rule: ``test`` for a gate, ``force`` for a promotion without one, or ``rollback``.
+        alias: Alias that the winner gets.
+        challenger: Version to promote, or the version that a rollback restores.
+        champion: Version that has the alias; None if no version has it.
+        run_id: Run of the promotion.
+        user: User who started the run.
+        commit: Git commit of the project.
+        time: Start of the run in milliseconds since 1970.
+        versions: Installed versions of the packages that affect the result.
+    """
+
+    rule: Rule
+    alias: str
+    challenger: Version
+    champion: Version | None
+    run_id: str
+    user: str | None
+    commit: str | None
+    time: int
+    versions: dict[str, str]
 
 
-def seeds_digest(episodes: Episodes) -> str:
-    """SHA-256 over the seeds, one in a line."""
-    return hashlib.sha256("".join(f"{seed}\n" for seed in episodes.seeds).encode()).hexdigest()
+@dataclass(frozen=True)
+class RecordedBounds:
+    """The bounds of ``ConfidenceBounds``; None stands for an infinite bound, which JSON lacks."""
+
+    t_lower: float | None
+    t_upper: float | None
+    bootstrap_lower: float | None
+    bootstrap_upper: float | None
+    lower: float | None
+    upper: float | None
 
 
-def episode_table(challenger: Episodes, champion: Episodes) -> dict[str, list[float]]:
-    """The episodes side by side as columns."""
-    columns: dict[str, list[float]] = {"seed": challenger.seeds.tolist()}
-    for name, episodes in (("challenger", challenger), ("champion", champion)):
-        columns |= {
-            f"{name}_return": episodes.returns.tolist(),
-            f"{name}_length": episodes.lengths.tolist(),
+@dataclass(frozen=True)
+class RecordedLook(RecordedBounds):
+    """Mean difference of the first pairs, challenger minus champion, with its bounds."""
+
+    pairs: int
+    mean_difference: float
+
+
+@dataclass(frozen=True)
+class EpisodeSummary:
+    """Summary of one agent's episodes; see ``ReturnSummary`` and ``worst_returns_mean``."""
+
+    episodes: int
+    mean_return: float
+    std_return: float
+    min_return: float
+    max_return: float
+    mean_length: float
+    worst_return: float
+
+
+@dataclass(frozen=True)
+class EpisodePairs:
+    """Table of the pairs: each column has one value per seed; lengths count steps."""
+
+    seed: list[int]
+    challenger_return: list[float]
+    challenger_length: list[int]
+    champion_return: list[float]
+    champion_length: list[int]
+
+    @classmethod
+    def from_episodes(cls, challenger: Episodes, champion: Episodes) -> EpisodePairs:
+        """Build the table from the episodes of both agents on the same seeds."""
+        return cls(
+            seed=challenger.seeds.tolist(),
+            challenger_return=challenger.returns.tolist(),
+            challenger_length=challenger.lengths.tolist(),
+            champion_return=champion.returns.tolist(),
+            champion_length=champion.lengths.tolist(),
+        )
+
+
+@dataclass(frozen=True)
+class GateEvidence:
+    """Results of a gate; the names of the attributes are keys of ``promotion.json``.
+
+    Attributes:
+        gate: Settings of the test.
+        environment: ``EnvSpec`` JSON of the environment that both agents played in.
+        seeds: SHA-256 of the seeds; see ``seeds_digest``.
+        looks: Mean difference and bounds after each number of pairs that the gate tested.
+        mean_difference: Mean return of the challenger minus that of the champion.
+        lower_bound: Lower bound of the mean difference.
+        upper_bound: Upper bound of the mean difference.
+        probability_of_improvement: Fraction of pairs won by the challenger; a tie counts one half.
+        smallest_detectable_difference: Mean difference that the gate detects with 80 % power.
+        largest_share_of_other_pairs: After a tie, the bound for the fraction of pairs that differ.
+        all_returns_equal: Whether all episodes of both agents have the same return.
+        reward_threshold: Reward threshold of the environment.
+        challenger_episodes: Summary of the challenger's episodes.
+        champion_episodes: Summary of the champion's episodes.
+        challenger_return_bounds: Bounds of the challenger's mean return, for ``min_return``.
+        episodes: Returns and lengths of all pairs.
+    """
+
+    gate: Gate
+    environment: str
+    seeds: str
+    looks: list[RecordedLook]
+    mean_difference: float
+    lower_bound: float | None
+    upper_bound: float | None
+    probability_of_improvement: float
+    smallest_detectable_difference: float | None
+    largest_share_of_other_pairs: float | None
+    all_returns_equal: bool
+    reward_threshold: float | None
+    challenger_episodes: EpisodeSummary
+    champion_episodes: EpisodeSummary
+    challenger_return_bounds: RecordedBounds | None
+    episodes: EpisodePairs
+
+
+@dataclass(frozen=True)
+class PromotionRecord:
+    """Verdict of a promotion or rollback, with its context and evidence.
+
+    Attributes:
+        context: Versions, run and rule of the promotion.
+        verdict: ``error`` if a promotion failed, and ``rollback`` for a rollback.
+        is_accepted: Whether the challenger gets the alias. Stored as ``moves``.
+        reason: The verdict in sentences.
+        approval: Value of the tag ``approval``; None if no approval is required.
+        judging_environment: Option ``environment`` of the promotion. Stored as ``judge``.
+        evidence: Results of the gate; None if no episodes were played.
+        earlier: Records of earlier gates of the same call, if the champion changed meanwhile.
+    """
+
+    context: PromotionContext
+    verdict: RecordedVerdict
+    is_accepted: bool
+    reason: str = ""
+    approval: str | None = None
+    judging_environment: str | None = None
+    evidence: GateEvidence | None = None
+    earlier: tuple[PromotionRecord, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the contents of ``promotion.json``; without evidence its keys are missing."""
+        return {
+            "schema": PROMOTION_SCHEMA,
+            **asdict(self.context),
+            "verdict": self.verdict,
+            "moves": self.is_accepted,
+            "reason": self.reason,
+            "approval": self.approval,
+            "judge": self.judging_environment,
+            **({} if self.evidence is None else asdict(self.evidence)),
+            "earlier": [record.to_json() for record in self.earlier],
         }
-    return columns
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> PromotionRecord:
+        """Build a record from the contents of ``promotion.json``.
+
+        Raises:
+            KeyError: A key of the decision is missing.
+            ValueError: Another key is missing, or a value has the wrong type.
+        """
+        return cls(
+            context=_CONTEXT_ADAPTER.validate_python(content),
+            verdict=content["verdict"],
+            is_accepted=content["moves"],
+            reason=content["reason"],
+            approval=content.get("approval"),
+            judging_environment=content.get("judge"),
+            evidence=_EVIDENCE_ADAPTER.validate_python(content) if "episodes" in content else None,
+            earlier=tuple(cls.from_json(earlier) for earlier in content.get("earlier", ())),
+        )
 
 
-def record_metrics(record: PromotionRecord) -> dict[str, float]:
-    """The numbers behind the verdict, under ``promotion/``."""
-    if "episodes" not in record:
-        return {}
-    keys = (
-        "mean_difference",
-        "lower_bound",
-        "upper_bound",
-        "probability_of_improvement",
-        "smallest_detectable_difference",
-    )
-    numbers = {"pairs": len(record["episodes"]["seed"])} | {key: record[key] for key in keys}
-    for name in ("challenger", "champion"):
-        numbers |= {f"{name}_{key}": value for key, value in record[f"{name}_episodes"].items()}
-    return {f"promotion/{key}": float(value) for key, value in numbers.items() if value is not None}
+def seeds_digest(seeds: list[int]) -> str:
+    """Return the SHA-256 of the seeds, written one per line."""
+    return hashlib.sha256("".join(f"{seed}\n" for seed in seeds).encode()).hexdigest()
 
 
-def _bounds(found: ConfidenceBounds) -> PromotionRecord:
-    return {
-        key: _finite(value)
-        for key, value in (asdict(found) | {"lower": found.lower, "upper": found.upper}).items()
-    }
-
-
-def _finite(number: float) -> float | None:
-    """JSON has no infinity: a bound that nothing is known of is null."""
-    return number if math.isfinite(number) else None
-
-
-def _summary(episodes: Episodes) -> PromotionRecord:
-    summary = {
-        key: _finite(value) for key, value in asdict(rollout.summarize_returns(episodes)).items()
-    }
-    return summary | {"worst_return": worst_returns_mean(episodes.returns)}
+_CONTEXT_ADAPTER = TypeAdapter(PromotionContext)
+_EVIDENCE_ADAPTER = TypeAdapter(GateEvidence)

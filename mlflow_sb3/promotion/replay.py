@@ -1,16 +1,16 @@
-"""A promotion played again from its record."""
+"""Repeat the gate of an earlier promotion and compare the results."""
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 from mlflow.exceptions import MlflowException
 from tqdm import tqdm
 
-from mlflow_sb3.promotion import matchup, promotion_run, record
-from mlflow_sb3.promotion.gate import Gate
-from mlflow_sb3.promotion.record import PromotionRecord
+from mlflow_sb3.promotion import evidence, matchup, promotion_run
+from mlflow_sb3.promotion.record import GateEvidence, PromotionRecord
 from mlflow_sb3.registry import versions
 from mlflow_sb3.registry.model_version import Version
 
@@ -18,56 +18,82 @@ if TYPE_CHECKING:
     from mlflow_sb3.registry.signing import KeyPath
 
 
-def replay(run_id: str, *, public_key: KeyPath | None = None, progress: bool = False) -> list[str]:
-    """Play the games of a promotion again, with the same versions, seeds and settings; nothing in the registry changes.
+def replay_promotion(
+    run_id: str, *, public_key: KeyPath | None = None, progress: bool = False
+) -> list[str]:
+    """Play the episodes of a promotion again, with the same versions, seeds and settings.
+
+    The registry does not change.
 
     Args:
-        run_id: Of the promotion.
-        public_key: See ``integrity.fetch_version``.
+        run_id: Run of the promotion.
+        public_key: Public key that must have signed both versions.
         progress: Show a progress bar on standard error.
 
     Returns:
-        What differs, a sentence each; nothing when all is identical.
+        One sentence per difference; an empty list if the results are identical.
 
     Raises:
-        MlflowException: The run holds no games, or a version is not the one that played them.
+        MlflowException: The promotion had no gate or failed, or a version changed since then.
     """
-    before = promotion_run.load_record(run_id)
-    if "episodes" not in before:
-        raise MlflowException.invalid_parameter_value(
-            f"run {run_id} decided by {before['rule']} without games; there is nothing to play again."
-        )
-    if before["verdict"] == "error":
-        raise MlflowException.invalid_parameter_value(
-            f"run {run_id} ended in an error after its games ({before['reason']}); promote again instead."
-        )
-    gate = Gate(**before["gate"])
-    champion = None if before["champion"] is None else _same(before["champion"])
-    arranged = matchup.arrange_matchup(
-        _same(before["challenger"]), champion, gate, judge=before["judge"], public_key=public_key
+    record = promotion_run.load_record(run_id)
+    recorded = _replayable_evidence(run_id, record)
+    champion = record.context.champion
+    matched = matchup.arrange_matchup(
+        _find_unchanged_version(record.context.challenger),
+        None if champion is None else _find_unchanged_version(champion),
+        recorded.gate,
+        judging_environment=record.judging_environment,
+        public_key=public_key,
     )
     with tqdm(
-        total=2 * gate.episodes, desc="replay", unit="episode", disable=not progress, mininterval=1
+        total=2 * recorded.gate.episodes,
+        desc="replay",
+        unit="episode",
+        disable=not progress,
+        mininterval=1,
     ) as bar:
-        again = json.loads(
-            json.dumps(record.record_evidence(arranged, arranged.play(gate, on_episode=bar.update)))
-        )
-    return [_difference(key, before, again) for key in again if before.get(key) != again[key]]
+        comparison = matched.play(recorded.gate, on_episode=bar.update)
+    repeated = evidence.collect_evidence(matched, comparison)
+    return _describe_differences(
+        {"verdict": record.verdict} | asdict(recorded),
+        {"verdict": comparison.verdict} | asdict(repeated),
+    )
 
 
-def _same(recorded: PromotionRecord) -> Version:
-    """The version of a record, which has to be the one that played."""
-    version = versions.find_version(recorded["name"], number=recorded["number"])
-    if (version.model_id, version.digest) != (recorded["model_id"], recorded["digest"]):
+def _replayable_evidence(run_id: str, record: PromotionRecord) -> GateEvidence:
+    if record.evidence is None:
         raise MlflowException.invalid_parameter_value(
-            f"{version} is the model {version.model_id} with the digest {version.digest}, "
-            f"and {recorded['model_id']} with {recorded['digest']} played; the games cannot be played again."
+            f"Run {run_id} decided by rule {record.context.rule} and played no episodes. "
+            "Pass the id of a promotion with rule=test."
+        )
+    if record.verdict == "error":
+        raise MlflowException.invalid_parameter_value(
+            f"Run {run_id} failed after its episodes ({record.reason}). "
+            "Promote the version again instead."
+        )
+    return record.evidence
+
+
+def _find_unchanged_version(recorded: Version) -> Version:
+    """Find a version by its number, and check that it has the recorded model and digest."""
+    version = versions.find_version(recorded.name, number=recorded.number)
+    if (version.model_id, version.digest) != (recorded.model_id, recorded.digest):
+        raise MlflowException.invalid_parameter_value(
+            f"{version} has model {version.model_id} with digest {version.digest}, but the "
+            f"promotion used model {recorded.model_id} with digest {recorded.digest}. "
+            "Promote the version again instead."
         )
     return version
 
 
-def _difference(key: str, before: PromotionRecord, again: PromotionRecord) -> str:
-    if key != "episodes":
-        return f"{key} was {before.get(key)} and is {again[key]}"
-    columns = [column for column, values in again[key].items() if values != before[key].get(column)]
-    return f"episodes differ in {', '.join(columns)}"
+def _describe_differences(recorded: dict[str, Any], repeated: dict[str, Any]) -> list[str]:
+    before, now = json.loads(json.dumps(recorded)), json.loads(json.dumps(repeated))
+    sentences = []
+    for key in now:
+        if before[key] != now[key] and key == "episodes":
+            columns = [name for name in now[key] if before[key][name] != now[key][name]]
+            sentences.append(f"episodes differ in {', '.join(columns)}")
+        elif before[key] != now[key]:
+            sentences.append(f"{key} was {before[key]} and is {now[key]}")
+    return sentences

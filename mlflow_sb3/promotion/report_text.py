@@ -1,187 +1,216 @@
-"""A promotion's record for people: in sentences, and as the Markdown description of a version. All numbers are the record's."""
+"""Describe a promotion in sentences and as the Markdown description of a model version."""
 
 from __future__ import annotations
 
-from mlflow_sb3.promotion.record import PromotionRecord
+from mlflow_sb3.promotion.record import GateEvidence, PromotionContext, PromotionRecord
+from mlflow_sb3.registry.model_version import Version
+from mlflow_sb3.reports.number_format import format_number
 
-SMALL = 0.1
-"""Returns below it are shown with two digits wherever those begin."""
-RANDOM = "a uniform random policy"
+RANDOM_POLICY = "a uniform random policy"
 BEGIN_MARK, END_MARK = "<!-- mlflow-sb3: promotion -->", "<!-- mlflow-sb3: end -->"
-"""Stand around what is ours in a description; what people write above and below stays."""
+"""Marks around the generated part of a description; other text of the description is kept."""
 
 
-def challenger_name(record: PromotionRecord) -> str:
-    """``name/number`` of the challenger."""
-    return _name(record["challenger"])
+def opponent_name(context: PromotionContext) -> str:
+    """Return ``name/number`` of the champion, or the name of the random policy."""
+    return RANDOM_POLICY if context.champion is None else str(context.champion)
 
 
-def opponent_name(record: PromotionRecord) -> str:
-    """``name/number`` of the champion, or what stands in for one."""
-    return RANDOM if record["champion"] is None else _name(record["champion"])
+def verdict_reason(record: PromotionRecord, evidence: GateEvidence) -> str:
+    """Explain the verdict of a gate.
 
-
-def verdict_reason(record: PromotionRecord) -> str:
-    """What the games of a record say, and what follows from it."""
-    pairs, alias = len(record["episodes"]["seed"]), record["alias"]
-    stays = (
-        f"there is no {alias} yet"
-        if record["champion"] is None
-        else f"{opponent_name(record)} stays the {alias}"
+    Args:
+        record: Context and verdict; its reason is not read.
+        evidence: Results of the gate.
+    """
+    context = record.context
+    champion_stays = (
+        f"there is no {context.alias} yet"
+        if context.champion is None
+        else f"{context.champion} stays the {context.alias}"
     )
-    if record["verdict"] == "tie":
-        return f"{_tie(record, pairs)}, so {stays}."
-    own, other = (
-        record["challenger_episodes"]["mean_return"],
-        record["champion_episodes"]["mean_return"],
+    if record.verdict == "tie":
+        return f"{_describe_tie(context, evidence)}, so {champion_stays}."
+    means = (
+        f"The mean return of {context.challenger} is "
+        f"{format_number(evidence.challenger_episodes.mean_return)} and that of "
+        f"{opponent_name(context)} is {format_number(evidence.champion_episodes.mean_return)}, "
+        f"over {len(evidence.episodes.seed)} episodes on the same seeds."
     )
-    played = f"{challenger_name(record)} returned {format_number(own)} on average and {opponent_name(record)} {format_number(other)}, over the same {pairs} episodes."
-    if record["verdict"] == "promote":
-        return f"{played} {_ahead(record)}, so {_follows(record)}."
-    return f"{played} {_behind(record)}, so {stays}."
+    if record.verdict == "promote":
+        return f"{means} {_describe_improvement(evidence)}, so {_describe_promotion(record)}."
+    failure = _describe_failure(record, evidence)
+    return f"{means} {failure}, so {champion_stays}.{_describe_power(record, evidence)}"
 
 
 def forced_reason(record: PromotionRecord, why: str) -> str:
-    """What follows from a promotion without games."""
-    before = "" if record["champion"] is None else f" in place of {opponent_name(record)}"
-    return f"{challenger_name(record)} did not have to play{before}: {why.rstrip('.')}. So {_follows(record)}."
-
-
-def version_description(record: PromotionRecord, before: str | None, longest: int) -> str:
-    """The description of a version: what people wrote, with this promotion between its marks.
+    """Explain a promotion without a gate.
 
     Args:
-        record: Of the promotion.
-        before: The description so far; what an earlier promotion wrote in it is replaced.
-        longest: Characters that it may have; the table is left out, or all of ours, when people's text leaves no room.
+        record: Context and verdict; its reason is not read.
+        why: Reason of the user.
+    """
+    champion = record.context.champion
+    replaced = "" if champion is None else f" in place of {champion}"
+    return f"Without a gate, {_describe_promotion(record)}{replaced}. Reason: {why.rstrip('.')}."
+
+
+def rollback_reason(context: PromotionContext, why: str) -> str:
+    """Explain a rollback to the challenger of the context.
+
+    Args:
+        context: Context of the rollback.
+        why: Reason of the user; may be empty.
+    """
+    replaced = "" if context.champion is None else f", in place of {context.champion}"
+    reason = f" Reason: {why.rstrip('.')}." if why else ""
+    return f"{context.challenger} is the {context.alias} again{replaced}.{reason}"
+
+
+def version_description(record: PromotionRecord, before: str | None, max_length: int) -> str:
+    """Insert a promotion into the description of a version.
+
+    The promotion replaces an earlier one between the marks. Text outside of the marks is kept.
+
+    Args:
+        record: Record of the promotion.
+        before: Description so far.
+        max_length: Largest number of characters. If the text does not fit, the table is left
+            out; if it still does not fit, the description stays as it is.
     """
     above, _, rest = (before or "").partition(BEGIN_MARK)
     below = rest.partition(END_MARK)[2]
-    verdict = f"**{record['verdict']}** ({record['rule']}): {record['reason']}"
-    table = "\n".join(_rows(record)) if "episodes" in record else ""
-    for ours in (
-        [BEGIN_MARK, verdict, table, _source(record), END_MARK],
-        [BEGIN_MARK, verdict, _source(record), END_MARK],
-    ):
-        text = "\n\n".join(part for part in (above.strip(), *ours, below.strip()) if part)
-        if len(text) <= longest:
+    verdict = f"**{record.verdict}** ({record.context.rule}): {record.reason}"
+    table = [] if record.evidence is None else ["\n".join(_table_rows(record, record.evidence))]
+    source = _describe_source(record.context)
+    for generated in ([verdict, *table, source], [verdict, source]):
+        parts = [above.strip(), BEGIN_MARK, *generated, END_MARK, below.strip()]
+        text = "\n\n".join(part for part in parts if part)
+        if len(text) <= max_length:
             return text
     return before or ""
 
 
-def format_number(value: float | None) -> str:
-    """Two digits behind the point, or as many as show a small number; what the record does not know is unknown."""
-    if value is None:
-        return "unknown"
-    return f"{value:.2f}" if value == 0 or abs(value) >= SMALL else f"{value:.2g}"
-
-
-def _rows(record: PromotionRecord) -> list[str]:
-    own, other = record["challenger_episodes"], record["champion_episodes"]
-    named = {
-        "mean return": "mean_return",
-        "standard deviation": "std_return",
-        "worst 5 % of the returns, mean": "worst_return",
-        "mean length, steps": "mean_length",
+def _table_rows(record: PromotionRecord, evidence: GateEvidence) -> list[str]:
+    challenger, champion = evidence.challenger_episodes, evidence.champion_episodes
+    columns = (
+        ("mean return", challenger.mean_return, champion.mean_return),
+        ("standard deviation", challenger.std_return, champion.std_return),
+        ("mean of the worst 5 % of returns", challenger.worst_return, champion.worst_return),
+        ("mean episode length in steps", challenger.mean_length, champion.mean_length),
+    )
+    lower, upper = format_number(evidence.lower_bound), format_number(evidence.upper_bound)
+    detectable = format_number(evidence.smallest_detectable_difference)
+    comparison = {
+        "mean difference": format_number(evidence.mean_difference),
+        f"bounds of the mean difference ({_confidence(evidence)} each)": f"{lower} to {upper}",
+        "smallest detectable difference (80 % power)": detectable,
+        "probability of improvement": format_number(evidence.probability_of_improvement),
     }
-    sides = [
-        f"| {label} | {format_number(own[key])} | {format_number(other[key])} |"
-        for label, key in named.items()
-    ]
-    facts = {
-        "difference of the means": format_number(record["mean_difference"]),
-        f"its bounds, {_confidence(record)} each": f"{format_number(record['lower_bound'])} to {format_number(record['upper_bound'])}",
-        "smallest difference that so many pairs show (power 80 %)": format_number(
-            record["smallest_detectable_difference"]
-        ),
-        "probability of improvement": format_number(record["probability_of_improvement"]),
-    }
-    pairs = len(record["episodes"]["seed"])
-    both = [f"| {label} | {value} | |" for label, value in facts.items()]
+    names = f"{record.context.challenger} | {opponent_name(record.context)}"
     return [
-        f"| {pairs} pairs | {challenger_name(record)} | {opponent_name(record)} |",
+        f"| {len(evidence.episodes.seed)} pairs | {names} |",
         "| --- | --- | --- |",
-        *sides,
-        *both,
+        *(
+            f"| {label} | {format_number(left)} | {format_number(right)} |"
+            for label, left, right in columns
+        ),
+        *(f"| {label} | {value} | |" for label, value in comparison.items()),
     ]
 
 
-def _source(record: PromotionRecord) -> str:
-    commit = f", commit {record['commit']}" if record["commit"] else ""
-    return f"Decided by {record['user']} in run {record['run_id']}{commit}."
+def _describe_source(context: PromotionContext) -> str:
+    commit = f", commit {context.commit}" if context.commit else ""
+    return f"Decided by {context.user} in run {context.run_id}{commit}."
 
 
-def _ahead(record: PromotionRecord) -> str:
-    difference, lower = (
-        format_number(record["mean_difference"]),
-        format_number(record["lower_bound"]),
-    )
+def _describe_improvement(evidence: GateEvidence) -> str:
     return (
-        f"The difference of {difference} is at least {lower} with {_confidence(record)} confidence"
+        f"The difference of {format_number(evidence.mean_difference)} is at least "
+        f"{format_number(evidence.lower_bound)} with {_confidence(evidence)}"
     )
 
 
-def _behind(record: PromotionRecord) -> str:
-    """Why it is not promoted, although it is no tie."""
-    gate, own, difference = (
-        record["gate"],
-        record["challenger_return_bounds"],
-        format_number(record["mean_difference"]),
-    )
-    asked = (
-        f" and {format_number(gate['min_improvement'])} was asked for"
-        if gate["min_improvement"]
+def _describe_failure(record: PromotionRecord, evidence: GateEvidence) -> str:
+    """Explain why the gate rejected the challenger or stayed inconclusive."""
+    difference = format_number(evidence.mean_difference)
+    gate, lower, upper = evidence.gate, evidence.lower_bound, evidence.upper_bound
+    minimum = (
+        f", and min_improvement is {format_number(gate.min_improvement)}"
+        if gate.min_improvement
         else ""
     )
-    if (
-        own is not None
-        and record["lower_bound"] is not None
-        and record["lower_bound"] > gate["min_improvement"]
-    ):
-        return (
-            f"Its mean return lies between {format_number(own['t_lower'])} and {format_number(own['t_upper'])} ({_confidence(record)} each), "
-            f"and min_return is {format_number(gate['min_return'])}"
-        )
-    if record["verdict"] == "reject":
-        return f"The difference of {difference} is at most {format_number(record['upper_bound'])} with {_confidence(record)} confidence{asked}"
-    if record["lower_bound"] is None or record["upper_bound"] is None:
-        return (
-            f"Too few of the pairs differ to say how sure the difference of {difference} is{asked}"
-        )
+    if lower is not None and lower > gate.min_improvement:
+        return _describe_missed_return(record.context.challenger, evidence)
+    if record.verdict == "reject":
+        bound = f"{format_number(upper)} with {_confidence(evidence)}"
+        return f"The difference of {difference} is at most {bound}{minimum}"
+    if lower is None or upper is None:
+        return f"Too few pairs differ to compute bounds of the difference of {difference}{minimum}"
+    bounds = f"{format_number(lower)} and {format_number(upper)}"
     return (
-        f"The difference of {difference} lies between {format_number(record['lower_bound'])} and {format_number(record['upper_bound'])} "
-        f"({_confidence(record)} each){asked}; a difference of {format_number(record['smallest_detectable_difference'])} would have been found"
+        f"The difference of {difference} has the bounds {bounds} "
+        f"({_confidence(evidence)} each){minimum}"
     )
 
 
-def _tie(record: PromotionRecord, pairs: int) -> str:
-    value = record["challenger_episodes"]["mean_return"]
-    mean = format_number(value)
-    if not record["all_returns_equal"]:
-        share = f"{100 * record['largest_share_of_other_pairs']:.2f} %"
+def _describe_missed_return(challenger: Version, evidence: GateEvidence) -> str:
+    """Explain that the challenger is better than the champion but misses ``min_return``."""
+    bounds = evidence.challenger_return_bounds
+    lower = None if bounds is None else bounds.t_lower
+    upper = None if bounds is None else bounds.t_upper
+    return (
+        f"The mean return of {challenger} has the bounds {format_number(lower)} and "
+        f"{format_number(upper)} ({_confidence(evidence)} each), "
+        f"and min_return is {format_number(evidence.gate.min_return)}"
+    )
+
+
+def _describe_power(record: PromotionRecord, evidence: GateEvidence) -> str:
+    """Tell which difference an inconclusive gate would have detected."""
+    lower, upper = evidence.lower_bound, evidence.upper_bound
+    if record.verdict != "inconclusive" or lower is None or upper is None:
+        return ""
+    if lower > evidence.gate.min_improvement:  # the gate missed min_return instead
+        return ""
+    detectable = format_number(evidence.smallest_detectable_difference)
+    return (
+        f" With this number of pairs, the gate detects a difference of {detectable} "
+        "with 80 % power."
+    )
+
+
+def _describe_tie(context: PromotionContext, evidence: GateEvidence) -> str:
+    agents = f"{context.challenger} and {opponent_name(context)}"
+    mean_return, pairs = evidence.challenger_episodes.mean_return, len(evidence.episodes.seed)
+    mean = format_number(mean_return)
+    if not evidence.all_returns_equal:
+        share = f"{100 * (evidence.largest_share_of_other_pairs or 0.0):.2f} %"
         return (
-            f"{challenger_name(record)} and {opponent_name(record)} returned the same in each of {pairs} pairs of episodes, {mean} on average. "
-            f"At most {share} of all pairs differ ({_confidence(record)} confidence)"
+            f"{agents} have equal returns in all {pairs} pairs of episodes, with a mean of {mean}. "
+            f"With {_confidence(evidence)}, at most {share} of all pairs differ"
         )
-    threshold = record["reward_threshold"]
+    threshold = evidence.reward_threshold
     reached = (
-        "The environment's ceiling is reached: it"
-        if threshold is not None and value >= threshold
-        else "The environment"
+        f" Both reach the environment's reward threshold of {format_number(threshold)}."
+        if threshold is not None and mean_return >= threshold
+        else ""
     )
-    return f"{challenger_name(record)} and {opponent_name(record)} returned {mean} in each of {pairs} episodes. {reached} does not tell them apart"
+    return (
+        f"{agents} return {mean} in all {pairs} episodes.{reached} "
+        "The environment cannot distinguish them"
+    )
 
 
-def _follows(record: PromotionRecord) -> str:
-    if record["moves"]:
-        return f"it becomes the {record['alias']}"
-    version = record["challenger"]["number"]
-    return f"it may become the {record['alias']}: set the tag approval=approved on version {version} and promote it again"
+def _describe_promotion(record: PromotionRecord) -> str:
+    version, alias = record.context.challenger, record.context.alias
+    if record.is_accepted:
+        return f"{version} becomes the {alias}"
+    return (
+        f"{version} can become the {alias} after approval (set the tag approval=approved on "
+        f"version {version.number} and promote it again)"
+    )
 
 
-def _confidence(record: PromotionRecord) -> str:
-    return f"{100 * (1 - record['gate']['alpha']):.4g} %"
-
-
-def _name(version: dict[str, object]) -> str:
-    return f"{version['name']}/{version['number']}"
+def _confidence(evidence: GateEvidence) -> str:
+    return f"{100 * (1 - evidence.gate.alpha):.4g} % confidence"

@@ -1,4 +1,4 @@
-"""The champion before this one takes over again."""
+"""Roll back an alias to the version that had it before."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from mlflow.exceptions import MlflowException
 
 from mlflow_sb3.client import permissions
 from mlflow_sb3.client.registry_client import RegistryClient
-from mlflow_sb3.promotion import promote, promotion_run, record, serving_check
-from mlflow_sb3.promotion.record import PromotionRecord
+from mlflow_sb3.promotion import evidence, promote, promotion_run, report_text, serving_check
+from mlflow_sb3.promotion.record import PromotionContext, PromotionRecord
 from mlflow_sb3.registry import alias_history, lock, versions
 from mlflow_sb3.registry.alias_history import AliasHistory, AliasMove
 from mlflow_sb3.registry.model_version import Version
@@ -22,113 +22,127 @@ if TYPE_CHECKING:
 def roll_back(
     name: str, alias: str = "champion", *, why: str = "", public_key: KeyPath | None = None
 ) -> PromotionRecord:
-    """Give the alias back to the version that bore it before, and record it.
+    """Give an alias back to the version that had it before, and record the rollback.
 
-    Called twice, it goes back two reigns. A rollback that was interrupted is finished, and goes no further. The files of
-    the version that loses the alias are not looked at.
+    Two calls go back two versions. Deleted versions are skipped. An interrupted rollback is
+    completed first; the call then goes back no further. The files of the version that loses the
+    alias are not read, so they may be broken or missing.
 
     Args:
-        name: Of the registered model.
-        alias: That moves.
-        why: For the record.
-        public_key: See ``integrity.fetch_version``.
+        name: Name of the registered model.
+        alias: Alias to move.
+        why: Reason for the record.
+        public_key: Public key that must have signed the restored version.
+
+    Returns:
+        The record that is logged as ``promotion.json``.
 
     Raises:
-        MlflowException: The user may not, nobody bore the alias before, that version cannot be served, or the alias moved meanwhile.
+        MlflowException: The user has no permission, no earlier version exists, it cannot be
+            served, or the alias moved meanwhile.
     """
-    run = promote.active_run()
+    run = promotion_run.get_active_run()
     permissions.check_permission("MANAGE", model=name)
     alias_history.recover_interrupted_move(name, alias)
-    found = alias_history.read_history(name, alias)
-    if found.champion is not None and _was_interrupted(found):
-        champion = versions.find_version(name, number=found.champion)
-        rolled = record.begin_record(run, champion, None, alias, "rollback") | {
-            "verdict": "rollback",
-            "moves": False,
-        }
-        rolled |= {
-            "reason": f"an interrupted rollback is finished: {champion} is the {alias} again; call again to go further back."
-        }
-        promotion_run.log_record(rolled)
+    history = alias_history.read_history(name, alias)
+    interrupted_run_id = _interrupted_run_id(history)
+    if history.champion is not None and interrupted_run_id is not None:
+        champion = versions.find_version(name, number=history.champion)
+        record = _record_completed_rollback(champion, alias, run)
     else:
-        rolled = _roll_back(found, _before(found), run, why, public_key)
-    alias_history.mark_complete(
-        name, alias, run.info.run_id if found.last is None or rolled["moves"] else found.last.run_id
+        interrupted_run_id = None
+        record = _restore_version(history, _find_previous_version(history), run, why, public_key)
+    alias_history.mark_rollback_complete(name, alias, interrupted_run_id or run.info.run_id)
+    return record
+
+
+def _interrupted_run_id(history: AliasHistory) -> str | None:
+    """Return the run of the last move if that is a rollback that did not finish.
+
+    The alias has moved by then. The user who repeats the call wants to finish that rollback, not
+    to go back one more version.
+    """
+    last = history.last_move
+    if last is None or last.by != "rollback" or last.run_id == history.completed_rollback:
+        return None
+    return last.run_id
+
+
+def _record_completed_rollback(champion: Version, alias: str, run: Run) -> PromotionRecord:
+    """Record that an interrupted rollback is complete."""
+    context = evidence.collect_context(run, champion, None, alias=alias, rule="rollback")
+    reason = (
+        f"Completed an interrupted rollback: {champion} is the {alias} again. "
+        "Call rollback again to restore the version before it."
     )
-    return rolled
+    record = PromotionRecord(context, "rollback", is_accepted=False, reason=reason)
+    promotion_run.log_record(record)
+    return record
 
 
-def _roll_back(
-    found: AliasHistory, target: Version, run: Run, why: str, public_key: KeyPath | None
+def _restore_version(
+    history: AliasHistory, target: Version, run: Run, why: str, public_key: KeyPath | None
 ) -> PromotionRecord:
-    name, alias = found.name, found.alias
-    champion = (
-        None if found.champion is None else versions.find_version(name, number=found.champion)
-    )
-    rolled = record.begin_record(run, target, champion, alias, "rollback")
+    """Check that a version can be served, record the rollback, and give it the alias."""
+    number = history.champion
+    champion = None if number is None else versions.find_version(history.name, number=number)
+    context = evidence.collect_context(run, target, champion, alias=history.alias, rule="rollback")
+    _check_target(context, public_key)
+    reason = report_text.rollback_reason(context, why)
+    record = PromotionRecord(context, "rollback", is_accepted=True, reason=reason)
+    promotion_run.write_record(record)
+    if champion is not None:
+        _mark_rolled_back(champion, run.info.run_id)
+    _move_alias_back(history, target, run.info.run_id)
+    return record
+
+
+def _check_target(context: PromotionContext, public_key: KeyPath | None) -> None:
     try:
-        serving_check.check_servable(target, public_key=public_key)
+        serving_check.check_servable(context.challenger, public_key=public_key)
     except MlflowException as error:
-        promotion_run.write_record(
-            rolled | {"verdict": "error", "moves": False, "reason": " ".join(str(error).split())},
-            target,
-        )
+        promotion_run.write_error(PromotionRecord(context, "error", is_accepted=False), error)
         raise MlflowException.invalid_parameter_value(
             f"{error} Or promote another version with rule=force and a reason."
         ) from error
-    replaced = "" if champion is None else f", in place of {champion}"
-    because = f": {why.rstrip('.')}" if why else ""
-    rolled |= {
-        "verdict": "rollback",
-        "moves": True,
-        "reason": f"{target} is the {alias} again{replaced}{because}.",
-    }
-    promotion_run.write_record(rolled, target)
-    if champion is not None:
-        _mark(champion, run.info.run_id)
-    with lock.hold_lock(name) as held:
-        settled = alias_history.recover_move(name, alias, held)
-        if settled.champion != found.champion:
-            raise MlflowException(
-                f"{alias} of {name} moved from version {found.champion} to {settled.champion} meanwhile; call again."
-            )
-        last = max(place for place, number in enumerate(settled.before) if number == target.number)
-        alias_history.move_alias(
-            settled, settled.before[: last + 1], AliasMove("rollback", run.info.run_id), held
-        )
-    return rolled
 
 
-def _mark(champion: Version, run_id: str) -> None:
-    """What was rolled back is no candidate any more, and an approval of it has ended."""
+def _mark_rolled_back(champion: Version, run_id: str) -> None:
+    """Tag a version as rolled back, and remove its approval."""
     RegistryClient().set_model_version_tag(
         champion.name, str(champion.number), versions.ROLLED_BACK_TAG, run_id
     )
     versions.remove_tag(champion, promote.APPROVAL_TAG)
 
 
-def _before(found: AliasHistory) -> Version:
-    """The last version before the champion that has not been deleted, of as many as are looked for."""
-    number = alias_history.last_existing_version(
-        found.name, [number for number in found.before if number != found.champion]
-    )
+def _move_alias_back(history: AliasHistory, target: Version, run_id: str) -> None:
+    """Move the alias to the target, and remove later versions from the history."""
+    name, alias = history.name, history.alias
+    with lock.hold_lock(name) as held_lock:
+        current = alias_history.recover_move(name, alias, held_lock)
+        if current.champion != history.champion:
+            raise MlflowException(
+                f"Alias {alias} of {name} moved from version {history.champion} to "
+                f"{current.champion} during the rollback. Call rollback again."
+            )
+        last = max(index for index, number in enumerate(current.former_numbers) if number == target.number)
+        numbers = current.former_numbers[: last + 1]
+        alias_history.move_alias(current, numbers, AliasMove("rollback", run_id), held_lock)
+
+
+def _find_previous_version(history: AliasHistory) -> Version:
+    """Find the last version before the champion that still exists."""
+    previous = [number for number in history.former_numbers if number != history.champion]
+    number = alias_history.find_last_existing_version(history.name, previous)
     if number is not None:
-        return versions.find_version(found.name, number=number)
+        return versions.find_version(history.name, number=number)
+    champion = f" before version {history.champion}" if history.champion else ""
     deleted = (
-        f", or the last {alias_history.MAX_LOOKUPS} who were have been deleted"
-        if found.before
+        f" The last {alias_history.MAX_LOOKUPS} versions with the alias were deleted."
+        if history.former_numbers
         else ""
     )
     raise MlflowException.invalid_parameter_value(
-        f"nobody was {found.alias} of {found.name} before {'version ' + str(found.champion) if found.champion else 'it was lost'}"
-        f"{deleted}; promote another version with rule=force and a reason."
-    )
-
-
-def _was_interrupted(found: AliasHistory) -> bool:
-    """Whether the last move is a rollback that did not go through to its end: who calls again does not mean to go back once more."""
-    return (
-        found.last is not None
-        and found.last.by == "rollback"
-        and found.last.run_id != found.concluded
+        f"No version of {history.name} was {history.alias}{champion}.{deleted} "
+        "Promote another version with rule=force and a reason."
     )

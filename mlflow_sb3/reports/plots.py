@@ -1,22 +1,60 @@
-"""What people would rather look at than read: returns as a histogram, an episode as a video."""
+"""Plot the returns of evaluated episodes and of paired comparisons."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mlflow_sb3.envs.rollout import Episodes
-from mlflow_sb3.promotion import report_text
-from mlflow_sb3.promotion.record import PromotionRecord
+from mlflow_sb3.reports.number_format import format_number
 
 BLUE, GREY = "#0194e2", "#43494f"
 
 
+@dataclass(frozen=True)
+class MeanDifference:
+    """Mean difference of the first pairs with its bounds; None stands for an infinite bound."""
+
+    pairs: int
+    mean: float
+    lower: float | None
+    upper: float | None
+
+
+@dataclass(frozen=True)
+class PairedReturns:
+    """Returns of two agents on the same seeds, and the mean differences after some of the pairs.
+
+    Attributes:
+        title: Title of the figure.
+        challenger: Name of the first agent.
+        champion: Name of the second agent.
+        challenger_returns: Returns of the challenger, one per pair.
+        champion_returns: Returns of the champion, one per pair.
+        challenger_mean: Mean return of the challenger.
+        champion_mean: Mean return of the champion.
+        differences: Mean differences, challenger minus champion, the last one of all pairs.
+        min_improvement: Mean difference that the challenger must exceed.
+    """
+
+    title: str
+    challenger: str
+    champion: str
+    challenger_returns: Sequence[float]
+    champion_returns: Sequence[float]
+    challenger_mean: float
+    champion_mean: float
+    differences: Sequence[MeanDifference]
+    min_improvement: float
+
+
 def plot_returns(episodes: Episodes, title: str) -> Figure:
-    """How often which return came out."""
+    """Plot a histogram of the returns, with their mean as a vertical line."""
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     axes.hist(episodes.returns, bins=20, color=BLUE, edgecolor="white")
@@ -27,65 +65,61 @@ def plot_returns(episodes: Episodes, title: str) -> Figure:
     return figure
 
 
-def plot_pairs(promotion: PromotionRecord) -> Figure:
-    """The returns of the pairs against each other, and how the bounds of their mean difference closed in."""
+def plot_pairs(paired: PairedReturns) -> Figure:
+    """Plot the returns of each pair, and the bounds of the mean difference after each look.
+
+    Returns:
+        A figure with two axes: a scatter plot of the pairs, and the mean differences.
+    """
     figure = Figure(figsize=(11, 4.6), layout="constrained")
-    pairs, looks = figure.subplots(1, 2)
-    _scatter(pairs, promotion)
-    _closing_in(looks, promotion)
-    figure.suptitle(
-        f"{promotion['verdict']}: {report_text.challenger_name(promotion)} against {report_text.opponent_name(promotion)}"
-    )
+    pairs_axes, differences_axes = figure.subplots(1, 2)
+    _plot_scatter(pairs_axes, paired)
+    _plot_differences(differences_axes, paired)
+    figure.suptitle(paired.title)
     return figure
 
 
-def _scatter(axes: Axes, promotion: PromotionRecord) -> None:
-    played = promotion["episodes"]
-    points = Counter(zip(played["champion_return"], played["challenger_return"], strict=True))
+def _plot_scatter(axes: Axes, paired: PairedReturns) -> None:
+    """Plot one point per distinct pair of returns; its size grows with the number of pairs."""
+    points = Counter(zip(paired.champion_returns, paired.challenger_returns, strict=True))
     x, y = zip(*points, strict=True)
     sizes = [24 * math.sqrt(count) for count in points.values()]
     axes.scatter(x, y, s=sizes, color=BLUE, alpha=0.5, edgecolors="white", linewidths=0.5)
     ends = [min(*x, *y), max(*x, *y)]
     axes.plot(ends, ends, color=GREY, linestyle="--", linewidth=1, label="equal")
-    own, other = (
-        promotion["challenger_episodes"]["mean_return"],
-        promotion["champion_episodes"]["mean_return"],
-    )
     axes.set(
-        title=f"{len(played['seed'])} pairs of episodes",
-        xlabel=f"return of {report_text.opponent_name(promotion)} (mean {report_text.format_number(other)})",
-        ylabel=f"return of {report_text.challenger_name(promotion)} (mean {report_text.format_number(own)})",
+        title=f"{len(paired.challenger_returns)} pairs of episodes",
+        xlabel=f"return of {paired.champion} (mean {format_number(paired.champion_mean)})",
+        ylabel=f"return of {paired.challenger} (mean {format_number(paired.challenger_mean)})",
     )
     axes.legend(loc="best")
 
 
-def _closing_in(axes: Axes, promotion: PromotionRecord) -> None:
-    looks = promotion["looks"]
-    places = [str(look["pairs"]) for look in looks]
-    axes.scatter(
-        places,
-        [look["mean_difference"] for look in looks],
-        color=BLUE,
-        label="mean difference",
-        zorder=3,
-    )
-    known = [look for look in looks if look["lower"] is not None and look["upper"] is not None]
-    lower, upper = ([look[bound] for look in known] for bound in ("lower", "upper"))
+def _plot_differences(axes: Axes, paired: PairedReturns) -> None:
+    """Plot the mean differences with their bounds; infinite bounds are left out."""
+    looks, last = paired.differences, paired.differences[-1]
+    places = [str(look.pairs) for look in looks]
+    means = [look.mean for look in looks]
+    axes.scatter(places, means, color=BLUE, label="mean difference", zorder=3)
+    bounded = [
+        (str(look.pairs), look.lower, look.upper)
+        for look in looks
+        if look.lower is not None and look.upper is not None
+    ]
     axes.vlines(
-        [str(look["pairs"]) for look in known], lower, upper, color=BLUE, label="its bounds"
+        [place for place, _, _ in bounded],
+        [lower for _, lower, _ in bounded],
+        [upper for _, _, upper in bounded],
+        color=BLUE,
+        label="its bounds",
     )
-    least = promotion["gate"]["min_improvement"]
-    axes.axhline(
-        least,
-        color=GREY,
-        linestyle="--",
-        linewidth=1,
-        label=f"to exceed: {report_text.format_number(least)}",
-    )
+    least = paired.min_improvement
+    label = f"to exceed: {format_number(least)}"
+    axes.axhline(least, color=GREY, linestyle="--", linewidth=1, label=label)
+    bounds = f"{format_number(last.lower)} to {format_number(last.upper)}"
     axes.set(
-        title=f"difference {report_text.format_number(promotion['mean_difference'])}, "
-        f"bounds {report_text.format_number(promotion['lower_bound'])} to {report_text.format_number(promotion['upper_bound'])}",
-        xlabel="pairs looked at",
-        ylabel="challenger less champion, return",
+        title=f"difference {format_number(last.mean)}, bounds {bounds}",
+        xlabel="pairs tested",
+        ylabel="challenger minus champion, return",
     )
     axes.legend(loc="best")

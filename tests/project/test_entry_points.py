@@ -62,13 +62,14 @@ def test_each_entry_point_runs_alone(place: Place) -> None:
         step.returncode for step in (trained, logged, promoted, by_alias, by_version, rejected)
     ] == [0] * 6
     assert (
-        'promote: cartpole-v1-ppo/1 did not have to play: it\'s the "first" one. So it becomes the champion.'
+        "promote: Without a gate, cartpole-v1-ppo/1 becomes the champion. "
+        'Reason: it\'s the "first" one.'
         in promoted.stdout
     )
-    assert "cartpole-v1-ppo/1 returned " in rejected.stdout
+    assert "The mean return of cartpole-v1-ppo/1 is " in rejected.stdout
     assert (
         rolled.returncode,
-        rolled.stderr.count("Error: nobody was champion of cartpole-v1-ppo before version 1"),
+        rolled.stderr.count("Error: No version of cartpole-v1-ppo was champion before version 1"),
     ) == (1, 1)
     assert "Mean reward: " in by_alias.stdout
     assert (

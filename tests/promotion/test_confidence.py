@@ -14,57 +14,57 @@ ALPHA = 0.05
 
 
 def sample(count: int, seed: int = 0) -> NDArray[np.float64]:
-    """Right-skewed values with the mean 1."""
+    """Draw right-skewed values with mean 1."""
     return np.random.default_rng(seed).lognormal(-0.5, 1.0, count)
 
 
-def every_t(values: list[float]) -> list[float]:
-    """The t statistics of all resamples of the values, in order; NaN where a resample is one value again and again."""
+def all_t_statistics(values: list[float]) -> list[float]:
+    """Return the t statistics of all resamples in order; NaN if all values are equal."""
     mean, count = np.mean(values), len(values)
     with np.errstate(divide="ignore", invalid="ignore"):
-        found = [
+        bounds = [
             (np.mean(drawn) - mean) / (np.std(drawn, ddof=1) / math.sqrt(count))
             for drawn in product(values, repeat=count)
         ]
-    return [float(t) if math.isfinite(t) else math.nan for t in found]
+    return [float(t) if math.isfinite(t) else math.nan for t in bounds]
 
 
-def test_the_t_bounds_are_what_a_hand_works_out() -> None:
-    found = confidence.of_mean(np.array([1.0, 2.0, 3.0]), ALPHA, seed=0)
+def test_the_t_bounds_equal_a_calculation_by_hand() -> None:
+    bounds = confidence.bound_mean(np.array([1.0, 2.0, 3.0]), ALPHA, seed=0)
 
-    assert found.t_lower == pytest.approx(2 - 2.919986 / math.sqrt(3))
-    assert found.t_upper == pytest.approx(2 + 2.919986 / math.sqrt(3))
+    assert bounds.t_lower == pytest.approx(2 - 2.919986 / math.sqrt(3))
+    assert bounds.t_upper == pytest.approx(2 + 2.919986 / math.sqrt(3))
 
 
 @pytest.mark.parametrize("alpha", [0.01, 0.05, 0.2])
 @pytest.mark.parametrize("count", [2, 25, 400])
-def test_the_t_bounds_are_those_of_scipy(count: int, alpha: float) -> None:
+def test_the_t_bounds_equal_those_of_scipy(count: int, alpha: float) -> None:
     values = sample(count)
 
-    found = confidence.of_mean(values, alpha, seed=0)
+    bounds = confidence.bound_mean(values, alpha, seed=0)
 
     interval = stats.ttest_1samp(values, 0.0).confidence_interval(1 - 2 * alpha)
-    assert (found.t_lower, found.t_upper) == pytest.approx((interval.low, interval.high))
+    assert (bounds.t_lower, bounds.t_upper) == pytest.approx((interval.low, interval.high))
 
 
-def test_the_bootstrap_bounds_are_those_of_all_resamples() -> None:
+def test_the_bootstrap_bounds_approximate_those_of_all_resamples() -> None:
     values, alpha = [0.0, 1.0, 3.0, 7.0, 20.0], 0.1
     error = np.std(values, ddof=1) / math.sqrt(5)
-    statistics = np.array(every_t(values))
+    statistics = np.array(all_t_statistics(values))
     above = np.sort(np.nan_to_num(statistics, nan=np.inf))[math.ceil((1 - alpha) * 5**5) - 1]
     below = np.sort(np.nan_to_num(statistics, nan=-np.inf))[math.floor(alpha * 5**5)]
 
-    found = [confidence.of_mean(np.array(values), alpha, seed=seed) for seed in range(50)]
+    bounds = [confidence.bound_mean(np.array(values), alpha, seed=seed) for seed in range(50)]
 
-    assert np.median([each.bootstrap_lower for each in found]) == pytest.approx(
+    assert np.median([bound.bootstrap_lower for bound in bounds]) == pytest.approx(
         np.mean(values) - above * error, rel=0.05
     )
-    assert np.median([each.bootstrap_upper for each in found]) == pytest.approx(
+    assert np.median([bound.bootstrap_upper for bound in bounds]) == pytest.approx(
         np.mean(values) - below * error, rel=0.05
     )
 
 
-def test_the_more_careful_of_two_bounds_counts() -> None:
+def test_the_wider_of_the_two_bounds_counts() -> None:
     one = confidence.ConfidenceBounds(
         t_lower=1.0, t_upper=4.0, bootstrap_lower=0.5, bootstrap_upper=3.0
     )
@@ -75,71 +75,71 @@ def test_the_more_careful_of_two_bounds_counts() -> None:
     assert (one.lower, one.upper) == (other.lower, other.upper) == (0.5, 4.0)
 
 
-def test_of_skewed_values_the_t_bound_misses_the_mean_too_often_and_both_together_do_not() -> None:
+def test_both_bounds_together_cover_the_mean_of_skewed_values() -> None:
     samples = [np.random.default_rng([1, number]).exponential(1.0, 25) for number in range(600)]
 
-    found = [
-        confidence.of_mean(values, ALPHA, seed=number) for number, values in enumerate(samples)
+    bounds = [
+        confidence.bound_mean(values, ALPHA, seed=number) for number, values in enumerate(samples)
     ]
 
-    assert np.mean([each.t_upper < 1.0 for each in found]) > 0.085
-    assert np.mean([each.upper < 1.0 for each in found]) < 0.075
-    assert np.mean([each.lower > 1.0 for each in found]) <= ALPHA
+    assert np.mean([bound.t_upper < 1.0 for bound in bounds]) > 0.085
+    assert np.mean([bound.upper < 1.0 for bound in bounds]) < 0.075
+    assert np.mean([bound.lower > 1.0 for bound in bounds]) <= ALPHA
 
 
 @pytest.mark.parametrize("value", [0.0, 500.0, 0.1, -7.3])
-def test_one_value_again_and_again_is_its_own_bound(value: float) -> None:
-    found = confidence.of_mean(np.full(400, value), ALPHA, seed=0)
+def test_equal_values_have_bounds_equal_to_the_value(value: float) -> None:
+    bounds = confidence.bound_mean(np.full(400, value), ALPHA, seed=0)
 
-    assert [found.lower, found.upper, found.t_lower, found.t_upper] == pytest.approx(
+    assert [bounds.lower, bounds.upper, bounds.t_lower, bounds.t_upper] == pytest.approx(
         [value] * 4, rel=1e-12
     )
-    assert found.lower == found.upper
+    assert bounds.lower == bounds.upper
     assert confidence.standard_error(np.full(400, value)) == 0.0
 
 
-@pytest.mark.parametrize("few", [1, 2])
-def test_a_few_values_of_another_kind_say_nothing(few: int) -> None:
+@pytest.mark.parametrize("outliers", [1, 2])
+def test_one_or_two_outliers_make_the_bounds_infinite(outliers: int) -> None:
     values = np.zeros(400)
-    values[:few] = 100.0
+    values[:outliers] = 100.0
 
-    found = confidence.of_mean(values, ALPHA, seed=0)
+    bounds = confidence.bound_mean(values, ALPHA, seed=0)
 
-    assert (found.lower, found.upper) == (-math.inf, math.inf)
-    assert math.isfinite(found.t_lower)
+    assert (bounds.lower, bounds.upper) == (-math.inf, math.inf)
+    assert math.isfinite(bounds.t_lower)
 
 
-def test_enough_values_of_another_kind_say_something() -> None:
+def test_eight_outliers_give_finite_bounds() -> None:
     values = np.zeros(400)
     values[:8] = 100.0
 
-    found = confidence.of_mean(values, ALPHA, seed=0)
+    bounds = confidence.bound_mean(values, ALPHA, seed=0)
 
-    assert 0.0 < found.lower < 2.0 < found.upper < 100.0
-
-
-def test_two_values_say_nothing_by_the_bootstrap() -> None:
-    found = confidence.of_mean(np.array([1.0, 2.0]), ALPHA, seed=0)
-
-    assert (found.bootstrap_lower, found.bootstrap_upper) == (-math.inf, math.inf)
+    assert 0.0 < bounds.lower < 2.0 < bounds.upper < 100.0
 
 
-def test_the_bounds_of_the_negated_values_are_mirrored() -> None:
+def test_two_values_have_infinite_bootstrap_bounds() -> None:
+    bounds = confidence.bound_mean(np.array([1.0, 2.0]), ALPHA, seed=0)
+
+    assert (bounds.bootstrap_lower, bounds.bootstrap_upper) == (-math.inf, math.inf)
+
+
+def test_negated_values_have_mirrored_bounds() -> None:
     values = sample(50)
 
-    found, mirrored = (
-        confidence.of_mean(values, ALPHA, seed=3),
-        confidence.of_mean(-values, ALPHA, seed=3),
+    bounds, mirrored = (
+        confidence.bound_mean(values, ALPHA, seed=3),
+        confidence.bound_mean(-values, ALPHA, seed=3),
     )
 
-    assert (-mirrored.t_upper, -mirrored.t_lower) == pytest.approx((found.t_lower, found.t_upper))
+    assert (-mirrored.t_upper, -mirrored.t_lower) == pytest.approx((bounds.t_lower, bounds.t_upper))
     assert (-mirrored.bootstrap_upper, -mirrored.bootstrap_lower) == pytest.approx(
-        (found.bootstrap_lower, found.bootstrap_upper)
+        (bounds.bootstrap_lower, bounds.bootstrap_upper)
     )
 
 
 def test_a_smaller_alpha_gives_wider_bounds() -> None:
-    wide, narrow = (confidence.of_mean(sample(100), alpha, seed=0) for alpha in (0.01, 0.1))
+    wide, narrow = (confidence.bound_mean(sample(100), alpha, seed=0) for alpha in (0.01, 0.1))
 
     assert wide.t_lower < narrow.t_lower < narrow.t_upper < wide.t_upper
     assert (
@@ -153,32 +153,34 @@ def test_a_smaller_alpha_gives_wider_bounds() -> None:
 def test_the_same_seed_gives_the_same_bounds() -> None:
     values = sample(100)
 
-    assert confidence.of_mean(values, ALPHA, seed=1) == confidence.of_mean(values, ALPHA, seed=1)
-    assert confidence.of_mean(values, ALPHA, seed=1) != confidence.of_mean(values, ALPHA, seed=2)
+    first, again, other = (confidence.bound_mean(values, ALPHA, seed=seed) for seed in (1, 1, 2))
+
+    assert first == again
+    assert first != other
 
 
 @pytest.mark.parametrize("block", [1, 700, 99_999])
-def test_the_blocks_of_resamples_do_not_change_the_bounds(
+def test_the_block_size_does_not_change_the_bounds(
     block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     values = sample(101)
-    whole = confidence.of_mean(values, ALPHA, seed=1)
+    whole = confidence.bound_mean(values, ALPHA, seed=1)
 
-    monkeypatch.setattr(confidence, "_BLOCK", block)
+    monkeypatch.setattr(confidence, "_BLOCK_SIZE", block)
 
-    assert confidence.of_mean(values, ALPHA, seed=1) == whole
+    assert confidence.bound_mean(values, ALPHA, seed=1) == whole
 
 
-def test_the_detectable_difference_is_that_of_the_usual_power() -> None:
+def test_the_detectable_difference_has_a_power_of_80_percent() -> None:
     values = np.tile([-1.0, 1.0], 200)
 
-    found = confidence.smallest_detectable_difference(values, ALPHA)
+    bounds = confidence.smallest_detectable_difference(values, ALPHA)
 
-    # 400 values with the standard deviation 1, quantiles of the normal distribution: (1.645 + 0.842) / 20
-    assert found == pytest.approx(0.1243, rel=0.01)
+    # 400 values with standard deviation 1 and the normal quantiles: (1.645 + 0.842) / 20
+    assert bounds == pytest.approx(0.1243, rel=0.01)
 
 
-def test_a_difference_of_the_detectable_size_is_detected_in_four_of_five_samples() -> None:
+def test_the_detectable_difference_is_detected_in_four_of_five_samples() -> None:
     rng = np.random.default_rng(0)
     values = rng.normal(0.0, 1.0, 10_000)[:100]
     difference = confidence.smallest_detectable_difference(
@@ -192,13 +194,13 @@ def test_a_difference_of_the_detectable_size_is_detected_in_four_of_five_samples
     assert np.mean(lower > 0.0) == pytest.approx(confidence.POWER, abs=0.02)
 
 
-def test_nothing_is_known_of_the_detectable_difference_of_values_that_do_not_spread() -> None:
+def test_equal_values_have_no_detectable_difference() -> None:
     assert confidence.smallest_detectable_difference(np.zeros(400), ALPHA) is None
 
 
 @pytest.mark.parametrize(
-    ("count", "share"), [(1, 0.95), (59, 0.0495), (100, 0.0295), (400, 0.00746)]
+    ("count", "fraction"), [(1, 0.95), (59, 0.0495), (100, 0.0295), (400, 0.00746)]
 )
-def test_so_many_of_one_kind_leave_a_share_of_another_possible(count: int, share: float) -> None:
-    assert confidence.max_undetected_fraction(count, ALPHA) == pytest.approx(share, rel=0.01)
+def test_the_undetected_fraction_is_the_exact_binomial_bound(count: int, fraction: float) -> None:
+    assert confidence.max_undetected_fraction(count, ALPHA) == pytest.approx(fraction, rel=0.01)
     assert (1 - confidence.max_undetected_fraction(count, ALPHA)) ** count == pytest.approx(ALPHA)

@@ -7,10 +7,19 @@ import numpy as np
 import pytest
 from numpy.typing import ArrayLike, NDArray
 
-from benchmarks import promotion
+from benchmarks.promotion_scenarios import simulate_gate
 from mlflow_sb3.envs.rollout import Episodes
 from mlflow_sb3.promotion import confidence
-from mlflow_sb3.promotion.gate import Comparison, Gate, LOOKS, Play, Verdict, compare_agents, differences, worst_returns_mean
+from mlflow_sb3.promotion.gate import (
+    LOOKS,
+    Comparison,
+    Gate,
+    PlayPairs,
+    Verdict,
+    compare_agents,
+    return_differences,
+    worst_returns_mean,
+)
 
 
 def episodes(returns: ArrayLike, start: int = 0) -> Episodes:
@@ -22,14 +31,14 @@ def normal(mean: float, std: float, pairs: int = 400, seed: int = 0) -> NDArray[
     return np.random.default_rng(seed).normal(mean, std, pairs)
 
 
-def lead(*parts: tuple[int, ArrayLike]) -> NDArray[np.float64]:
-    """Differences, part by part: so many pairs, and one difference or one for each of them."""
+def differences_of(*parts: tuple[int, ArrayLike]) -> NDArray[np.float64]:
+    """Concatenate parts of differences: a number of pairs, and one difference or one per pair."""
     return np.concatenate(
         [np.broadcast_to(np.asarray(difference, dtype=float), pairs) for pairs, difference in parts]
     )
 
 
-def playing(challenger: NDArray[np.float64], champion: NDArray[np.float64]) -> Play:
+def play_back(challenger: NDArray[np.float64], champion: NDArray[np.float64]) -> PlayPairs:
     return lambda start, stop: (
         episodes(challenger[start:stop], start),
         episodes(champion[start:stop], start),
@@ -37,101 +46,101 @@ def playing(challenger: NDArray[np.float64], champion: NDArray[np.float64]) -> P
 
 
 def compare(differences: NDArray[np.float64], gate: Gate = Gate()) -> Comparison:  # noqa: B008 frozen
-    """The verdict on a challenger that is so much ahead of a champion whose returns differ from seed to seed by whole numbers."""
+    """Compare a champion with whole-number returns and a challenger ahead by the differences."""
     champion = np.round(normal(200, 60, len(differences), seed=9))
-    return compare_agents(gate, playing(champion + differences, champion), seed=1)
+    return compare_agents(gate, play_back(champion + differences, champion), seed=1)
 
 
 def test_a_tie_keeps_the_champion_after_all_pairs() -> None:
-    compared = compare(np.zeros(400))
+    comparison = compare(np.zeros(400))
 
-    assert compared.verdict == "tie"
-    assert [look.pairs for look in compared.looks] == [25, 50, 100, 200, 400]
-    assert [look.mean_difference for look in compared.looks] == [0.0] * 5
+    assert comparison.verdict == "tie"
+    assert [look.pairs for look in comparison.looks] == [25, 50, 100, 200, 400]
+    assert [look.mean_difference for look in comparison.looks] == [0.0] * 5
 
 
-def test_a_tie_is_no_rejection_where_an_improvement_was_asked_for() -> None:
+def test_a_tie_is_not_rejected_by_min_improvement() -> None:
     assert compare(np.zeros(400), Gate(min_improvement=5.0)).verdict == "tie"
 
 
-def test_a_surely_better_challenger_is_promoted() -> None:
-    compared = compare(normal(10, 60))
+def test_a_better_challenger_is_promoted() -> None:
+    comparison = compare(normal(10, 60))
 
-    assert compared.verdict == "promote"
+    assert comparison.verdict == "promote"
     assert (
         0
-        < compared.looks[-1].bounds.lower
-        < compared.looks[-1].mean_difference
-        == compared.differences.mean()
+        < comparison.looks[-1].bounds.lower
+        < comparison.looks[-1].mean_difference
+        == comparison.differences.mean()
     )
-    assert compared.challenger_bounds is None
+    assert comparison.challenger_bounds is None
 
 
 @pytest.mark.parametrize(
     ("differences", "pairs"),
     [
         (normal(-50, 60), 25),
-        (lead((25, normal(0, 60, 25)), (375, -50)), 50),
-        (lead((50, normal(0, 60, 50)), (350, -50)), 100),
-        (lead((100, normal(0, 60, 100, seed=3)), (300, -50)), 200),
-        (lead((200, normal(0, 60, 200, seed=3)), (200, -50)), 400),
+        (differences_of((25, normal(0, 60, 25)), (375, -50)), 50),
+        (differences_of((50, normal(0, 60, 50)), (350, -50)), 100),
+        (differences_of((100, normal(0, 60, 100, seed=3)), (300, -50)), 200),
+        (differences_of((200, normal(0, 60, 200, seed=3)), (200, -50)), 400),
     ],
 )
-def test_a_surely_worse_challenger_is_rejected_at_the_next_look(
+def test_a_worse_challenger_is_rejected_at_the_next_look(
     differences: NDArray[np.float64], pairs: int
 ) -> None:
-    compared = compare(differences)
+    comparison = compare(differences)
 
-    assert compared.verdict == "reject"
-    assert len(compared.differences) == compared.looks[-1].pairs == pairs
-    assert all(look.bounds.upper > 0 for look in compared.looks[:-1])
-    assert compared.looks[-1].bounds.upper <= 0
-
-
-def test_what_is_not_sure_is_inconclusive() -> None:
-    compared = compare(normal(0, 60, seed=3))
-
-    assert compared.verdict == "inconclusive"
-    assert compared.looks[-1].bounds.lower < 0 < compared.looks[-1].bounds.upper
+    assert comparison.verdict == "reject"
+    assert len(comparison.differences) == comparison.looks[-1].pairs == pairs
+    assert all(look.bounds.upper > 0 for look in comparison.looks[:-1])
+    assert comparison.looks[-1].bounds.upper <= 0
 
 
-@pytest.mark.parametrize("pairs", [25, 50, 100, 200])
-def test_a_lead_that_does_not_last_promotes_nobody(pairs: int) -> None:
-    compared = compare(lead((pairs, normal(60, 6, pairs)), (400 - pairs, -60)))
+def test_bounds_on_both_sides_of_zero_are_inconclusive() -> None:
+    comparison = compare(normal(0, 60, seed=3))
 
-    assert compared.looks[LOOKS.index(pairs)].bounds.lower > 50
-    assert compared.verdict in ("reject", "inconclusive")
+    assert comparison.verdict == "inconclusive"
+    assert comparison.looks[-1].bounds.lower < 0 < comparison.looks[-1].bounds.upper
 
 
 @pytest.mark.parametrize("pairs", [25, 50, 100, 200])
-def test_nothing_but_ties_so_far_is_no_rejection(pairs: int) -> None:
-    compared = compare(lead((pairs, 0), (400 - pairs, normal(20, 5, 400 - pairs))))
+def test_an_early_lead_is_not_promoted(pairs: int) -> None:
+    comparison = compare(differences_of((pairs, normal(60, 6, pairs)), (400 - pairs, -60)))
 
-    assert compared.verdict == "promote"
-    assert compared.looks[0].bounds.upper == 0.0
-
-
-def test_a_challenger_that_usually_wins_and_rarely_fails_is_not_promoted() -> None:
-    differences = lead((200, normal(5, 1, 200)), (1, -500), (199, normal(5, 1, 199)))
-
-    compared = compare(differences)
-
-    assert compared.verdict == "inconclusive"
-    assert compared.looks[-1].bounds.t_lower > 0
-    assert compared.probability_of_improvement > 0.99
+    assert comparison.looks[LOOKS.index(pairs)].bounds.lower > 50
+    assert comparison.verdict in ("reject", "inconclusive")
 
 
-def test_the_pairs_are_played_once_each_and_only_as_far_as_needed() -> None:
-    asked: list[tuple[int, int]] = []
+@pytest.mark.parametrize("pairs", [25, 50, 100, 200])
+def test_early_ties_are_not_rejected(pairs: int) -> None:
+    comparison = compare(differences_of((pairs, 0), (400 - pairs, normal(20, 5, 400 - pairs))))
+
+    assert comparison.verdict == "promote"
+    assert comparison.looks[0].bounds.upper == 0.0
+
+
+def test_a_challenger_with_a_rare_failure_is_not_promoted() -> None:
+    differences = differences_of((200, normal(5, 1, 200)), (1, -500), (199, normal(5, 1, 199)))
+
+    comparison = compare(differences)
+
+    assert comparison.verdict == "inconclusive"
+    assert comparison.looks[-1].bounds.t_lower > 0
+    assert comparison.probability_of_improvement > 0.99
+
+
+def test_each_pair_is_played_once_and_only_until_the_decision() -> None:
+    ranges: list[tuple[int, int]] = []
     champion = normal(200, 60)
 
     def play(start: int, stop: int) -> tuple[Episodes, Episodes]:
-        asked.append((start, stop))
-        return playing(champion, champion)(start, stop)
+        ranges.append((start, stop))
+        return play_back(champion, champion)(start, stop)
 
     compare_agents(Gate(episodes=120), play, seed=0)
-    assert asked == [(0, 25), (25, 50), (50, 100), (100, 120)]
-    asked.clear()
+    assert ranges == [(0, 25), (25, 50), (50, 100), (100, 120)]
+    ranges.clear()
 
     champion = normal(200, 60)
     compare_agents(
@@ -139,7 +148,7 @@ def test_the_pairs_are_played_once_each_and_only_as_far_as_needed() -> None:
         lambda start, stop: (play(start, stop)[0], episodes(champion[start:stop] + 1, start)),
         seed=0,
     )
-    assert asked == [(0, 25)]
+    assert ranges == [(0, 25)]
 
 
 @pytest.mark.parametrize(
@@ -153,7 +162,7 @@ def test_the_pairs_are_played_once_each_and_only_as_far_as_needed() -> None:
         (1000, [25, 50, 100, 200, 1000]),
     ],
 )
-def test_the_last_look_is_at_all_pairs(count: int, looks: list[int]) -> None:
+def test_the_last_look_is_after_all_pairs(count: int, looks: list[int]) -> None:
     assert Gate(episodes=count).looks == looks
 
 
@@ -161,15 +170,15 @@ def test_the_last_look_is_at_all_pairs(count: int, looks: list[int]) -> None:
     ("min_improvement", "verdict", "pairs"),
     [(0.0, "promote", 400), (4.0, "promote", 400), (5.0, "inconclusive", 400), (8.0, "reject", 25)],
 )
-def test_the_challenger_has_to_be_ahead_by_the_least_improvement(
+def test_the_challenger_must_exceed_min_improvement(
     min_improvement: float, verdict: Verdict, pairs: int
 ) -> None:
-    compared = compare(np.tile([3.0, 7.0], 200), Gate(min_improvement=min_improvement))
+    comparison = compare(np.tile([3.0, 7.0], 200), Gate(min_improvement=min_improvement))
 
-    assert (compared.verdict, len(compared.differences)) == (verdict, pairs)
+    assert (comparison.verdict, len(comparison.differences)) == (verdict, pairs)
 
 
-def test_exactly_the_least_improvement_is_too_little() -> None:
+def test_a_difference_equal_to_min_improvement_is_rejected() -> None:
     assert compare(np.full(400, 5.0), Gate(min_improvement=5.0)).verdict == "reject"
     assert compare(np.full(400, 5.0), Gate(min_improvement=4.0)).verdict == "promote"
 
@@ -177,29 +186,27 @@ def test_exactly_the_least_improvement_is_too_little() -> None:
 @pytest.mark.parametrize(
     ("min_return", "verdict"), [(180.0, "promote"), (210.0, "inconclusive"), (240.0, "reject")]
 )
-def test_a_better_challenger_has_to_reach_the_least_return_too(
-    min_return: float, verdict: Verdict
-) -> None:
-    compared = compare(normal(10, 6), Gate(min_return=min_return))
+def test_a_better_challenger_must_reach_min_return(min_return: float, verdict: Verdict) -> None:
+    comparison = compare(normal(10, 6), Gate(min_return=min_return))
 
-    own = compared.challenger_bounds
-    assert compared.verdict == verdict
-    assert own == confidence.of_mean(compared.challenger.returns, 0.05, seed=1)
+    bounds = comparison.challenger_bounds
+    assert comparison.verdict == verdict
+    assert bounds == confidence.bound_mean(comparison.challenger.returns, 0.05, seed=1)
 
 
-def test_the_least_return_alone_promotes_nobody() -> None:
+def test_reaching_min_return_alone_is_inconclusive() -> None:
     assert compare(normal(0, 60, seed=3), Gate(min_return=0.0)).verdict == "inconclusive"
 
 
-def test_a_return_that_is_exactly_the_least_return_is_enough() -> None:
+def test_a_mean_return_equal_to_min_return_is_promoted() -> None:
     champion = np.full(400, 499.0)
 
-    compared = compare_agents(Gate(min_return=500.0), playing(champion + 1, champion), seed=0)
+    comparison = compare_agents(Gate(min_return=500.0), play_back(champion + 1, champion), seed=0)
 
-    assert compared.verdict == "promote"
+    assert comparison.verdict == "promote"
 
 
-def test_a_smaller_chance_of_error_asks_for_more() -> None:
+def test_a_smaller_alpha_needs_more_evidence() -> None:
     differences = np.tile([-54.0, 66.0], 200)
 
     assert compare(differences).verdict == "promote"
@@ -213,13 +220,11 @@ def test_returns_that_are_not_finite_are_refused(value: float) -> None:
 
     with pytest.raises(
         ValueError,
-        match=f"the challenger's episode with the seed 30 returned {value}, .*; check the environment's rewards",
+        match=f"The challenger's episode with seed 30 returned {value}, .* Check the rewards",
     ):
-        compare_agents(Gate(), playing(broken, good + normal(0, 60)), seed=0)
-    with pytest.raises(
-        ValueError, match=f"the champion's episode with the seed 30 returned {value}, "
-    ):
-        compare_agents(Gate(), playing(good + normal(0, 60), broken), seed=0)
+        compare_agents(Gate(), play_back(broken, good + normal(0, 60)), seed=0)
+    with pytest.raises(ValueError, match=f"The champion's episode with seed 30 returned {value}, "):
+        compare_agents(Gate(), play_back(good + normal(0, 60), broken), seed=0)
 
 
 def test_different_seeds_are_refused() -> None:
@@ -238,14 +243,14 @@ def test_the_same_episodes_and_seed_give_the_same_bounds() -> None:
     champion, challenger = normal(200, 60), normal(205, 60, seed=1)
 
     one, again, other = (
-        compare_agents(Gate(), playing(challenger, champion), seed=seed) for seed in (1, 1, 2)
+        compare_agents(Gate(), play_back(challenger, champion), seed=seed) for seed in (1, 1, 2)
     )
 
     assert one.looks == again.looks
     assert one.looks != other.looks
 
 
-def test_every_pair_of_agents_and_every_setting_has_seeds_of_its_own() -> None:
+def test_each_matchup_and_setting_has_its_own_seed() -> None:
     gate, agents = Gate(), ("agent", "m-1", "m-2", None)
     others: list[tuple[str, str, str | None, str | None]] = [
         ("another", "m-1", "m-2", None),
@@ -268,36 +273,38 @@ def test_every_pair_of_agents_and_every_setting_has_seeds_of_its_own() -> None:
     ]
 
     seeds = [
-        gate.seed(*agents),
-        *(gate.seed(*other) for other in others),
-        *(setting.seed(*agents) for setting in settings),
+        gate.derive_seed(*agents),
+        *(gate.derive_seed(*other) for other in others),
+        *(setting.derive_seed(*agents) for setting in settings),
     ]
 
     assert len(set(seeds)) == 1 + len(others) + len(settings)
-    assert gate.seed(*agents) == Gate().seed(*agents)
+    assert gate.derive_seed(*agents) == Gate().derive_seed(*agents)
     assert all(0 <= seed < 2**64 for seed in seeds)
 
 
-def test_gates_that_are_equal_have_the_same_seeds() -> None:
+def test_equal_gates_have_the_same_seed() -> None:
     whole, real = (
         Gate(min_improvement=0, min_return=475),
         Gate(min_improvement=0.0, min_return=475.0),
     )
 
     assert whole == real
-    assert whole.seed("agent", "m-1", "m-2", None) == real.seed("agent", "m-1", "m-2", None)
+    assert whole.derive_seed("agent", "m-1", "m-2", None) == real.derive_seed(
+        "agent", "m-1", "m-2", None
+    )
 
 
-def test_half_of_the_ties_count_as_improvements() -> None:
-    compared = Comparison(
+def test_ties_count_half_in_the_probability_of_improvement() -> None:
+    comparison = Comparison(
         Gate(), episodes([1, 2, 3, 4]), episodes([0, 2, 3, 9]), [], "inconclusive", None
     )
 
-    assert compared.probability_of_improvement == (1 + 2 / 2) / 4
+    assert comparison.probability_of_improvement == (1 + 2 / 2) / 4
 
 
 @pytest.mark.parametrize(
-    ("challenger", "champion", "nothing"),
+    ("challenger", "champion", "is_equal"),
     [
         ([500, 500], [500, 500], True),
         ([500, 500], [500, 499], False),
@@ -305,64 +312,61 @@ def test_half_of_the_ties_count_as_improvements() -> None:
         ([9, 500], [9, 500], False),
     ],
 )
-def test_nothing_is_told_apart_where_every_episode_returns_the_same(
-    challenger: list[int], champion: list[int], nothing: bool
+def test_equal_returns_of_all_episodes_are_recognized(
+    challenger: list[int], champion: list[int], is_equal: bool
 ) -> None:
     assert (
         Comparison(
             Gate(), episodes(challenger), episodes(champion), [], "tie", None
-        ).tells_nothing_apart
-        is nothing
+        ).has_equal_returns
+        is is_equal
     )
 
 
 @pytest.mark.parametrize(
     ("count", "mean"), [(1, 0.0), (20, 0.0), (21, 0.5), (100, 2.0), (400, 9.5)]
 )
-def test_the_worst_are_a_twentieth_of_the_episodes_and_one_at_least(
-    count: int, mean: float
-) -> None:
+def test_the_worst_returns_are_5_percent_and_at_least_one(count: int, mean: float) -> None:
     assert worst_returns_mean(np.random.default_rng(0).permutation(count).astype(float)) == mean
 
 
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"episodes": 1}, "episodes=1: .* two pairs at least"),
-        ({"episodes": 0}, "episodes=0"),
-        ({"alpha": 0.0}, "alpha=0.0: give a chance of error from 0.001 to 0.5"),
+        ({"episodes": 1}, "at least 2 pairs, got episodes=1"),
+        ({"episodes": 0}, "got episodes=0"),
+        ({"alpha": 0.0}, "at least 0.001 and below 0.5, got alpha=0.0"),
         ({"alpha": 0.0009}, "alpha=0.0009"),
         ({"alpha": 0.5}, "alpha=0.5"),
         ({"alpha": math.nan}, "alpha=nan"),
-        ({"min_improvement": -1.0}, "min_improvement=-1.0: give a return of 0 or more"),
+        ({"min_improvement": -1.0}, "of 0 or more, got min_improvement=-1.0"),
         ({"min_improvement": math.inf}, "min_improvement=inf"),
         ({"min_improvement": math.nan}, "min_improvement=nan"),
-        ({"min_return": math.inf}, "min_return=inf: give a finite return"),
+        ({"min_return": math.inf}, "must be finite, got min_return=inf"),
         ({"min_return": math.nan}, "min_return=nan"),
     ],
 )
-def test_settings_that_mean_nothing_are_refused(setting: dict[str, float], message: str) -> None:
+def test_settings_out_of_range_are_refused(setting: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Gate(**setting)  # type: ignore[arg-type]
 
 
 @pytest.mark.train
-def test_the_shipped_gate_tells_a_rare_catastrophe_from_a_better_agent() -> None:
+def test_the_default_gate_rejects_rare_catastrophes_and_promotes_better_agents() -> None:
     catastrophe, better = "rare catastrophe 2 %, equal means", "near the ceiling, better"
 
     worse, right = (
-        [promotion.simulate(name, number) for number in range(100)]
-        for name in (catastrophe, better)
+        [simulate_gate(name, number) for number in range(100)] for name in (catastrophe, better)
     )
 
-    assert sum(outcome.word == "promote" for outcome in worse) <= 6
-    assert sum(outcome.word == "promote" for outcome in right) >= 95
-    assert sum(outcome.few_promote for outcome in worse) > 70
-    assert {outcome.pairs for outcome in (*worse, *right) if outcome.word == "promote"} == {400}
+    assert sum(outcome.verdict == "promote" for outcome in worse) <= 6
+    assert sum(outcome.verdict == "promote" for outcome in right) >= 95
+    assert sum(outcome.is_promoted_by_few for outcome in worse) > 70
+    assert {outcome.pairs for outcome in (*worse, *right) if outcome.verdict == "promote"} == {400}
 
 
-def test_the_rounding_of_sums_is_no_difference() -> None:
-    found = differences(
+def test_rounding_errors_are_no_difference() -> None:
+    found = return_differences(
         np.array([0.6000000000000001, 1e6 + 1e-7, 2.0, 0.0]), np.array([0.6, 1e6, 1.0, 0.0])
     )
 

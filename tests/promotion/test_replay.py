@@ -9,81 +9,93 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from mlflow_sb3.promotion import promote, promotion_run, replay
-from mlflow_sb3.promotion.gate import Gate
-from mlflow_sb3.promotion.promote import PromotionOptions
-from mlflow_sb3.registry.model_version import Version
+from mlflow_sb3.promotion import promotion_run, replay
+from tests.promotion.level_promotions import Levels, promote
 
 
 @pytest.fixture
-def run_id(levels: list[Version]) -> str:
-    """A promotion of version 5 in place of version 3."""
-    promote.promote_version(levels[2], PromotionOptions(force="the first"))
-    return str(
-        promote.promote_version(levels[4], PromotionOptions(gate=Gate(episodes=60)))["run_id"]
-    )
+def run_id(levels: Levels) -> str:
+    """Run of a promotion of version 5 in place of version 3."""
+    promote(levels[2], force_reason="the first")
+    return promote(levels[4]).context.run_id
 
 
-def rewrite(run_id: str, **changes: Any) -> None:
-    found = promotion_run.load_record(run_id) | changes
-    Path(
-        mlflow.get_run(run_id).info.artifact_uri.removeprefix("file://"), "promotion.json"
-    ).write_text(json.dumps(found))
+def edit_record(run_id: str, **changes: Any) -> None:
+    """Change keys of promotion.json of a run."""
+    content = promotion_run.load_record(run_id).to_json() | changes
+    folder = mlflow.get_run(run_id).info.artifact_uri.removeprefix("file://")
+    Path(folder, "promotion.json").write_text(json.dumps(content))
 
 
-def test_a_promotion_is_identical_when_it_is_played_again(run_id: str) -> None:
+def test_a_replay_is_identical_and_changes_no_alias(run_id: str) -> None:
     before = MlflowClient().get_registered_model("levels").aliases
 
-    assert replay.replay(run_id) == []
+    assert replay.replay_promotion(run_id) == []
     assert MlflowClient().get_registered_model("levels").aliases == before
 
 
-def test_a_first_promotion_and_one_with_a_judge_are_identical_too(levels: list[Version]) -> None:
-    first = promote.promote_version(levels[4], PromotionOptions(gate=Gate(episodes=60)))
-    assert replay.replay(first["run_id"]) == []
+def test_a_first_promotion_is_replayed(levels: Levels) -> None:
+    assert replay.replay_promotion(promote(levels[4]).context.run_id) == []
 
-    judged = promote.promote_version(
-        levels[2], PromotionOptions(gate=Gate(episodes=60), judge="tests.environments:Levels-v0")
+
+def test_a_promotion_with_a_judging_environment_is_replayed(levels: Levels) -> None:
+    promotion = promote(levels[2], judging_environment="tests.environments:Levels-v0")
+
+    assert replay.replay_promotion(promotion.context.run_id) == []
+
+
+def test_a_record_with_the_keys_of_earlier_versions_is_replayed(
+    levels: Levels, run_id: str
+) -> None:
+    """Replay the record that the code before the dataclasses wrote about the same versions."""
+    content = promotion_run.load_record(run_id).to_json()
+    recorded = json.loads((Path(__file__).parent / "records" / "schema_2_test.json").read_text())
+    assert set(recorded) == set(content)
+    assert all(
+        set(recorded[key]) == set(content[key])
+        for key in ("challenger", "gate", "challenger_episodes", "episodes")
     )
-    assert replay.replay(judged["run_id"]) == []
+    edit_record(run_id, challenger=content["challenger"] | {"model_id": levels[4].model_id})
+
+    assert replay.replay_promotion(run_id) == []
 
 
-def test_what_differs_is_named(run_id: str) -> None:
-    before = promotion_run.load_record(run_id)
-    returns = [
-        before["episodes"]["challenger_return"][0] + 1,
-        *before["episodes"]["challenger_return"][1:],
-    ]
+def test_a_replay_names_what_differs(run_id: str) -> None:
+    episodes = promotion_run.load_record(run_id).to_json()["episodes"]
+    first, *others = episodes["challenger_return"]
 
-    rewrite(run_id, verdict="reject", episodes=before["episodes"] | {"challenger_return": returns})
+    edit_record(
+        run_id,
+        verdict="reject",
+        episodes=episodes | {"challenger_return": [first + 1, *others]},
+    )
 
-    assert replay.replay(run_id) == [
+    assert replay.replay_promotion(run_id) == [
         "verdict was reject and is promote",
         "episodes differ in challenger_return",
     ]
 
 
-def test_another_model_under_the_same_number_is_refused(run_id: str) -> None:
-    before = promotion_run.load_record(run_id)
+def test_a_changed_version_is_refused(run_id: str) -> None:
+    challenger = promotion_run.load_record(run_id).to_json()["challenger"]
 
-    rewrite(run_id, challenger=before["challenger"] | {"digest": "0" * 64})
+    edit_record(run_id, challenger=challenger | {"digest": "0" * 64})
 
     with pytest.raises(
-        MlflowException,
-        match=r"levels/5 is the model .* and .* with 0000.* played; the games cannot be played again",
+        MlflowException, match=r"levels/5 has model .* used model .* with digest 0000"
     ):
-        replay.replay(run_id)
+        replay.replay_promotion(run_id)
 
 
-def test_a_promotion_without_games_cannot_be_played_again(levels: list[Version]) -> None:
-    forced = promote.promote_version(levels[2], PromotionOptions(force="the first"))
+def test_a_forced_promotion_cannot_be_replayed(levels: Levels) -> None:
+    forced = promote(levels[2], force_reason="the first")
 
-    with pytest.raises(MlflowException, match="decided by force without games"):
-        replay.replay(forced["run_id"])
+    with pytest.raises(MlflowException, match="by rule force and played no episodes"):
+        replay.replay_promotion(forced.context.run_id)
 
 
-def test_a_record_of_another_schema_is_refused(run_id: str) -> None:
-    rewrite(run_id, schema=1)
+def test_a_failed_promotion_cannot_be_replayed(run_id: str) -> None:
+    edit_record(run_id, verdict="error", reason="the disk was full")
 
-    with pytest.raises(MlflowException, match="has the schema 1, and this version reads 2"):
-        replay.replay(run_id)
+    with pytest.raises(MlflowException, match=r"failed after its episodes \(the disk was full\)"):
+        replay.replay_promotion(run_id)

@@ -1,182 +1,174 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
 
-import mlflow
 import pytest
-from matplotlib.collections import PathCollection
-from mlflow import MlflowClient
 
-from mlflow_sb3.promotion import promote, record, report_text
+from mlflow_sb3.promotion import report_text
 from mlflow_sb3.promotion.gate import Gate
-from mlflow_sb3.promotion.promote import PromotionOptions
-from mlflow_sb3.registry.model_version import Version
-from mlflow_sb3.reports import plots
+from mlflow_sb3.promotion.record import (
+    GateEvidence,
+    PromotionRecord,
+    RecordedBounds,
+    RecordedVerdict,
+)
 
-GATES = {
-    "promote": (3, 5, Gate(episodes=60)),
-    "reject": (5, 3, Gate(episodes=60)),
-    "tie": (3, 4, Gate(episodes=60)),
-    "inconclusive": (1, 2, Gate(episodes=60, alpha=0.001)),
-    "reject, least return": (3, 5, Gate(episodes=60, min_return=9.0)),
-    "too few": (1, 2, Gate(episodes=2, alpha=0.001)),
-}
+STORED = PromotionRecord.from_json(
+    json.loads((Path(__file__).parent / "records" / "schema_2_test.json").read_text())
+)
+"""levels/2 against the champion levels/1, two pairs."""
+assert STORED.evidence is not None
+EVIDENCE = replace(
+    STORED.evidence,
+    gate=Gate(episodes=2),
+    mean_difference=2.0,
+    lower_bound=1.0,
+    upper_bound=3.0,
+    smallest_detectable_difference=0.8,
+    challenger_episodes=replace(STORED.evidence.challenger_episodes, mean_return=7.0),
+    champion_episodes=replace(STORED.evidence.champion_episodes, mean_return=5.0),
+)
+MEANS = (
+    "The mean return of levels/2 is 7.00 and that of levels/1 is 5.00, "
+    "over 2 episodes on the same seeds."
+)
 
 
-def promoted(levels: list[Version], champion: int, challenger: int, gate: Gate) -> dict[str, Any]:
-    """The record, read back from the run's promotion.json."""
-    promote.promote_version(levels[champion - 1], PromotionOptions(force="the first"))
-    promote.promote_version(levels[challenger - 1], PromotionOptions(gate=gate))
-    run = mlflow.active_run()
-    assert run is not None
-    found: dict[str, Any] = json.loads(
-        mlflow.artifacts.load_text(f"{run.info.artifact_uri}/promotion.json")
+def explain(verdict: RecordedVerdict, evidence: GateEvidence, *, is_accepted: bool = False) -> str:
+    record = replace(STORED, verdict=verdict, is_accepted=is_accepted)
+    return report_text.verdict_reason(record, evidence)
+
+
+def test_a_promotion_is_explained_by_the_lower_bound() -> None:
+    assert explain("promote", EVIDENCE, is_accepted=True) == (
+        f"{MEANS} The difference of 2.00 is at least 1.00 with 95 % confidence, "
+        "so levels/2 becomes the champion."
     )
-    return found
 
 
-def numbers(value: Any) -> set[str]:
-    """Every number in a record as text for people has it."""
-    if isinstance(value, dict):
-        return set().union(*map(numbers, value.values())) if value else set()
-    if isinstance(value, list):
-        return set()
-    return (
-        {report_text.format_number(value), str(value)}
-        if isinstance(value, (int, float)) and not isinstance(value, bool)
-        else set()
+def test_a_promotion_without_approval_names_the_tag() -> None:
+    assert explain("promote", EVIDENCE).endswith(
+        "so levels/2 can become the champion after approval "
+        "(set the tag approval=approved on version 2 and promote it again)."
     )
 
 
-@pytest.mark.parametrize("case", GATES)
-def test_every_number_in_the_description_and_the_picture_is_one_of_the_record(
-    levels: list[Version], case: str
-) -> None:
-    champion, challenger, gate = GATES[case]
-    found = promoted(levels, champion, challenger, gate)
-    pairs = len(found["episodes"]["seed"])
-    known = numbers(found) | {str(pairs), f"{100 * (1 - gate.alpha):.4g}", "5", "80", "2"}
-    if found["largest_share_of_other_pairs"]:
-        known.add(f"{100 * found['largest_share_of_other_pairs']:.2f}")
+def test_a_rejection_is_explained_by_the_upper_bound() -> None:
+    evidence = replace(EVIDENCE, lower_bound=-3.0, upper_bound=-1.0, mean_difference=-2.0)
 
-    text = str(MlflowClient().get_model_version("levels", str(challenger)).description).replace(
-        found["run_id"], ""
+    assert explain("reject", evidence) == (
+        f"{MEANS} The difference of -2.00 is at most -1.00 with 95 % confidence, "
+        "so levels/1 stays the champion."
     )
-    text = (
-        text.replace(f"levels/{champion}", "")
-        .replace(f"levels/{challenger}", "")
-        .replace(str(found["commit"]), "")
+
+
+def test_a_missed_min_improvement_is_named() -> None:
+    evidence = replace(EVIDENCE, gate=Gate(episodes=2, min_improvement=4.0))
+
+    assert "is at most 3.00 with 95 % confidence, and min_improvement is 4.00, so" in explain(
+        "reject", evidence
     )
-    figure = plots.plot_pairs(found)
-    shown = [
-        part
-        for axes in figure.axes
-        for part in (axes.get_title(), axes.get_xlabel(), axes.get_ylabel())
-    ]
-    drawn = " ".join(shown).replace(f"levels/{champion}", "").replace(f"levels/{challenger}", "")
 
-    assert found["reason"] in str(
-        MlflowClient().get_model_version("levels", str(challenger)).description
+
+def test_a_missed_min_return_is_named() -> None:
+    bounds = RecordedBounds(6.0, 8.0, 6.0, 8.0, 6.0, 8.0)
+    evidence = replace(
+        EVIDENCE, gate=Gate(episodes=2, min_return=9.0), challenger_return_bounds=bounds
     )
-    assert set(re.findall(r"-?\d+(?:\.\d+)?", text.replace("mlflow-sb3", ""))) <= known
-    assert set(re.findall(r"-?\d+(?:\.\d+)?", drawn)) <= known
 
-
-def test_the_points_of_the_picture_are_the_pairs_and_the_looks(levels: list[Version]) -> None:
-    found = promoted(levels, 3, 5, Gate(episodes=60))
-
-    pairs, looks = plots.plot_pairs(found).axes
-
-    (scattered,) = [part for part in pairs.collections if isinstance(part, PathCollection)]
-    assert sorted(map(tuple, scattered.get_offsets().tolist())) == sorted(  # type: ignore[union-attr]
-        zip(
-            found["episodes"]["champion_return"],
-            found["episodes"]["challenger_return"],
-            strict=True,
-        )
+    assert explain("reject", evidence) == (
+        f"{MEANS} The mean return of levels/2 has the bounds 6.00 and 8.00 "
+        "(95 % confidence each), and min_return is 9.00, so levels/1 stays the champion."
     )
-    (means,) = [part for part in looks.collections if isinstance(part, PathCollection)]
-    assert [y for _, y in means.get_offsets().tolist()] == [
-        look["mean_difference"] for look in found["looks"]
-    ]  # type: ignore[union-attr]
-    assert [label.get_text() for label in looks.get_xticklabels()] == [
-        str(look["pairs"]) for look in found["looks"]
-    ]
+    assert "80 % power" not in explain("inconclusive", evidence)
 
 
-def test_what_people_wrote_in_a_description_stays(levels: list[Version]) -> None:
-    MlflowClient().update_model_version("levels", "5", "Trained on the new track.")
+def test_an_inconclusive_gate_names_the_detectable_difference() -> None:
+    evidence = replace(EVIDENCE, lower_bound=-1.0)
 
-    promoted(levels, 5, 3, Gate(episodes=60))
-    before = MlflowClient().get_model_version("levels", "5").description
-    MlflowClient().update_model_version("levels", "5", f"{before}\n\nApproved by Ann.")
-    promote.promote_version(levels[4], PromotionOptions(force="again", alias="other"))
+    assert explain("inconclusive", evidence) == (
+        f"{MEANS} The difference of 2.00 has the bounds -1.00 and 3.00 (95 % confidence each), "
+        "so levels/1 stays the champion. "
+        "With this number of pairs, the gate detects a difference of 0.80 with 80 % power."
+    )
 
-    text = str(MlflowClient().get_model_version("levels", "5").description)
-    assert text.startswith("Trained on the new track.")
-    assert text.endswith("Approved by Ann.")
-    assert (text.count(report_text.BEGIN_MARK), text.count(report_text.END_MARK)) == (1, 1)
-    assert "levels/5 did not have to play: again. So it becomes the other." in text
+
+def test_a_gate_without_bounds_says_that_too_few_pairs_differ() -> None:
+    evidence = replace(EVIDENCE, lower_bound=None, upper_bound=None)
+
+    assert explain("inconclusive", evidence) == (
+        f"{MEANS} Too few pairs differ to compute bounds of the difference of 2.00, "
+        "so levels/1 stays the champion."
+    )
+
+
+def test_a_tie_names_the_largest_share_of_pairs_that_differ() -> None:
+    evidence = replace(EVIDENCE, largest_share_of_other_pairs=0.0487)
+
+    assert explain("tie", evidence) == (
+        "levels/2 and levels/1 have equal returns in all 2 pairs of episodes, with a mean of 7.00. "
+        "With 95 % confidence, at most 4.87 % of all pairs differ, so levels/1 stays the champion."
+    )
 
 
 @pytest.mark.parametrize(
-    ("returned", "threshold", "says"),
+    ("threshold", "reached"),
     [
-        (500.0, 475.0, "The environment's ceiling is reached: it does not tell them apart"),
-        (-200.0, -110.0, "The environment does not tell them apart"),
-        (7.0, None, "The environment does not tell them apart"),
+        (7.0, " Both reach the environment's reward threshold of 7.00."),
+        (8.0, ""),
+        (None, ""),
     ],
 )
-def test_a_tie_at_the_ceiling_says_so(
-    levels: list[Version], returned: float, threshold: float | None, says: str
-) -> None:
-    found = promoted(levels, 3, 4, Gate(episodes=60)) | {
-        "all_returns_equal": True,
-        "reward_threshold": threshold,
-    }
-    found["challenger_episodes"]["mean_return"] = returned
+def test_a_tie_at_the_reward_threshold_says_so(threshold: float | None, reached: str) -> None:
+    evidence = replace(EVIDENCE, all_returns_equal=True, reward_threshold=threshold)
 
-    assert (
-        report_text.verdict_reason(found)
-        == f"levels/4 and levels/3 returned {returned:.2f} in each of 60 episodes. {says}, so levels/3 stays the champion."
+    assert explain("tie", evidence) == (
+        f"levels/2 and levels/1 return 7.00 in all 2 episodes.{reached} "
+        "The environment cannot distinguish them, so levels/1 stays the champion."
     )
 
 
-def test_metrics_have_no_unknown_numbers(levels: list[Version]) -> None:
-    found = promoted(levels, 3, 5, replace(Gate(), episodes=60))
+def test_without_a_champion_the_opponent_is_the_random_policy() -> None:
+    context = replace(STORED.context, champion=None)
+    record = replace(STORED, verdict="reject", context=context)
 
-    metrics = record.record_metrics(found)
+    reason = report_text.verdict_reason(record, EVIDENCE)
 
-    assert metrics["promotion/pairs"] == 60
-    assert metrics["promotion/mean_difference"] == found["mean_difference"]
-    assert "promotion/lower_bound" not in record.record_metrics(found | {"lower_bound": None})
+    assert report_text.opponent_name(context) == "a uniform random policy"
+    assert "that of a uniform random policy is 5.00" in reason
+    assert reason.endswith("so there is no champion yet.")
 
 
-def test_a_description_is_never_longer_than_databases_take(levels: list[Version]) -> None:
-    found = promoted(levels, 3, 5, Gate(episodes=60))
-    whole = report_text.version_description(found, "people", 5000)
+def test_a_forced_promotion_gives_the_reason_of_the_user() -> None:
+    accepted = replace(STORED, verdict="promote", is_accepted=True)
+    first = replace(accepted, context=replace(STORED.context, champion=None))
 
-    short = report_text.version_description(found, "people", len(whole) - 1)
+    assert report_text.forced_reason(accepted, "it is safer.") == (
+        "Without a gate, levels/2 becomes the champion in place of levels/1. Reason: it is safer."
+    )
+    assert report_text.forced_reason(first, "the first") == (
+        "Without a gate, levels/2 becomes the champion. Reason: the first."
+    )
+
+
+def test_a_rollback_gives_the_reason_of_the_user() -> None:
+    without_champion = replace(STORED.context, champion=None)
+
+    assert report_text.rollback_reason(STORED.context, "it crashed") == (
+        "levels/2 is the champion again, in place of levels/1. Reason: it crashed."
+    )
+    assert report_text.rollback_reason(without_champion, "") == "levels/2 is the champion again."
+
+
+def test_a_description_that_is_too_long_loses_its_table() -> None:
+    record = replace(STORED, reason="a reason")
+    whole = report_text.version_description(record, "text of a user", 5000)
+
+    short = report_text.version_description(record, "text of a user", len(whole) - 1)
 
     assert "| mean return |" in whole
     assert "| mean return |" not in short
-    assert found["reason"] in short
-    assert report_text.version_description(found, "x" * 5000, 5000) == "x" * 5000
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (500.0, "500.00"),
-        (-0.5, "-0.50"),
-        (0.0, "0.00"),
-        (0.00234, "0.0023"),
-        (-1e-7, "-1e-07"),
-        (None, "unknown"),
-    ],
-)
-def test_small_numbers_are_not_rounded_away(value: float | None, text: str) -> None:
-    assert report_text.format_number(value) == text
+    assert "a reason" in short
+    assert report_text.version_description(record, "x" * 5000, 5000) == "x" * 5000
