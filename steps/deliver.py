@@ -1,7 +1,10 @@
-"""Deliver what a training could not, because the tracking server was away: ``python -m steps.deliver FOLDER``.
+"""Send logged data that the tracking server did not receive during a training.
 
-Reads   the journal and the files in the folder that the training named.
-Writes  what the run lacks: metrics, parameters, tags, files, its status, and its last snapshot if it did not finish.
+Usage: ``python -m steps.deliver FOLDER``, with the folder that the training printed.
+
+Reads   the journal and the files in the folder.
+Writes  the missing metrics, parameters, tags, files and the status of the run; for a run that did
+        not finish, also its last snapshot.
 """
 
 from __future__ import annotations
@@ -14,31 +17,28 @@ import click
 @click.command()
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 def deliver(folder: Path) -> None:
-    """Deliver the journal in FOLDER to the tracking server that its run belongs to."""
+    """Send the journal in FOLDER to the tracking server of its run."""
     from mlflow_sb3.client import retry
-    from mlflow_sb3.tracking import run_logger
+    from mlflow_sb3.tracking import delivery
     from mlflow_sb3.training import resume
 
     try:
-        run_id, finished = run_logger.deliver_journal(folder)
+        run_id, is_finished = delivery.deliver_journal(folder)
     except FileNotFoundError as error:
         raise click.ClickException(
-            f"{folder} holds no journal; give the folder that the training named."
+            f"{folder} contains no journal. Give the folder that the training printed."
         ) from error
-    except run_logger.RefusedError as error:
+    except delivery.RejectedError as error:
         raise click.ClickException(" ".join(str(error).split())) from error
     except retry.CONNECTION_ERRORS as error:
         raise click.ClickException(
-            f"not everything could be delivered: {' '.join(str(error).split())} Call again."
+            f"The tracking server did not receive everything: {' '.join(str(error).split())} "
+            "Run the command again when the server is reachable."
         ) from error
-    click.echo(
-        f"Run {run_id} has everything"
-        + (
-            "."
-            if finished
-            else f"; to go on with it: {resume.resume_command(run_id, folder.absolute().parent)}"
-        )
-    )
+    click.echo(f"The tracking server has received everything of run {run_id}.")
+    if not is_finished:
+        command = resume.format_resume_command(run_id, folder.absolute().parent)
+        click.echo(f"Resume the training with: {command}")
 
 
 if __name__ == "__main__":

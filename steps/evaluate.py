@@ -1,50 +1,54 @@
-"""Play fresh episodes with a registered agent.
+"""Evaluate a registered agent on new episodes.
 
-Reads   the model version behind --version, or else behind --alias.
-Writes  metrics evaluation/... on the run and the model, the table, the histogram and the video in evaluation/.
+Reads   the version --version, or else the version with the alias --alias.
+Writes  metrics evaluation/... to the run and to the logged model; a table, a figure and a video in
+        evaluation/.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
-from tempfile import TemporaryDirectory
-
 import click
-import mlflow
-from tqdm import tqdm
 
-from steps.step import Step, VersionNumber, public_key_option
+from steps.options import VersionNumber, model_name_option, public_key_option
+from steps.step import Step
 
 
 @click.command(cls=Step)
+@model_name_option
 @click.option(
-    "--model-name", default="cartpole-v1-dqn", show_default=True, help="Registered model."
+    "--alias",
+    default="champion",
+    show_default=True,
+    help="Alias of the version to evaluate.",
 )
-@click.option("--alias", default="champion", show_default=True, help="Alias to load.")
 @click.option(
     "--version",
     "number",
     default="",
     type=VersionNumber(),
-    help="Version to load instead of the alias.",
+    help="Number of the version to evaluate.  [default: the version with the alias]",
 )
 @click.option(
     "--episodes",
     default=100,
     show_default=True,
     type=click.IntRange(min=1),
-    help="Episodes to play.",
+    help="Number of episodes to play.",
 )
 @click.option(
     "--seed",
     default=0,
     show_default=True,
     type=click.IntRange(min=0),
-    help="Of the stream that gives every episode its seed.",
+    help="Base seed of the episodes.",
 )
 @public_key_option
 @click.option(
-    "--video", default=False, show_default=True, type=bool, help="Film the first episode."
+    "--video",
+    default=False,
+    show_default=True,
+    type=click.BOOL,
+    help="Record a video of the first episode.",
 )
 def evaluate(
     model_name: str,
@@ -55,33 +59,17 @@ def evaluate(
     public_key: str,
     video: bool,
 ) -> None:
-    """Play EPISODES fresh episodes with an agent and log their returns."""
-    from mlflow_sb3.client import permissions
+    """Play new episodes with a registered agent and log their returns."""
     from mlflow_sb3.envs import rollout
-    from mlflow_sb3.envs.seeds import episode_seeds
-    from mlflow_sb3.flavor import registered_agent
+    from mlflow_sb3.flavor.evaluation_run import evaluate_version
     from mlflow_sb3.registry import versions
-    from mlflow_sb3.reports import plots
-    from mlflow_sb3.reports.video import record_episode
 
     version = versions.find_version(model_name, alias=alias, number=number)
-    agent = registered_agent.load_agent(version, public_key=public_key or None)
-    seeds = episode_seeds(seed, "evaluation", episodes)
-    with tqdm(total=episodes, desc="evaluating", unit="episode", mininterval=1) as bar:
-        played = agent.play(seeds, on_episode=bar.update)
-    summary = rollout.summarize_returns(played)
-    mlflow.set_tag("mlflow_sb3.version", str(version))
-    permissions.log_metrics(summary.metrics("evaluation/"), version.model_id)
-    mlflow.log_table(played.table(), "evaluation/episodes.json")
-    mlflow.log_figure(
-        plots.plot_returns(played, f"{version}: {episodes} episodes"), "evaluation/returns.png"
+    played = evaluate_version(
+        version, episodes, seed=seed, public_key=public_key or None, has_video=video
     )
-    if video:
-        with TemporaryDirectory() as folder:
-            film = record_episode(agent.policy, agent.environment, seeds[0], Path(folder))
-            mlflow.log_artifact(str(film), "evaluation")
     click.echo(f"Episode returns: {played.returns.tolist()}")
-    click.echo(f"Mean reward: {summary}")
+    click.echo(f"Mean reward: {rollout.summarize_returns(played)}")
 
 
 if __name__ == "__main__":

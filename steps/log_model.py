@@ -1,7 +1,8 @@
-"""Log the agent of a training run as a model, and register it.
+"""Log the agent of a training run as an MLflow model, and register it.
 
 Reads   the folder agent/ and the parameters of the training run.
-Writes  the model into the training run, a version of the registered model with its digest and signature, the alias challenger.
+Writes  the model into the training run, a version of the registered model with its digest and
+        signature, the alias challenger.
 """
 
 from __future__ import annotations
@@ -11,29 +12,26 @@ from typing import Any
 import click
 import mlflow
 
-from steps.step import Step, inference_option, signing_key_option
+from steps.options import inference_option, new_model_name_option, signing_key_option
+from steps.step import Step
 
 
 @click.command(cls=Step)
-@click.option("--run-id", required=True, help="Run of the entry point train.")
-@click.option(
-    "--model-name",
-    default="",
-    help="Registered model.  [default: made from env and algo, as cartpole-v1-dqn]",
-)
+@click.option("--run-id", required=True, help="Run id of the entry point train.")
+@new_model_name_option
 @inference_option
 @click.option(
     "--image-input",
     default="tensor",
     show_default=True,
     type=click.Choice(["tensor", "base64"]),
-    help="base64: an image comes as the bytes of a binary column.",
+    help="How requests contain images. tensor: nested lists. base64: a binary column.",
 )
 @signing_key_option
 def log_model(
     run_id: str, model_name: str, inference: Any, image_input: Any, signing_key: str
 ) -> None:
-    """Log the agent of a training run as a model that acts without PyTorch, and register it as the challenger."""
+    """Log the agent of a training run, and register it with the alias challenger."""
     from mlflow_sb3.registry import names, signing
     from mlflow_sb3.training import training_run
 
@@ -41,14 +39,18 @@ def log_model(
         names.check_model_name(model_name)
     key = signing_key or None
     signing.check_keys(key)
-    trained = training_run.load(run_id)
-    name = model_name or names.default_model_name(trained.env_id, trained.algo)
+    trained = training_run.load_training_run(run_id)
     version = trained.log_model(
-        name, alias=names.CHALLENGER, inference=inference, image_input=image_input, signing_key=key
+        model_name or names.get_default_model_name(trained.env_id, trained.algo),
+        alias=names.CHALLENGER_ALIAS,
+        inference=inference,
+        image_input=image_input,
+        signing_key=key,
     )
     mlflow.set_tag("mlflow_sb3.version", str(version))
     click.echo(
-        f"Registered {version} as the challenger, digest {version.digest}, {'signed' if key else 'not signed'}"
+        f"Registered {version} as the challenger, digest {version.digest}, "
+        f"{'signed' if key else 'not signed'}"
     )
 
 

@@ -1,6 +1,6 @@
-"""Train an agent again as a run trained it, on the commit of that run, and compare the weights.
+"""Repeat a training on the commit of its run, and compare the weights.
 
-Reads   training.json and the tags of the run; the commit from this clone or its remotes.
+Reads   training.json and the tags of the run; the commit from this clone or its remote origin.
 Writes  a child run of train; the tag mlflow_sb3.reproduction; differences.json.
 """
 
@@ -13,25 +13,30 @@ from steps.step import Step
 
 
 @click.command(cls=Step)
-@click.option("--run-id", required=True, help="Run of the entry point train.")
+@click.option("--run-id", required=True, help="Run id of the entry point train.")
 def reproduce(run_id: str) -> None:
-    """Train again with the resolved parameters of a run, and say whether the weights are identical, or what differs."""
-    from mlflow_sb3.training import provenance
-    from mlflow_sb3.training.reproduce import checked_out, compare, train
+    """Repeat a training, and report whether the weights are identical."""
+    from mlflow_sb3.training import reproduce as reproduction
+    from mlflow_sb3.training.training_record import load_training_record
 
-    run, record = provenance.load_training_record(run_id)
-    with checked_out(record["facts"]["commit"]) as project:
-        again = train(project, record["recipe"])
-    same, differences = compare(run, record, again)
-    verdict = "identical" if same else "different"
+    run, record = load_training_record(run_id)
+    with reproduction.checkout_commit(record.facts.commit) as project:
+        new_run_id = reproduction.train_again(project, record.config)
+    result = reproduction.compare_training(run, record, new_run_id)
+    verdict = "identical" if result.is_identical else "different"
     mlflow.set_tags({"mlflow_sb3.reproduction": verdict, "mlflow_sb3.reproduced": run_id})
     mlflow.log_dict(
-        {"run": run_id, "again": again, "verdict": verdict, "differences": differences},
+        {
+            "run": run_id,
+            "again": new_run_id,
+            "verdict": verdict,
+            "differences": result.differences,
+        },
         "differences.json",
     )
-    for difference in differences:
+    for difference in result.differences:
         click.echo(difference)
-    click.echo(f"{verdict}: the weights of run {run_id} and of run {again}")
+    click.echo(f"{verdict}: the weights of run {run_id} and of run {new_run_id}")
 
 
 if __name__ == "__main__":

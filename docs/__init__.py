@@ -1,0 +1,1 @@
+"""Documentation of the project, and the script that writes its parameter tables."""

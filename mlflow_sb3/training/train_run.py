@@ -1,0 +1,200 @@
+"""Run a training inside an MLflow run: resolve the options, train or resume, and log the agent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlflow import MlflowClient
+
+from mlflow_sb3.client import preflight
+from mlflow_sb3.client.permissions import MissingPermissionError
+from mlflow_sb3.registry import names
+from mlflow_sb3.runs import previous_attempt, signals, state_dir
+from mlflow_sb3.runs.signals import Interrupted, StopRequest
+from mlflow_sb3.tracking.metric_writer import MetricWriter
+from mlflow_sb3.tracking.run_logger import RunLogger
+from mlflow_sb3.tracking.snapshot_uploader import SNAPSHOT_DIR
+from mlflow_sb3.training import finetune, loop, provenance, resume, training_run
+from mlflow_sb3.training.config import TrainingConfig, resolve_config
+from mlflow_sb3.training.loop import TrainingResult
+from mlflow_sb3.training.resume_point import ResumePoint
+from mlflow_sb3.training.snapshot_writer import SnapshotWriter
+
+if TYPE_CHECKING:
+    from stable_baselines3.common.base_class import BaseAlgorithm
+
+
+class OptionConflictError(ValueError):
+    """An option of a resumed training differs from the interrupted training."""
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """Settings of a training that do not affect the weights."""
+
+    snapshot_every: int | None = None
+    """Environment steps between two snapshots. None limits the cost to 2 % of the time."""
+    state_folder: str = ""
+    """See ``state_dir.get_state_dir``."""
+    delivery_timeout: float = 60.0
+    """Seconds to wait for the tracking server after the training."""
+    warn: Callable[[str], object] = lambda message: None  # noqa: ARG005
+    """Called with each message for the user."""
+
+
+@dataclass(frozen=True)
+class _TrainingPlan:
+    """A training that is about to start or to resume."""
+
+    config: TrainingConfig
+    options: dict[str, Any]
+    """Options of the user. A resumed training inherits them."""
+    base_model: BaseAlgorithm | None = None
+    interrupted_run_id: str | None = None
+    resume_point: ResumePoint | None = None
+
+
+def start_training(run_id: str, options: dict[str, Any], settings: TrainSettings) -> TrainingResult:
+    """Train an agent in an MLflow run.
+
+    Args:
+        run_id: Run to log to.
+        options: Arguments of ``resolve_config``.
+        settings: Settings that do not affect the weights.
+
+    Raises:
+        MlflowException: An option is invalid, or the run cannot be written to.
+        Interrupted: A signal stopped the training.
+    """
+    config, base_agent = resolve_config(**options)
+    base_model = None if base_agent is None else base_agent.model
+    return _train(run_id, _TrainingPlan(config, options, base_model), settings)
+
+
+def resume_training(
+    run_id: str, interrupted_run_id: str, changed_options: dict[str, Any], settings: TrainSettings
+) -> TrainingResult:
+    """Resume an interrupted training from its last snapshot, in another MLflow run.
+
+    Args:
+        run_id: Run to log to.
+        interrupted_run_id: Run of the interrupted training.
+        changed_options: Options that differ from their defaults. They must have the same values
+            as in the interrupted training.
+        settings: Settings that do not affect the weights.
+
+    Raises:
+        OptionConflictError: An option has another value than in the interrupted training.
+        MlflowException: There is no snapshot, or the run cannot be written to.
+        Interrupted: A signal stopped the training.
+    """
+    # The tag comes first: if this run is interrupted early, its tag leads to the snapshot.
+    MlflowClient().set_tag(run_id, resume.RESUMED_FROM_TAG, interrupted_run_id)
+    with resume.find_snapshot(interrupted_run_id, settings.state_folder) as resume_point:
+        context = resume_point.header.context
+        plan = _TrainingPlan(
+            TrainingConfig(**context["recipe"]),
+            context["asked"],
+            interrupted_run_id=interrupted_run_id,
+            resume_point=resume_point,
+        )
+        _check_same_options(plan, changed_options)
+        return _train(run_id, plan, settings)
+
+
+def _train(run_id: str, plan: _TrainingPlan, settings: TrainSettings) -> TrainingResult:
+    """Check the run, train, log the agent, and delete the snapshots of a resumed training."""
+    _check_run(run_id, plan.config, settings)
+    folder = state_dir.get_run_dir(run_id, settings.state_folder)
+    with _print_resume_command(run_id, folder, settings), signals.defer_signals() as stop:
+        if plan.config.from_model_id:
+            finetune.log_lineage(run_id, plan.config.from_model_id)
+        timeout = settings.delivery_timeout
+        with RunLogger(run_id, folder, delivery_timeout=timeout) as run_logger:
+            result = _train_and_log(plan, run_logger, folder, settings.snapshot_every, stop)
+        # Signals are still deferred, so that a finished training leaves no snapshots behind.
+        if plan.interrupted_run_id is not None:
+            resume.delete_snapshots(plan.interrupted_run_id, settings.state_folder)
+    return result
+
+
+def _train_and_log(
+    plan: _TrainingPlan,
+    run_logger: RunLogger,
+    folder: Path,
+    snapshot_every: int | None,
+    stop: StopRequest,
+) -> TrainingResult:
+    config = plan.config
+    facts = provenance.collect_facts(config.torch_threads)
+    run_logger.log_params(config.to_params())
+    snapshot_writer = SnapshotWriter(
+        folder / SNAPSHOT_DIR,
+        every=snapshot_every,
+        context={"asked": plan.options, "recipe": config.to_json(), "facts": facts.to_json()},
+        get_extra=run_logger.metric_state,
+        on_written=run_logger.offer_snapshot,
+    )
+    state = None
+    if plan.resume_point is not None:
+        state = plan.resume_point.resume_in(run_logger, facts)
+    result = loop.train(
+        config.description,
+        config.algo,
+        timesteps=config.timesteps,
+        seed=config.seed,
+        hyperparams=config.hyperparams,
+        base_model=plan.base_model,
+        writers=[MetricWriter(run_logger)],
+        snapshot_writer=snapshot_writer,
+        resume_from=state,
+        stop=stop,
+        progress=True,
+        torch_threads=config.torch_threads,
+    )
+    training_run.log_training_run(result, config, facts, run_logger)
+    return result
+
+
+def _check_run(run_id: str, config: TrainingConfig, settings: TrainSettings) -> None:
+    """Check what would otherwise fail after hours of training.
+
+    A missing permission on the default model name only causes a warning, because ``log_model`` may
+    use another name. A run of ``main`` has already checked the name.
+    """
+    preflight.check_artifacts(run_id)
+    if previous_attempt.PARENT_RUN_TAG in MlflowClient().get_run(run_id).data.tags:
+        return
+    try:
+        preflight.check_registry(names.get_default_model_name(config.env, config.algo), "EDIT")
+    except MissingPermissionError as error:
+        settings.warn(f"Warning: {error.message} Or call log_model with another model_name.")
+
+
+def _check_same_options(plan: _TrainingPlan, changed_options: dict[str, Any]) -> None:
+    """Check that a resumed training keeps its options, in their original or resolved form."""
+    for name, value in changed_options.items():
+        if value == plan.options[name]:
+            continue
+        if name == "preset" or value != getattr(plan.config, name):
+            raise OptionConflictError(
+                f"Run {plan.interrupted_run_id} was trained with {name}={plan.options[name]!r}, "
+                f"but {name}={value!r} was given. Leave {name} out to resume the training, "
+                "or leave resume out to train a new agent."
+            )
+
+
+@contextmanager
+def _print_resume_command(run_id: str, folder: Path, settings: TrainSettings) -> Iterator[None]:
+    """After an interrupt, pass the command that resumes the training to ``settings.warn``."""
+    try:
+        yield
+    except Interrupted:
+        if any((folder / SNAPSHOT_DIR).glob("*.snapshot")):
+            command = resume.format_resume_command(run_id, folder.parent)
+            settings.warn(f"Resume the training with: {command}")
+        raise

@@ -1,0 +1,224 @@
+"""Run the entry points of the project one after the other, and reuse steps of interrupted calls."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from mlflow.entities import Run
+from mlflow.exceptions import ExecutionException
+
+from mlflow_sb3.client import preflight, retry
+from mlflow_sb3.inference import agent_files
+from mlflow_sb3.registry import names, signing, versions
+from mlflow_sb3.runs import previous_attempt, signals
+from mlflow_sb3.runs.previous_attempt import PreviousAttempt
+from mlflow_sb3.runs.signals import Interrupted
+from mlflow_sb3.training import resume
+
+PROJECT = Path(__file__).parents[1]
+"""Folder of the project, with the file ``MLproject``."""
+VERSION_TAG = "mlflow_sb3.version"
+VERDICT_TAG = "mlflow_sb3.verdict"
+
+Report = Callable[[str], object]
+
+
+class StepFailedError(Exception):
+    """A step of the workflow failed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkflowOptions:
+    """Parameters of the entry point ``main``."""
+
+    training: dict[str, str]
+    """Parameters that are passed on to ``train``."""
+    model_name: str
+    """Name of the registered model."""
+    inference: str
+    episodes: int
+    """Episodes of ``evaluate``."""
+    gate_episodes: int
+    """Largest number of pairs of episodes of ``promote``."""
+    min_return: float | None
+    approval: str
+    fail_on_reject: bool
+    signing_key: str
+    public_key: str
+    state_folder: str
+    fresh: bool
+    """Whether to ignore interrupted calls with the same parameters."""
+
+    @classmethod
+    def from_parameters(cls, parameters: dict[str, Any]) -> WorkflowOptions:
+        """Separate the parameters of ``train``, and complete the name of the registered model."""
+        own = {field.name for field in fields(cls)}
+        values = {key: value for key, value in parameters.items() if key in own}
+        values["model_name"] = parameters["model_name"] or names.get_default_model_name(
+            parameters["env"], parameters["algo"]
+        )
+        training = {
+            key: _format_parameter(value) for key, value in parameters.items() if key not in own
+        }
+        return cls(training=training, **values)
+
+
+def run_workflow(run_id: str, options: WorkflowOptions, *, report: Report) -> None:
+    """Train an agent, register it, promote it if it is better, and evaluate the champion.
+
+    Each step is a child run. Steps that an interrupted call with the same parameters and code
+    finished are not repeated. If there is no champion, the new version is evaluated.
+
+    Args:
+        run_id: Active run, which becomes the parent of the steps.
+        options: Parameters of ``main``.
+        report: Called with each message for the user.
+
+    Raises:
+        MlflowException: A parameter is invalid, or a permission is missing.
+        StepFailedError: A step failed.
+        Interrupted: A signal stopped the workflow.
+    """
+    _check_options(run_id, options)
+    attempt = previous_attempt.continue_previous_attempt(run_id, fresh=options.fresh)
+    steps = _StepRunner(run_id, attempt, report)
+    if attempt.steps:
+        report(
+            f"Resuming run {attempt.run_id}, which has the same parameters and code and did not "
+            "finish. Set fresh=true to start anew."
+        )
+    trained = steps.train(options.training, options.state_folder)
+    version = _log_model(steps, trained.info.run_id, options)
+    _promote(steps, version, options)
+    _evaluate(steps, version, options)
+
+
+def _check_options(run_id: str, options: WorkflowOptions) -> None:
+    """Check before the training what a later step would reject."""
+    names.check_model_name(options.model_name)
+    signing.check_keys(options.signing_key or None, options.public_key or None)
+    agent_files.check_unpickling_allowed("log_model, which reads the trained agent,")
+    preflight.check_artifacts(run_id)
+    preflight.check_registry(options.model_name, "MANAGE")
+
+
+def _log_model(steps: _StepRunner, run_id: str, options: WorkflowOptions) -> str:
+    """Register the trained agent, and return the number of the version."""
+    parameters = {
+        "run_id": run_id,
+        "model_name": options.model_name,
+        "inference": options.inference,
+        "signing_key": options.signing_key,
+    }
+    version: str = steps.run("log_model", parameters).data.tags[VERSION_TAG]
+    mlflow.set_tag(VERSION_TAG, version)
+    return version.rpartition("/")[2]
+
+
+def _promote(steps: _StepRunner, version: str, options: WorkflowOptions) -> None:
+    parameters = {
+        "model_name": options.model_name,
+        "version": version,
+        "public_key": options.public_key,
+        "episodes": options.gate_episodes,
+        "min_return": _format_parameter(options.min_return),
+        "approval": options.approval,
+        "fail_on_reject": _format_parameter(options.fail_on_reject),
+    }
+    promoted = steps.run("promote", parameters)
+    mlflow.set_tag(VERDICT_TAG, promoted.data.tags[VERDICT_TAG])
+
+
+def _evaluate(steps: _StepRunner, version: str, options: WorkflowOptions) -> None:
+    """Evaluate the champion, or the new version if there is no champion."""
+    parameters: dict[str, Any] = {
+        "model_name": options.model_name,
+        "episodes": options.episodes,
+        "public_key": options.public_key,
+    }
+    if versions.find_champion(options.model_name, "champion") is None:
+        parameters["version"] = version
+    steps.run("evaluate", parameters)
+
+
+class _StepRunner:
+    """Runs entry points of this project as child runs, or reuses finished runs."""
+
+    def __init__(self, run_id: str, attempt: PreviousAttempt, report: Report) -> None:
+        self._run_id = run_id
+        self._attempt = attempt
+        self._report = report
+
+    def train(self, parameters: dict[str, Any], state_folder: str) -> Run:
+        """Run ``train``, reuse a finished training, or resume an interrupted training.
+
+        Args:
+            parameters: Parameters that decide the trained weights.
+            state_folder: See ``state_dir.get_state_dir``.
+        """
+        if (finished := self._find_finished("train", parameters)) is not None:
+            return finished
+        settings = {"state_folder": state_folder}
+        for interrupted in self._attempt.find_unfinished_steps("train", parameters):
+            # The journal may contain the end of a run that the server saw as running.
+            run = resume.flush_journal(interrupted, state_folder)
+            if run.info.status == "FINISHED":
+                return self._reuse("train", run)
+            if resume.has_snapshot(run, state_folder):
+                run_id = run.info.run_id
+                note = f": resumes run {run_id} from its last snapshot"
+                return self._call("train", parameters | settings | {"resume": run_id}, note)
+        return self._call("train", parameters | settings)
+
+    def run(self, entry_point: str, parameters: dict[str, Any]) -> Run:
+        """Run an entry point, or reuse a finished run with the same parameters."""
+        finished = self._find_finished(entry_point, parameters)
+        return self._call(entry_point, parameters) if finished is None else finished
+
+    def _find_finished(self, entry_point: str, parameters: dict[str, Any]) -> Run | None:
+        run = self._attempt.find_finished_step(entry_point, parameters)
+        return None if run is None else self._reuse(entry_point, run)
+
+    def _reuse(self, entry_point: str, run: Run) -> Run:
+        self._report(
+            f"== {entry_point}: reuses run {run.info.run_id}, which finished with the same "
+            "parameters and code"
+        )
+        return run
+
+    def _call(self, entry_point: str, parameters: dict[str, Any], note: str = "") -> Run:
+        self._report(f"== {entry_point}{note}")
+        try:
+            with signals.prefer_interrupt():
+                submitted = mlflow.run(  # type: ignore[no-untyped-call]
+                    str(PROJECT),
+                    entry_point,
+                    parameters=parameters,
+                    env_manager="local",
+                    run_name=entry_point,
+                )
+        except Interrupted:
+            # MLflow has passed the signal on to the step and waited for its end.
+            with suppress(*retry.CONNECTION_ERRORS):
+                previous_attempt.mark_steps_killed(self._run_id)
+            raise
+        except ExecutionException as error:
+            raise StepFailedError(
+                f"Step {entry_point} failed: {error.message}. See the error of the step above."
+            ) from error
+        return mlflow.get_run(submitted.run_id)
+
+
+def _format_parameter(value: Any) -> str:
+    """Return a value as the text of an MLflow Project parameter. None becomes an empty text."""
+    if value is None:
+        return ""
+    if isinstance(value, (bool, dict, list)):
+        return json.dumps(value)
+    return str(value)

@@ -1,0 +1,203 @@
+"""Parameter types and shared options of the entry points.
+
+Every option has a default, because an MLflow Project passes all its parameters to the command. An
+empty text stands for "not set". A help text may end with ``[default: ...]`` if the default value
+itself does not explain the effect.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+Command = Callable[..., Any]
+
+ALGORITHM_NAMES = (
+    "a2c, ars, crossq, ddpg, dqn, ppo, ppo_lstm, ppo_mask, qrdqn, sac, td3, tqc or trpo"
+)
+"""Names of all algorithms. A copy, because the module with the algorithms imports torch."""
+
+
+class JsonValue(click.ParamType[Any]):
+    """JSON object or list, of the same type as an example."""
+
+    def __init__(self, example: str) -> None:
+        self._example = example
+        self._type = type(json.loads(example))
+        self.name = "JSON object" if self._type is dict else "JSON list"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Parse a text. Return other values unchanged."""
+        try:
+            parsed = json.loads(value) if isinstance(value, str) else value
+        except json.JSONDecodeError as error:
+            self.fail(f"{value!r} is not valid JSON: {error}. Example: {self._example}", param, ctx)
+        if not isinstance(parsed, self._type):
+            self.fail(f"{value!r} is not a {self.name}. Example: {self._example}", param, ctx)
+        return parsed
+
+
+class OptionalValue(click.ParamType[Any]):
+    """Value of another type, or an empty text for None."""
+
+    def __init__(self, inner: click.ParamType[Any]) -> None:
+        self.inner = inner
+        self.name = inner.name
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return None for an empty text. Convert other values with the inner type."""
+        return None if value in ("", None) else self.inner.convert(value, param, ctx)
+
+
+class VersionNumber(click.ParamType[int | None]):
+    """Number of a model version, or an empty text for None."""
+
+    name = "integer"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | None:
+        """Return None for an empty text. Parse other values as a positive number."""
+        if value == "":
+            return None
+        try:
+            number = int(value)
+        except ValueError:
+            number = 0
+        if number < 1:
+            self.fail(
+                f"{value!r} is not the number of a model version. "
+                "Give a positive integer, or give an alias instead.",
+                param,
+                ctx,
+            )
+        return number
+
+
+def add_options(command: Command, *options: Callable[[Command], Command]) -> Command:
+    """Add click options to a command in the order of the arguments."""
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def training_options(command: Command) -> Command:
+    """Add the options that decide the trained weights."""
+    return add_options(
+        command,
+        click.option(
+            "--env",
+            default="CartPole-v1",
+            show_default=True,
+            help="Gymnasium id of the environment, or module:id to import a module first.",
+        ),
+        click.option(
+            "--algo",
+            default="dqn",
+            show_default=True,
+            help=f"Algorithm: {ALGORITHM_NAMES}.",
+        ),
+        click.option(
+            "--timesteps",
+            default="",
+            type=OptionalValue(click.IntRange(min=1)),
+            help="Number of environment steps.  [default: number of the preset, or 50000]",
+        ),
+        click.option(
+            "--seed",
+            default=0,
+            show_default=True,
+            type=click.IntRange(min=0),
+            help="Seed of the training and of the checkpoint evaluation.",
+        ),
+        click.option(
+            "--hyperparams",
+            default="{}",
+            show_default=True,
+            type=JsonValue('{"learning_rate": 1e-3}'),
+            help="Hyperparameters. They override the same keys of the preset.",
+        ),
+        click.option(
+            "--preset",
+            default="zoo",
+            show_default=True,
+            type=click.Choice(["zoo", "none"]),
+            help="zoo: tuned hyperparameters of rl_zoo3. none: defaults of SB3.",
+        ),
+        click.option(
+            "--env-kwargs",
+            default="{}",
+            show_default=True,
+            type=JsonValue('{"g": 9.81}'),
+            help="Keyword arguments of the environment.",
+        ),
+        click.option(
+            "--wrappers",
+            default="[]",
+            show_default=True,
+            type=JsonValue('["module:Class", {"module:Class": {"argument": 1}}]'),
+            help="Gymnasium wrappers. They are applied after the wrappers of the preset.",
+        ),
+        click.option(
+            "--from-model",
+            default="",
+            help="URI of a model to fine-tune, such as models:/cartpole-v1-dqn@champion.  "
+            "[default: train a new agent]",
+        ),
+    )
+
+
+model_name_option = click.option(
+    "--model-name",
+    default="cartpole-v1-dqn",
+    show_default=True,
+    help="Name of the registered model.",
+)
+new_model_name_option = click.option(
+    "--model-name",
+    default="",
+    help="Name of the registered model.  "
+    "[default: made from environment and algorithm, such as cartpole-v1-dqn]",
+)
+inference_option = click.option(
+    "--inference",
+    default="onnx",
+    show_default=True,
+    type=click.Choice(["onnx", "native"]),
+    help="Inference backend. onnx: ONNX graph, without PyTorch. native: SB3 archive.",
+)
+approval_option = click.option(
+    "--approval",
+    default="none",
+    show_default=True,
+    type=click.Choice(["none", "required"]),
+    help="required: promote only a version with the tag approval=approved.",
+)
+fail_on_reject_option = click.option(
+    "--fail-on-reject",
+    default=False,
+    show_default=True,
+    type=click.BOOL,
+    help="Exit with code 1 if no challenger becomes the champion.",
+)
+state_folder_option = click.option(
+    "--state-folder",
+    default="",
+    help="Absolute path of the folder for snapshots and the journal.  "
+    "[default: ~/.local/state/mlflow-sb3]",
+)
+signing_key_option = click.option(
+    "--signing-key",
+    default="",
+    help="PEM file of the Ed25519 private key that signs the version. A relative path starts at "
+    "the project folder.  [default: do not sign]",
+)
+public_key_option = click.option(
+    "--public-key",
+    default="",
+    help="PEM file of the Ed25519 public key that must have signed the version. A relative path "
+    "starts at the project folder.  [default: do not check signatures]",
+)

@@ -1,0 +1,82 @@
+"""Tests of the step evaluate."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+import mlflow
+import pytest
+from mlflow import MlflowClient
+
+from mlflow_sb3.registry.model_version import Version
+from steps.evaluate import evaluate
+from steps.log_model import log_model
+from steps.promote import promote
+from tests.steps.commands import assert_fails, get_last_run, invoke, list_artifacts, succeed
+
+COMMANDS = pytest.mark.parametrize("command", [promote, evaluate], ids=["promote", "evaluate"])
+
+
+def test_evaluation_prints_and_logs_the_returns(champion: Version) -> None:
+    result = invoke(evaluate, "--model-name", champion.name, "--version", "1", "--episodes", "3")
+
+    run = get_last_run()
+    returns = json.loads(result.stdout.partition("Episode returns: ")[2].partition("\n")[0])
+    assert f"Mean reward: {sum(returns) / 3:.2f} +/- " in result.stdout
+    assert run.data.metrics["evaluation/episodes"] == 3
+    table = mlflow.load_table("evaluation/episodes.json", run_ids=[run.info.run_id])
+    assert table["return"].tolist() == returns
+    paths = {"evaluation/episodes.json", "evaluation/returns.png"}
+    assert list_artifacts(run, "evaluation") == paths
+    metrics = mlflow.get_logged_model(champion.model_id).metrics or []
+    on_model = {metric.key: metric.value for metric in metrics}
+    assert on_model["evaluation/mean_return"] == run.data.metrics["evaluation/mean_return"]
+
+
+def test_evaluation_records_a_video(champion: Version) -> None:
+    run = succeed(evaluate, "--model-name", champion.name, "--episodes", "1", "--video", "true")
+
+    assert "evaluation/episode.mp4" in list_artifacts(run, "evaluation")
+
+
+def test_an_unknown_alias_is_refused(champion: Version) -> None:
+    result = invoke(evaluate, "--model-name", champion.name, "--alias", "hero")
+
+    assert_fails(result, 1, "has no alias 'hero'. Its aliases are")
+
+
+@COMMANDS
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--model-name", "nobody"], 1, "Registered model 'nobody' does not exist"),
+        (["--version", "77"], 1, "has no version 77. Its aliases are champion (version 1)"),
+        (["--version", "two"], 2, "'two' is not the number of a model version"),
+        (["--version", "0"], 2, "'0' is not the number of a model version"),
+    ],
+)
+def test_unknown_versions_are_refused(
+    command: click.Command, arguments: list[str], code: int, message: str, champion: Version
+) -> None:
+    name = [] if "--model-name" in arguments else ["--model-name", champion.name]
+
+    assert_fails(invoke(command, *arguments, *name), code, message)
+
+
+@COMMANDS
+def test_a_changed_byte_of_the_graph_is_refused(command: click.Command, champion: Version) -> None:
+    succeed(log_model, "--run-id", str(champion.run_id))
+    version = MlflowClient().get_model_version(champion.name, "2")
+    location = mlflow.get_logged_model(str(version.model_id)).artifact_location
+    graph = Path(location.removeprefix("file://"), "agent", "policy.onnx")
+    content = bytearray(graph.read_bytes())
+    content[-1] ^= 1
+    graph.write_bytes(content)
+
+    result = invoke(command, "--model-name", champion.name, "--version", "2")
+
+    assert_fails(result, 1, "changed after registration")
+    model = MlflowClient().get_registered_model(champion.name)
+    assert model.aliases == {"champion": 1, "challenger": 2}

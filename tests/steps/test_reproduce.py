@@ -1,0 +1,13 @@
+"""Tests of the step reproduce. tests/project/test_reproduce.py repeats a training."""
+
+from __future__ import annotations
+
+import pytest
+
+from steps.reproduce import reproduce
+from tests.steps.commands import assert_fails, invoke
+
+
+@pytest.mark.usefixtures("store")
+def test_an_unknown_run_is_refused() -> None:
+    assert_fails(invoke(reproduce, "--run-id", "0" * 32), 1, "not found")
