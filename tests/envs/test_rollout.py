@@ -17,11 +17,6 @@ from mlflow_sb3.envs.seeds import generate_episode_seeds
 from mlflow_sb3.inference.onnx_policy import OnnxPolicy
 from mlflow_sb3.inference.policy_protocol import Policy
 
-HIDDEN_VELOCITY = env_spec.compose_spec(
-    "CartPole-v1", wrappers=["rl_zoo3.wrappers:MaskVelocityWrapper"]
-)
-"""CartPole without velocities in its observations, as ``EnvSpec`` JSON."""
-
 
 @pytest.fixture(scope="module")
 def pendulum_policy(tmp_path_factory: pytest.TempPathFactory) -> OnnxPolicy:
@@ -34,13 +29,16 @@ def pendulum_policy(tmp_path_factory: pytest.TempPathFactory) -> OnnxPolicy:
 
 
 @pytest.fixture(scope="module")
-def recurrent(tmp_path_factory: pytest.TempPathFactory) -> tuple[BaseAlgorithm, OnnxPolicy]:
-    """An untrained RecurrentPPO agent, and its policy."""
+def recurrent(tmp_path_factory: pytest.TempPathFactory) -> tuple[BaseAlgorithm, OnnxPolicy, str]:
+    """An untrained RecurrentPPO agent, its policy, and the ``EnvSpec`` JSON of its environment."""
+    spec_json = env_spec.compose_spec(
+        "CartPole-v1", wrappers=["rl_zoo3.wrappers:MaskVelocityWrapper"]
+    )
     folder = tmp_path_factory.mktemp("recurrent") / "model"
     hyperparams = {"policy_kwargs": {"lstm_hidden_size": 8, "n_lstm_layers": 2}}
-    model = builder.build_algorithm("ppo_lstm", HIDDEN_VELOCITY, hyperparams, seed=0)
-    mlflow_sb3.save_model(model, folder, environment=HIDDEN_VELOCITY)
-    return model, OnnxPolicy.load(folder / "agent")
+    model = builder.build_algorithm("ppo_lstm", spec_json, hyperparams, seed=0)
+    mlflow_sb3.save_model(model, folder, environment=spec_json)
+    return model, OnnxPolicy.load(folder / "agent"), spec_json
 
 
 def play(policy: Policy, spec_json: str, n_envs: int) -> Episodes:
@@ -75,13 +73,13 @@ def test_episodes_equal_those_of_a_loop_with_sb3(ppo: PPO, saved: Path, cartpole
 
 @pytest.mark.parametrize("n_envs", [1, 3, 13])
 def test_episodes_of_a_recurrent_policy_equal_those_of_a_loop_with_sb3(
-    n_envs: int, recurrent: tuple[BaseAlgorithm, OnnxPolicy]
+    n_envs: int, recurrent: tuple[BaseAlgorithm, OnnxPolicy, str]
 ) -> None:
-    model, policy = recurrent
+    model, policy, spec_json = recurrent
 
-    episodes = play(policy, HIDDEN_VELOCITY, n_envs)
+    episodes = play(policy, spec_json, n_envs)
 
-    expected = [play_with_sb3(model, HIDDEN_VELOCITY, seed) for seed in episodes.seeds.tolist()]
+    expected = [play_with_sb3(model, spec_json, seed) for seed in episodes.seeds.tolist()]
     assert list(zip(episodes.returns, episodes.lengths, strict=True)) == expected
 
 
