@@ -1,4 +1,8 @@
-"""Every cell of the table in docs/support.md: trained, saved, and loaded where there is no PyTorch."""
+"""Test every cell of the table in docs/support.md.
+
+Each agent is trained, saved, and loaded in a process without PyTorch. The default run tests one
+cell of each algorithm. The marker ``matrix`` selects the others.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +22,9 @@ from mlflow.exceptions import MlflowException
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 import mlflow_sb3
-from mlflow_sb3.algorithms import algorithms
+from mlflow_sb3.algorithms import algorithms, builder
 from mlflow_sb3.envs import env_spec, spaces
-from mlflow_sb3.flavor import onnx_export, source_env
+from mlflow_sb3.flavor import parity_inputs, source_env
 from mlflow_sb3.flavor.sb3_policy import SB3Policy
 from mlflow_sb3.inference.policy_inputs import SpaceInfo
 from tests import ROOT, environments
@@ -37,33 +41,47 @@ SMALL: dict[str, dict[str, Any]] = {
 Cell = tuple[str, str, str]
 
 
-def cells() -> dict[Cell, bool]:
-    """The table: whether an algorithm goes together with an observation and an action."""
+def read_cells() -> dict[Cell, bool]:
+    """Read the table: whether an algorithm supports an observation space and an action space."""
     rows = [
         line.strip("| ").split(" | ")
         for line in (ROOT / "docs" / "support.md").read_text().splitlines()
         if line.startswith("| ")
     ]
     _, _, *actions = rows[0]
-    found: dict[Cell, bool] = {}
+    supported_cells: dict[Cell, bool] = {}
     for algo, observation, *supported in rows[2:]:
-        found |= {
+        supported_cells |= {
             (algo.strip("`"), observation, action): word == "yes"
             for action, word in zip(actions, supported, strict=True)
         }
-    return found
+    return supported_cells
 
 
-CELLS = cells()
+CELLS = read_cells()
+SUPPORTED = [cell for cell, is_supported in CELLS.items() if is_supported]
 
 
-def described(cell: Cell) -> str:
+def list_default_cells() -> set[Cell]:
+    """Return one supported cell of each algorithm, with different spaces."""
+    default: set[Cell] = set()
+    for index, algo in enumerate(SMALL):
+        own = [cell for cell in SUPPORTED if cell[0] == algo]
+        default.add(own[5 * index % len(own)])
+    return default
+
+
+DEFAULT = list_default_cells()
+
+
+def describe_env(cell: Cell) -> str:
+    """Return the EnvSpec JSON of an environment with the spaces of a cell."""
     return env_spec.spec_to_json(
         gymnasium.make("Named-v0", observations=cell[1], actions=cell[2]).spec
     )
 
 
-ACTING = """
+PREDICT = """
 import json, sys
 from pathlib import Path
 for name in ("torch", "stable_baselines3", "sb3_contrib", "gymnasium"):
@@ -80,7 +98,7 @@ sys.addaudithook(refuse)
 for line in sys.stdin:
     folder = Path(line.strip())
     policy, served = mlflow_sb3.load_policy(str(folder)), mlflow.pyfunc.load_model(str(folder))
-    arrays = dict(np.load(folder.parent / "trials.npz"))
+    arrays = dict(np.load(folder.parent / "inputs.npz"))
     answers = {}
     for size in (1, 7, 64, 256):
         parts = []
@@ -88,8 +106,8 @@ for line in sys.stdin:
             rows = {name: array[start : start + size] for name, array in arrays.items()}
             state = [rows.pop(name).swapaxes(0, 1) for name in ("hidden", "cell") if name in rows]
             masks = rows.pop("action_masks", None)
-            asked = rows.get("observation", rows)
-            parts.append(policy.predict(asked, state or None, action_masks=masks)[0])
+            observation = rows.get("observation", rows)
+            parts.append(policy.predict(observation, state or None, action_masks=masks)[0])
         answers[f"policy{size}"] = np.concatenate(parts)
     declared = {spec.name or "observation": spec.type for spec in served.metadata.signature.inputs}
     request = {name: array.astype(declared[name]) for name, array in arrays.items()}
@@ -103,13 +121,17 @@ for line in sys.stdin:
 
 
 @pytest.fixture(scope="module")
-def acting() -> Iterator[subprocess.Popen[str]]:
-    """A process without PyTorch, SB3 and Gymnasium, which may unpickle nothing; it answers for a model's folder with its actions."""
+def predictor() -> Iterator[subprocess.Popen[str]]:
+    """A process without PyTorch, SB3 and Gymnasium, which must not unpickle.
+
+    It reads the folders of models from standard input. For each, it predicts ``inputs.npz`` and
+    writes the actions to ``answers.npz``.
+    """
     settings = os.environ | {
         "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
         "PYTHONWARNINGS": "ignore",
     }
-    command = [sys.executable, "-c", ACTING]
+    command = [sys.executable, "-c", PREDICT]
     with subprocess.Popen(
         command, cwd=ROOT, env=settings, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:
@@ -118,69 +140,75 @@ def acting() -> Iterator[subprocess.Popen[str]]:
         process.stdin.close()
 
 
-def trials(cell: Cell) -> dict[str, Any]:
-    """256 observations, and a state or masks where the policy has them."""
+def make_inputs(cell: Cell) -> dict[str, Any]:
+    """Return 256 observations, and the LSTM state or action masks that the policy needs."""
     space = environments.OBSERVATIONS[cell[1]]
-    drawn = onnx_export.sample_observations(space, 256)
-    arrays = dict(drawn) if isinstance(drawn, dict) else {"observation": drawn}
+    samples = parity_inputs.sample_observations(space, 256)
+    arrays = dict(samples) if isinstance(samples, dict) else {"observation": samples}
     rng = np.random.default_rng(1)
     if cell[0] == "ppo_lstm":
         arrays |= {
             name: rng.uniform(-1, 1, (256, 2, 16)).astype(np.float32) for name in ("hidden", "cell")
         }
     if cell[0] == "ppo_mask":
-        with env_spec.make_from_spec(described(cell)) as env:
+        with env_spec.make_from_spec(describe_env(cell)) as env:
             arrays["action_masks"] = np.tile(env.get_wrapper_attr("action_masks")(), (256, 1))
     return arrays
 
 
-def wanted_of(model: BaseAlgorithm, cell: Cell, arrays: dict[str, Any]) -> Any:
-    """What SB3 does."""
+def predict_with_sb3(model: BaseAlgorithm, cell: Cell, arrays: dict[str, Any]) -> Any:
+    """Return the actions of SB3 itself."""
     rows = dict(arrays)
     state = (
         tuple(rows.pop(name).swapaxes(0, 1) for name in ("hidden", "cell") if name in rows) or None
     )
     masks = rows.pop("action_masks", None)
-    policy = SB3Policy.of(model, environments.OBSERVATIONS[cell[1]], environments.ACTIONS[cell[2]])
+    policy = SB3Policy.from_algorithm(
+        model, environments.OBSERVATIONS[cell[1]], environments.ACTIONS[cell[2]]
+    )
     return policy.predict(rows.get("observation", rows), state, action_masks=masks)[0]
 
 
-@pytest.mark.matrix
 @pytest.mark.parametrize(
-    "cell", [cell for cell, supported in CELLS.items() if supported], ids="-".join
+    "cell",
+    [
+        pytest.param(cell, marks=() if cell in DEFAULT else pytest.mark.matrix, id="-".join(cell))
+        for cell in SUPPORTED
+    ],
 )
-def test_an_agent_acts_without_torch_as_sb3_does(
-    cell: Cell, acting: subprocess.Popen[str], tmp_path: Path
+def test_an_agent_acts_like_sb3_without_torch(
+    cell: Cell, predictor: subprocess.Popen[str], tmp_path: Path
 ) -> None:
-    description = described(cell)
-    model = algorithms.build(cell[0], description, SMALL[cell[0]], seed=0).learn(16)
+    description = describe_env(cell)
+    model = builder.build_algorithm(cell[0], description, SMALL[cell[0]], seed=0).learn(16)
     mlflow_sb3.save_model(model, tmp_path / "model", environment=description)
-    arrays = trials(cell)
-    np.savez(tmp_path / "trials.npz", **arrays)
-    wanted = wanted_of(model, cell, arrays)
+    arrays = make_inputs(cell)
+    np.savez(tmp_path / "inputs.npz", **arrays)
+    expected = predict_with_sb3(model, cell, arrays)
 
-    assert acting.stdin is not None
-    assert acting.stdout is not None
-    print(tmp_path / "model", file=acting.stdin, flush=True)
-    assert acting.stdout.readline() == "done\n"
+    assert predictor.stdin is not None
+    assert predictor.stdout is not None
+    print(tmp_path / "model", file=predictor.stdin, flush=True)
+    assert predictor.stdout.readline() == "done\n"
 
     for name, actions in np.load(tmp_path / "answers.npz").items():
-        assert actions.shape == wanted.shape, name
+        assert actions.shape == expected.shape, name
         if cell[2] == "Box":
             space = environments.ACTIONS["Box"]
             assert isinstance(space, gymnasium.spaces.Box)
-            assert (np.abs(actions - wanted) / (space.high - space.low)).max() <= 1e-5, name
+            assert (np.abs(actions - expected) / (space.high - space.low)).max() <= 1e-5, name
         else:
-            assert actions.tolist() == wanted.tolist(), name
+            assert actions.tolist() == expected.tolist(), name
         assert all(environments.ACTIONS[cell[2]].contains(action) for action in actions), name
 
 
-@pytest.mark.parametrize(
-    "cell", [cell for cell, supported in CELLS.items() if not supported], ids="-".join
-)
-def test_what_does_not_go_together_is_refused(cell: Cell) -> None:
-    with pytest.raises(MlflowException, match=r"does not fit|refuses these hyperparameters"):
-        algorithms.build(cell[0], described(cell), SMALL[cell[0]], seed=0)
+@pytest.mark.parametrize("cell", [cell for cell in CELLS if cell not in SUPPORTED], ids="-".join)
+def test_unsupported_spaces_are_refused(cell: Cell) -> None:
+    with pytest.raises(
+        MlflowException,
+        match=r"does not support|has no \w+Policy|cannot be built with these hyperparameters",
+    ):
+        builder.build_algorithm(cell[0], describe_env(cell), SMALL[cell[0]], seed=0)
 
 
 def test_the_table_has_every_algorithm_and_every_space() -> None:
@@ -195,24 +223,26 @@ def test_the_table_has_every_algorithm_and_every_space() -> None:
 @pytest.mark.parametrize(
     "space", [*environments.OBSERVATIONS.values(), *environments.ACTIONS.values()], ids=str
 )
-def test_a_space_is_built_again_from_its_card(space: gymnasium.Space[Any]) -> None:
-    again = spaces.rebuild_space(
+def test_a_space_is_rebuilt_from_agent_json(space: gymnasium.Space[Any]) -> None:
+    rebuilt = spaces.rebuild_space(
         SpaceInfo.from_json(json.loads(json.dumps(asdict(spaces.describe_space(space)))))
     )
 
-    assert spaces.describe_space(again).inputs.keys() == spaces.describe_space(space).inputs.keys()
+    assert (
+        spaces.describe_space(rebuilt).inputs.keys() == spaces.describe_space(space).inputs.keys()
+    )
     if isinstance(space, gymnasium.spaces.Box):
-        assert (again.shape, again.dtype) == (space.shape, space.dtype)
+        assert (rebuilt.shape, rebuilt.dtype) == (space.shape, space.dtype)
     elif not isinstance(space, gymnasium.spaces.Dict):
-        assert again == space
+        assert rebuilt == space
 
 
-def test_the_origin_of_an_agent_is_its_raw_environment() -> None:
-    description = described(("ppo", "Dict", "Discrete"))
-    model = algorithms.build("ppo", description, SMALL["ppo"], seed=0)
+def test_the_source_env_of_an_agent_is_its_raw_environment() -> None:
+    description = describe_env(("ppo", "Dict", "Discrete"))
+    model = builder.build_algorithm("ppo", description, SMALL["ppo"], seed=0)
 
-    found = source_env.find_source_env(model)
+    source = source_env.find_source_env(model)
 
-    assert found.observation_space == environments.OBSERVATIONS["Dict"]
-    assert found.action_space == environments.ACTIONS["Discrete"]
-    assert json.loads(str(found.description))["id"] == "Named-v0"
+    assert source.observation_space == environments.OBSERVATIONS["Dict"]
+    assert source.action_space == environments.ACTIONS["Discrete"]
+    assert json.loads(str(source.description))["id"] == "Named-v0"

@@ -105,11 +105,11 @@ def test_timesteps_override_the_hyperparameter_n_timesteps() -> None:
         (["--wrappers", '{"a:B": {}}'], 2, "is not a JSON list"),
         (["--env-kwargs", '{"gravity": 1}'], 1, 'cannot be made with {"gravity": 1}'),
         (["--env-kwargs", "[]"], 2, "'[]' is not a JSON object"),
-        (["--algo", "ppo_mask"], 1, "ppo_mask needs an environment with action_masks()"),
+        (["--algo", "ppo_mask"], 1, "ppo_mask needs an environment with a method action_masks()"),
         (
             ["--algo", "ars", "--env", "tests.environments:BitFlipping-v0"],
             1,
-            "it has no MultiInputPolicy",
+            "ars has no MultiInputPolicy for",
         ),
     ],
 )
