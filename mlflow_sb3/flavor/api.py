@@ -1,4 +1,4 @@
-"""MLflow's flavor of Stable-Baselines3: save, log and load agents, and the loader that ``mlflow.pyfunc`` calls."""
+"""The public functions of the flavor: save, log and load agents."""
 
 from __future__ import annotations
 
@@ -14,23 +14,26 @@ from mlflow.models.model import ModelInfo
 
 from mlflow_sb3.client import permissions
 from mlflow_sb3.flavor import model_writer
-from mlflow_sb3.flavor.model_writer import FLAVOR_NAME, INFERENCE_TAG, InferenceBackend
-from mlflow_sb3.flavor.policy_loader import open_policy, read_card
+from mlflow_sb3.flavor.model_writer import FLAVOR_NAME, INFERENCE_TAG
+from mlflow_sb3.flavor.policy_loader import open_policy, read_agent_info
+from mlflow_sb3.flavor.signature import ImageInput
+from mlflow_sb3.flavor.train_extra import check_train_extra
 from mlflow_sb3.inference import agent_files
-from mlflow_sb3.inference.agent_files import AGENT_DIR
-from mlflow_sb3.inference.onnx_policy import OnnxPolicy
-from mlflow_sb3.inference.pyfunc import ImageInput, PolicyModel
+from mlflow_sb3.inference.agent_files import AGENT_DIR, InferenceBackend
+from mlflow_sb3.inference.policy_protocol import AgentPolicy
 from mlflow_sb3.registry import integrity, registration, signing
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
 
-    from mlflow_sb3.flavor.sb3_policy import SB3AgentPolicy
     from mlflow_sb3.registry.signing import KeyPath
 
 
 def get_default_pip_requirements() -> list[str]:
-    """What a saved agent needs to act, pinned to the installed versions: neither PyTorch nor Stable-Baselines3."""
+    """Return the requirements of a logged agent, pinned to the installed versions.
+
+    They contain neither PyTorch nor Stable-Baselines3.
+    """
     return model_writer.get_default_pip_requirements()
 
 
@@ -50,31 +53,38 @@ def save_model(
     inference: InferenceBackend = "onnx",
     image_input: ImageInput = "tensor",
 ) -> None:
-    """Save an agent as an MLflow model that acts without PyTorch.
+    """Save an agent as an MLflow model in a local folder.
 
-    The policy is exported to ONNX and compared with SB3 before anything is written. What a VecNormalize has learned goes into the graph.
+    The policy is exported to ONNX, and the graph is compared with SB3 before any file is written.
+    The graph contains the observation normalization of ``VecNormalize``.
 
     Args:
-        sb3_model: A trained algorithm; it is not changed.
-        path: Folder to save to; must not exist, or be empty.
+        sb3_model: Trained SB3 algorithm; it is not changed.
+        path: Folder to save to. It must be empty, or not exist.
         conda_env: As in MLflow's flavors.
-        code_paths: More code for the model to carry, besides the loader.
+        code_paths: Files and folders to add to the code of the model.
         mlflow_model: ``mlflow.models.Model`` to add the flavor to.
-        signature: Derived from the spaces by default; float observations are declared float64.
-        input_example: One observation by default, with the batch dimension.
-        pip_requirements: ``get_default_pip_requirements()`` by default.
-        extra_pip_requirements: Added to the default.
+        signature: By default, derived from the spaces; floats are declared as float64.
+        input_example: By default, one observation with the batch dimension.
+        pip_requirements: By default, ``get_default_pip_requirements()``.
+        extra_pip_requirements: Requirements to add to the default.
         metadata: As in MLflow's flavors.
-        environment: ``EnvSpec`` JSON; taken from the environment of ``sb3_model`` by default.
-        inference: ``"native"`` for policies that PyTorch cannot export: the model acts by SB3's own file, which it has to unpickle.
-        image_input: ``"base64"`` lets an image observation come as the bytes of a binary column, which is faster over HTTP.
+        environment: ``EnvSpec`` JSON of the training environment. By default, that of
+            ``sb3_model``.
+        inference: ``"native"`` for a policy that PyTorch cannot export. The model then needs SB3,
+            and unpickles SB3's own file.
+        image_input: ``"base64"`` declares image observations as a binary column with their bytes,
+            which is faster over HTTP.
 
     Raises:
-        MlflowException: It is no SB3 algorithm, it cannot be exported, or its export does not agree with SB3.
+        MlflowException: ``sb3_model`` is no SB3 algorithm, cannot be exported, or the graph does
+            not agree with SB3; or a package of the extra ``[train]`` is missing.
     """
-    model_writer.prepare_model(
+    check_train_extra("save_model")
+    prepared = model_writer.prepare_model(
         sb3_model, environment, inference=inference, image_input=image_input
-    ).save_model(
+    )
+    prepared.save_model(
         path=path,
         conda_env=conda_env,
         code_paths=code_paths,
@@ -112,38 +122,42 @@ def log_model(
     image_input: ImageInput = "tensor",
     signing_key: KeyPath | None = None,
 ) -> ModelInfo:
-    """Log an agent as an MLflow model that acts without PyTorch.
+    """Log an agent as an MLflow model.
 
     Args:
-        sb3_model: A trained algorithm; it is not changed.
-        artifact_path: Deprecated by MLflow; use ``name``.
+        sb3_model: Trained SB3 algorithm; it is not changed.
+        artifact_path: Deprecated by MLflow. Use ``name``.
         conda_env: As in MLflow's flavors.
         code_paths: As in ``save_model``.
-        registered_model_name: Register a version of that model, with its digest as a tag.
+        registered_model_name: Registered model that gets a new version, with the digest of the
+            files as a tag.
         signature: As in ``save_model``.
         input_example: As in ``save_model``.
-        await_registration_for: Seconds to wait for the version to become ready.
+        await_registration_for: How long to wait until the version is ready, in seconds.
         pip_requirements: As in ``save_model``.
         extra_pip_requirements: As in ``save_model``.
         metadata: As in MLflow's flavors.
-        name: Of the LoggedModel.
-        params: Of the LoggedModel, besides those of the run.
-        tags: Of the LoggedModel.
-        model_type: Of the LoggedModel.
-        step: Training step that the model belongs to.
-        model_id: An existing LoggedModel to save into.
-        run_id: Run to log into; the active one by default.
+        name: Name of the LoggedModel.
+        params: Parameters of the LoggedModel, in addition to those of the run.
+        tags: Tags of the LoggedModel.
+        model_type: Type of the LoggedModel.
+        step: Training step of the LoggedModel.
+        model_id: Id of an existing LoggedModel to log the files to.
+        run_id: Run to log to. By default, the active run.
         environment: As in ``save_model``.
-        inference: As in ``save_model``; tags the LoggedModel.
+        inference: As in ``save_model``. It is also a tag of the LoggedModel.
         image_input: As in ``save_model``.
-        signing_key: PEM file of an Ed25519 private key, to sign the digest of the registered version with.
+        signing_key: PEM file of the Ed25519 private key that signs the digest of the version.
 
     Raises:
-        MlflowException: As ``save_model``; or the key cannot sign, or no version is registered to sign. Nothing is logged then.
+        MlflowException: As in ``save_model``; or the key cannot sign, or is passed without
+            ``registered_model_name``. Nothing is logged then.
     """
+    check_train_extra("log_model")
     if signing_key is not None and registered_model_name is None:
         raise MlflowException.invalid_parameter_value(
-            f"signing_key={os.fspath(signing_key)!r} signs a registered version, and none is registered; give registered_model_name too."
+            f"signing_key={os.fspath(signing_key)!r} is passed without registered_model_name, but "
+            "only a registered version can be signed. Pass registered_model_name too."
         )
     signing.check_keys(signing_key)
     if registered_model_name is not None:
@@ -181,20 +195,24 @@ def log_model(
     return info
 
 
-def load_policy(
-    model_uri: str, *, public_key: KeyPath | None = None
-) -> OnnxPolicy | SB3AgentPolicy:
-    """Load an agent to act: opens the ONNX graph alone, unpickles nothing and imports no code of the model's.
+def load_policy(model_uri: str, *, public_key: KeyPath | None = None) -> AgentPolicy:
+    """Load the policy of an agent to predict actions.
 
-    An agent that was logged with ``inference="native"`` has no graph, and is unpickled.
+    This opens the ONNX graph. It unpickles nothing and does not import the code of the model. An
+    agent with ``inference="native"`` has no graph and is unpickled.
 
     Args:
-        model_uri: ``models:/name@alias``, ``models:/name/3``, ``models:/m-…``, ``runs:/…`` or a folder. The files of a
-            registered version are checked against its digest.
-        public_key: PEM file of an Ed25519 key. Then only a registered version is loaded whose digest the key's owner signed.
+        model_uri: ``models:/name@alias``, ``models:/name/3``, ``models:/m-…``, ``runs:/…`` or a
+            folder. The files of a registered version are compared with its digest.
+        public_key: PEM file of an Ed25519 public key. The model must then be a registered version
+            with a signature by this key.
+
+    Returns:
+        The policy, with the signature of SB3's ``predict``.
 
     Raises:
-        MlflowException: The files are not those that were registered, or not signed with that key, or hold no agent.
+        MlflowException: The files have changed, the signature is missing or wrong, or the model
+            holds no agent.
     """
     with integrity.fetch_uri(model_uri, public_key=public_key) as folder:
         return open_policy(folder)
@@ -208,44 +226,46 @@ def load_model(
     public_key: KeyPath | None = None,
     **kwargs: Any,
 ) -> BaseAlgorithm:
-    """Load an agent as the SB3 algorithm, to go on training. This unpickles: load only what you trust.
+    """Load an agent as SB3 algorithm, to continue training.
+
+    This unpickles SB3's file: load only models that you trust.
 
     Args:
         model_uri: As in ``load_policy``.
-        dst_path: Existing folder to keep the model's files in.
-        env: To learn in; an agent with HerReplayBuffer needs one. An agent that was trained with VecNormalize gets one
-            around it, with what it had learned.
+        dst_path: Existing folder to copy the files of the model to.
+        env: Environment to train in. An agent with ``HerReplayBuffer`` needs one. If the agent was
+            trained with ``VecNormalize``, the environment is wrapped in one with its statistics.
         public_key: As in ``load_policy``.
-        kwargs: Handed to SB3's ``load``: ``device``, ``custom_objects``, …
+        kwargs: Arguments of SB3's ``load``, such as ``device`` and ``custom_objects``.
 
     Raises:
-        MlflowException: ``MLFLOW_ALLOW_PICKLE_DESERIALIZATION`` is false, or a file is not the one that was saved, or the
-            files are not signed with the public key.
+        MlflowException: ``MLFLOW_ALLOW_PICKLE_DESERIALIZATION`` is false, a package of the extra
+            ``[train]`` is missing, or the files cannot be loaded (see ``load_policy``).
     """
+    check_train_extra("load_model")
     agent_files.check_unpickling_allowed(f"load_model({model_uri!r})")
-    from mlflow_sb3.flavor import sb3_policy, vec_normalize
-
     with integrity.fetch_uri(model_uri, public_key=public_key) as folder:
         if dst_path is not None:
             shutil.copytree(folder, dst_path, dirs_exist_ok=True)
         try:
-            card = read_card(folder)
-            learned = sb3_policy.load_statistics(folder / AGENT_DIR, card)
-            if learned is not None and env is None:
-                warnings.warn(
-                    f"the agent of {model_uri} learned with VecNormalize, which it has again if env= is given.",
-                    stacklevel=2,
-                )
-            learning = (
-                env if env is None or learned is None else vec_normalize.wrap_env(env, learned)
-            )
-            return sb3_policy.load_algorithm(folder / AGENT_DIR, card, env=learning, **kwargs)
+            return _load_algorithm(folder, model_uri, env, **kwargs)
         except (AssertionError, KeyError, OSError, ValueError) as error:
             raise MlflowException.invalid_parameter_value(
-                f"the agent of {model_uri} cannot be loaded: {error}"
+                f"The agent of {model_uri} cannot be loaded: {error}"
             ) from error
 
 
-def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> PolicyModel:  # noqa: ARG001 MLflow passes it
-    """Called by ``mlflow.pyfunc.load_model`` with the model's folder."""
-    return PolicyModel(open_policy(Path(path)))
+def _load_algorithm(folder: Path, model_uri: str, env: Any, **kwargs: Any) -> BaseAlgorithm:
+    from mlflow_sb3.flavor import sb3_policy, vec_normalize
+
+    info = read_agent_info(folder)
+    statistics = sb3_policy.load_statistics(folder / AGENT_DIR, info)
+    if statistics is not None and env is None:
+        warnings.warn(
+            f"The agent of {model_uri} was trained with VecNormalize. Pass env to load_model to "
+            "restore its statistics.",
+            stacklevel=3,
+        )
+    elif statistics is not None:
+        env = vec_normalize.wrap_env(env, statistics)
+    return sb3_policy.load_algorithm(folder / AGENT_DIR, info, env=env, **kwargs)

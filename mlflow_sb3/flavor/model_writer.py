@@ -1,4 +1,4 @@
-"""An agent as the files of an MLflow model: the graph that acts, SB3's archive, and the card that describes them."""
+"""Prepare an agent for logging, and write the files of its MLflow model."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import hashlib
 import importlib.metadata
 import json
 import os
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
 import mlflow.pyfunc
@@ -16,39 +19,42 @@ from mlflow.environment_variables import MLFLOW_UV_AUTO_DETECT
 from mlflow.models import Model, ModelSignature
 
 from mlflow_sb3.client import env_vars
-from mlflow_sb3.inference import agent_files, pyfunc
+from mlflow_sb3.flavor import shipped_code
+from mlflow_sb3.flavor.shipped_code import CODE_DIR
+from mlflow_sb3.flavor.signature import ImageInput, make_request, make_signature
+from mlflow_sb3.inference import agent_files
 from mlflow_sb3.inference.agent_files import (
     AGENT_DIR,
     AGENT_JSON,
     AGENT_ZIP,
     POLICY_ONNX,
     VEC_NORMALIZE_JSON,
+    AgentInfo,
+    InferenceBackend,
+    Parity,
 )
-from mlflow_sb3.inference.pyfunc import ImageInput
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
 
+    from mlflow_sb3.flavor.source_env import SourceEnv
     from mlflow_sb3.inference.batching import Observations
     from mlflow_sb3.inference.policy_inputs import PolicyInputs
     from mlflow_sb3.inference.policy_protocol import Policy
 
 FLAVOR_NAME = "stable_baselines3"
-EXAMPLE_ACTION = "example_action"
-"""Key of the card: what the agent does with the model's input example, None where that is the caller's own."""
 INFERENCE_TAG = "mlflow_sb3.inference"
-"""Tag of a model: by what it acts."""
+"""Tag of a model and of its versions: the inference backend."""
 
-_ACTS_WITH = ("mlflow", "numpy", "onnxruntime")
-_LEARNS_WITH = ("stable_baselines3", "sb3_contrib", "torch", "gymnasium", "onnx")
-_ACTS_NATIVELY_WITH = (*_ACTS_WITH, "stable_baselines3", "sb3_contrib", "torch", "gymnasium")
-
-InferenceBackend = Literal["onnx", "native"]
+_ONNX_PACKAGES = ("mlflow", "numpy", "onnxruntime")
+_NATIVE_PACKAGES = (*_ONNX_PACKAGES, "stable_baselines3", "sb3_contrib", "torch", "gymnasium")
+_RECORDED_PACKAGES = (*_NATIVE_PACKAGES, "onnx")
+"""Packages that have their version in ``agent.json``."""
 
 
 def get_default_pip_requirements(inference: InferenceBackend = "onnx") -> list[str]:
-    """What a saved agent needs to act, pinned to the installed versions."""
-    names = _ACTS_WITH if inference == "onnx" else _ACTS_NATIVELY_WITH
+    """Return the requirements of a model, pinned to the installed versions."""
+    names = _ONNX_PACKAGES if inference == "onnx" else _NATIVE_PACKAGES
     return [
         f"{name.replace('_', '-')}=={importlib.metadata.version(name).partition('+')[0]}"
         for name in names
@@ -62,76 +68,107 @@ def prepare_model(
     inference: InferenceBackend = "onnx",
     image_input: ImageInput = "tensor",
 ) -> PreparedModel:
-    """Export an algorithm and check it; nothing is written yet.
+    """Export an algorithm and compare the export with SB3. No file is written.
 
     Args:
-        model: Is not changed.
-        environment: ``EnvSpec`` JSON; taken from the model's environment when None.
-        inference: ``"native"`` exports nothing: what acts is SB3's own file, which has to be unpickled.
-        image_input: See ``pyfunc.make_signature``.
+        model: SB3 algorithm; it is not changed.
+        environment: ``EnvSpec`` JSON. By default, the environment that the model holds.
+        inference: ``"native"`` skips the export: the model will unpickle SB3's own file.
+        image_input: See ``signature.make_signature``.
 
     Raises:
-        MlflowException: It is no SB3 algorithm, its export fails or does not agree with SB3, or native inference is forbidden.
+        MlflowException: The model is no SB3 algorithm, cannot be exported, or does not agree with
+            SB3; or MLflow does not allow the unpickling that native inference needs.
     """
     from mlflow_sb3.envs import spaces
-    from mlflow_sb3.flavor import onnx_export, sb3_policy, source_env, vec_normalize
+    from mlflow_sb3.flavor import sb3_policy, source_env, vec_normalize
 
     source_env.check_algorithm(model)
     source = source_env.find_source_env(model, environment)
-    files = {AGENT_ZIP: sb3_policy.save_archive(model)}
+    files = {AGENT_ZIP: sb3_policy.save_to_bytes(model)}
     statistics = vec_normalize.read_statistics(model)
     if statistics is not None:
         files[VEC_NORMALIZE_JSON] = json.dumps(statistics).encode()
-    known: dict[str, Any] = {"inference": inference}
-    acting: Policy
-    if inference == "onnx":
-        exported = onnx_export.export_policy(model, source)
-        files[POLICY_ONNX] = exported.graph
-        known |= {"distribution": exported.policy.distribution, "parity": asdict(exported.parity)}
-        acting, inputs, example = exported.policy, exported.policy.inputs, exported.example
-    else:
-        agent_files.check_unpickling_allowed("inference=native")
-        acting = sb3_policy.SB3Policy.of(model, source.observation_space, source.action_space)
-        inputs, example = (
-            sb3_policy.policy_inputs_of(model, source.observation_space, source.action_space),
-            onnx_export.sample_observations(source.observation_space, 1),
-        )
-    action_space = spaces.describe_space(source.action_space)
-    card = {
-        "algorithm": f"{type(model).__module__}.{type(model).__name__}",
-        "observation_space": asdict(inputs.space),
-        "action_space": asdict(action_space),
-        "environment": None if source.description is None else json.loads(source.description),
-        "versions": {
-            name: importlib.metadata.version(name) for name in (*_ACTS_WITH, *_LEARNS_WITH)
-        },
-        "digests": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
-        EXAMPLE_ACTION: _first_action(acting, inputs, example),
-        **known,
-    }
-    signature = pyfunc.make_signature(inputs, action_space, image_input=image_input)
+    policy = _export(model, source) if inference == "onnx" else _keep_native(model, source)
+    if policy.graph is not None:
+        files[POLICY_ONNX] = policy.graph
+    info = AgentInfo(
+        algorithm=f"{type(model).__module__}.{type(model).__name__}",
+        observation_space=policy.inputs.space,
+        action_space=spaces.describe_space(source.action_space),
+        environment=None if source.description is None else json.loads(source.description),
+        versions={name: importlib.metadata.version(name) for name in _RECORDED_PACKAGES},
+        digests={name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
+        example_action=_predict_example(policy),
+        inference=inference,
+        distribution=policy.distribution,
+        parity=policy.parity,
+    )
     return PreparedModel(
-        card, files, signature, pyfunc.make_request(inputs, example, image_input=image_input)
+        info,
+        files,
+        make_signature(policy.inputs, info.action_space, image_input=image_input),
+        make_request(policy.inputs, policy.example, image_input=image_input),
     )
 
 
-def _first_action(policy: Policy, inputs: PolicyInputs, example: Observations) -> list[Any]:
-    """What the agent does at the beginning of an episode with one observation, everything allowed."""
-    masks = None if inputs.mask_size is None else np.ones((1, inputs.mask_size), bool)
-    action, _ = policy.predict(example, None, np.ones(1, bool), action_masks=masks)
-    answer: list[Any] = action.tolist()
-    return answer
+@dataclass(frozen=True)
+class _PreparedPolicy:
+    """The policy of a model. A native one has neither graph, nor distribution, nor parity."""
+
+    policy: Policy
+    inputs: PolicyInputs
+    example: Observations
+    """One observation, with the batch dimension."""
+    graph: bytes | None = None
+    distribution: dict[str, Any] | None = None
+    parity: Parity | None = None
+
+
+def _export(model: BaseAlgorithm, source: SourceEnv) -> _PreparedPolicy:
+    from mlflow_sb3.flavor import onnx_export
+
+    exported = onnx_export.export_policy(model, source)
+    return _PreparedPolicy(
+        exported.policy,
+        exported.policy.inputs,
+        exported.example,
+        exported.graph,
+        exported.policy.distribution,
+        exported.parity,
+    )
+
+
+def _keep_native(model: BaseAlgorithm, source: SourceEnv) -> _PreparedPolicy:
+    from mlflow_sb3.flavor import parity_inputs, sb3_policy
+
+    agent_files.check_unpickling_allowed("A model with inference=native")
+    return _PreparedPolicy(
+        sb3_policy.SB3Policy.from_algorithm(model, source.observation_space, source.action_space),
+        sb3_policy.describe_inputs(model, source.observation_space, source.action_space),
+        parity_inputs.sample_observations(source.observation_space, 1),
+    )
+
+
+def _predict_example(policy: _PreparedPolicy) -> list[Any]:
+    """Return the action for the example, at the start of an episode with all actions allowed."""
+    size = policy.inputs.mask_size
+    masks = None if size is None else np.ones((1, size), bool)
+    actions, _ = policy.policy.predict(policy.example, None, np.ones(1, bool), action_masks=masks)
+    values: list[Any] = actions.tolist()
+    return values
 
 
 @dataclass(frozen=True)
 class PreparedModel:
-    """An agent, exported and checked. ``Model.log`` takes it in place of a flavor's module, for its ``save_model``."""
+    """An exported agent. ``Model.log`` takes it as flavor, because it has ``save_model``."""
 
-    card: dict[str, Any]
+    agent_info: AgentInfo
     files: dict[str, bytes]
+    """Files of the ``agent`` folder by name, without ``agent.json``."""
     signature: ModelSignature
     example: Any
-    """One request."""
+    """A request with one observation."""
 
     def save_model(
         self,
@@ -146,26 +183,22 @@ class PreparedModel:
         extra_pip_requirements: list[str] | str | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> None:
-        """Write the model's folder; the arguments are those of ``mlflow_sb3.save_model``."""
+        """Write the folder of the model. The arguments are those of ``mlflow_sb3.save_model``."""
         folder = Path(path)
         mlflow_model = Model() if mlflow_model is None else mlflow_model
-        known = {name: self.card[name] for name in ("algorithm", "inference")} | self.card[
-            "versions"
-        ]
-        mlflow_model.add_flavor(FLAVOR_NAME, data=AGENT_DIR, code="code", **known)
+        self._add_flavor(mlflow_model)
         if conda_env is None and pip_requirements is None:
             pip_requirements = [
-                *get_default_pip_requirements(self.card["inference"]),
-                *_listed(extra_pip_requirements),
+                *get_default_pip_requirements(self.agent_info.inference),
+                *_list_requirements(extra_pip_requirements),
             ]
             extra_pip_requirements = None
-        with env_vars.temporary_env(
-            {MLFLOW_UV_AUTO_DETECT.name: "false"}
-        ):  # MLflow 3.17 copies a uv.lock from the working folder, and uv then installs that
+        with _without_uv_lock(), TemporaryDirectory() as staging:
+            package = shipped_code.copy_package(Path(staging), self.agent_info.inference)
             mlflow.pyfunc.save_model(
                 folder,
                 loader_module="mlflow_sb3.flavor",
-                code_paths=[str(Path(__file__).parents[1]), *(code_paths or [])],
+                code_paths=[str(package), *(code_paths or [])],
                 conda_env=conda_env,
                 mlflow_model=mlflow_model,
                 signature=self.signature if signature is None else signature,
@@ -174,17 +207,40 @@ class PreparedModel:
                 extra_pip_requirements=extra_pip_requirements,
                 metadata=metadata,
             )
-        (folder / AGENT_DIR).mkdir()
-        own = {EXAMPLE_ACTION: None} if input_example is not None else {}
-        (folder / AGENT_DIR / AGENT_JSON).write_text(json.dumps(self.card | own, indent=2))
-        for name, content in self.files.items():
-            (folder / AGENT_DIR / name).write_bytes(content)
+        self._write_agent(folder / AGENT_DIR, has_own_example=input_example is None)
         mlflow_model.model_size_bytes = sum(
             file.stat().st_size for file in folder.rglob("*") if file.is_file()
         )
         mlflow_model.save(str(folder / "MLmodel"))
 
+    def _add_flavor(self, mlflow_model: Model) -> None:
+        mlflow_model.add_flavor(
+            FLAVOR_NAME,
+            data=AGENT_DIR,
+            code=CODE_DIR,
+            algorithm=self.agent_info.algorithm,
+            inference=self.agent_info.inference,
+            **self.agent_info.versions,
+        )
 
-def _listed(requirements: list[str] | str | None) -> list[str]:
-    """Requirements as a list; text is the path of a requirements file, as in MLflow's flavors."""
+    def _write_agent(self, folder: Path, *, has_own_example: bool) -> None:
+        info = self.agent_info if has_own_example else replace(self.agent_info, example_action=None)
+        folder.mkdir()
+        (folder / AGENT_JSON).write_text(json.dumps(info.to_json(), indent=2))
+        for name, content in self.files.items():
+            (folder / name).write_bytes(content)
+
+
+@contextmanager
+def _without_uv_lock() -> Iterator[None]:
+    """Ignore a ``uv.lock`` in the working folder.
+
+    MLflow 3.17 copies it into the model. ``uv`` would then install it instead of the requirements.
+    """
+    with env_vars.temporary_env({MLFLOW_UV_AUTO_DETECT.name: "false"}):
+        yield
+
+
+def _list_requirements(requirements: list[str] | str | None) -> list[str]:
+    """Return requirements as a list. A string is the path of a requirements file, as in MLflow."""
     return [f"-r {requirements}"] if isinstance(requirements, str) else list(requirements or [])

@@ -1,51 +1,54 @@
-"""Open the policy in a model's folder."""
+"""Open the policy in the folder of a model. A logged model carries a copy of this module."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
 from mlflow_sb3.inference import agent_files
-from mlflow_sb3.inference.agent_files import AGENT_DIR, AGENT_JSON
+from mlflow_sb3.inference.agent_files import AGENT_DIR, AgentInfo
 from mlflow_sb3.inference.onnx_policy import OnnxPolicy
-
-if TYPE_CHECKING:
-    from mlflow_sb3.flavor.sb3_policy import SB3AgentPolicy
+from mlflow_sb3.inference.policy_protocol import AgentPolicy
 
 
-def open_policy(folder: Path) -> OnnxPolicy | SB3AgentPolicy:
-    """Open the policy in a model's folder.
+def open_policy(folder: Path) -> AgentPolicy:
+    """Open the policy in the folder of a model.
+
+    Returns:
+        ``OnnxPolicy``, or ``SB3AgentPolicy`` for a model with ``inference="native"``.
 
     Raises:
-        MlflowException: There is none, its files are not those that were saved, or it has to be unpickled and that is forbidden.
+        MlflowException: The folder holds no agent, a file has changed since it was saved, or
+            the agent must be unpickled and MLflow does not allow it.
     """
+    info = read_agent_info(folder)
     try:
-        card = read_card(folder)
-        if card["inference"] == "onnx":
+        if info.inference == "onnx":
             return OnnxPolicy.load(folder / AGENT_DIR)
-        agent_files.check_unpickling_allowed("an agent of inference=native")
+        agent_files.check_unpickling_allowed("An agent with inference=native")
+        # SB3 and torch are imported only for native inference: the default needs neither.
         from mlflow_sb3.flavor import sb3_policy
 
-        return sb3_policy.SB3AgentPolicy(folder / AGENT_DIR, card)
+        return sb3_policy.SB3AgentPolicy(folder / AGENT_DIR, info)
     except (KeyError, OSError, ValueError) as error:
-        raise MlflowException.invalid_parameter_value(
-            f"the model holds no agent that can be loaded: {error}"
-        ) from error
+        raise _no_agent(error) from error
 
 
-def read_card(folder: Path) -> dict[str, Any]:
-    """What stands in a model's folder about its agent.
+def read_agent_info(folder: Path) -> AgentInfo:
+    """Read ``agent.json`` in the folder of a model.
 
     Raises:
-        MlflowException: The model holds no agent.
+        MlflowException: The file is missing, invalid, or in a newer format.
     """
     try:
-        card: dict[str, Any] = json.loads((folder / AGENT_DIR / AGENT_JSON).read_text())
-    except (OSError, ValueError) as error:
-        raise MlflowException.invalid_parameter_value(
-            f"the model holds no agent that can be loaded: {error}"
-        ) from error
-    return card
+        return AgentInfo.read(folder / AGENT_DIR)
+    except (KeyError, OSError, ValueError) as error:
+        raise _no_agent(error) from error
+
+
+def _no_agent(error: Exception) -> MlflowException:
+    return MlflowException(
+        f"The agent of this model cannot be loaded: {error}", INVALID_PARAMETER_VALUE
+    )

@@ -1,4 +1,9 @@
-"""SB3's own policy in front of an environment as it is: what the exported graph has to equal, or acts in its place."""
+"""Run an agent with Stable-Baselines3 itself.
+
+``SB3Policy`` wraps an algorithm in memory: it is the reference for an exported graph, and plays the
+evaluation episodes of a training. ``SB3AgentPolicy`` loads a saved agent with
+``inference="native"``. A logged model with native inference carries a copy of this module.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +14,7 @@ import json
 import operator
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, Self
 
 from gymnasium.spaces import Space as GymSpace
 from numpy.typing import NDArray
@@ -18,34 +23,30 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.vec_env import VecNormalize
 
 from mlflow_sb3.envs import spaces
-from mlflow_sb3.flavor.vec_normalize import Statistics, standalone
-from mlflow_sb3.inference.agent_files import (
-    AGENT_ZIP,
-    VEC_NORMALIZE_JSON,
-    check_file_digest,
-    env_spec_json,
-)
+from mlflow_sb3.flavor.vec_normalize import Statistics, make_standalone
+from mlflow_sb3.inference.agent_files import AGENT_ZIP, VEC_NORMALIZE_JSON, AgentInfo
 from mlflow_sb3.inference.batching import batch_size
-from mlflow_sb3.inference.policy_inputs import (
-    ACTION_MASKS,
-    OBSERVATION,
-    LstmState,
-    PolicyInputs,
-    SpaceInfo,
-)
-from mlflow_sb3.wrappers import shift
+from mlflow_sb3.inference.policy_inputs import ACTION_MASKS, OBSERVATION, LstmState, PolicyInputs
+from mlflow_sb3.wrappers import shift_values
 
-NO_BUFFER: dict[str, Any] = {
+WITHOUT_REPLAY_BUFFER: dict[str, Any] = {
     "buffer_size": 1,
     "optimize_memory_usage": False,
     "replay_buffer_class": None,
     "replay_buffer_kwargs": {},
 }
-"""Who only acts remembers nothing, and HerReplayBuffer would ask for an environment."""
+"""``custom_objects`` to load an agent that only acts.
+
+A replay buffer would waste memory, and ``HerReplayBuffer`` needs an environment.
+"""
 
 
 class SB3Policy:
-    """An SB3 algorithm or policy in front of a raw environment: normalizes observations, and moves integers that do not start at 0."""
+    """An SB3 algorithm or policy that takes observations of the raw environment.
+
+    It normalizes observations. It converts Discrete and MultiDiscrete values that do not start at
+    0, because SB3 expects them to.
+    """
 
     def __init__(
         self,
@@ -54,18 +55,25 @@ class SB3Policy:
         action_space: GymSpace[Any],
         vec_normalize: VecNormalize | None = None,
     ) -> None:
-        """Use a predictor in an environment with these spaces; ``vec_normalize`` is asked and not changed."""
+        """Wrap a predictor.
+
+        Args:
+            predictor: Algorithm or policy.
+            observation_space: Observation space of the raw environment.
+            action_space: Action space of the raw environment.
+            vec_normalize: Normalizes observations; it is not changed.
+        """
         self._predictor = predictor
         self._observation_space = observation_space
         self._action_space = action_space
         self._vec_normalize = vec_normalize
-        self.takes_masks = "action_masks" in inspect.signature(predictor.predict).parameters
+        self.has_action_masks = _has_action_masks(predictor)
 
     @classmethod
-    def of(
+    def from_algorithm(
         cls, model: BaseAlgorithm, observation_space: GymSpace[Any], action_space: GymSpace[Any]
-    ) -> SB3Policy:
-        """The policy of an algorithm, as it would act in an environment with these spaces."""
+    ) -> Self:
+        """Wrap the policy and the ``VecNormalize`` of an algorithm."""
         return cls(model.policy, observation_space, action_space, model.get_vec_normalize_env())
 
     def predict(
@@ -77,84 +85,60 @@ class SB3Policy:
         *,
         action_masks: Any = None,
     ) -> tuple[NDArray[Any], LstmState | None]:
-        """As SB3's ``predict``, with observations and actions as the environment has them."""
-        seen = self.observed(observation)
+        """Predict actions for a batch of raw observations, like SB3's ``predict``."""
         masks = {} if action_masks is None else {ACTION_MASKS: action_masks}
-        actions, state = self._predictor.predict(seen, state, episode_start, deterministic, **masks)
-        return shift(actions, self._action_space, operator.add), state
+        actions, next_state = self._predictor.predict(
+            self.preprocess(observation), state, episode_start, deterministic, **masks
+        )
+        return shift_values(actions, self._action_space, operator.add), next_state
 
-    def observed(self, observation: Any) -> Any:
-        """What SB3's policy sees of observations of the environment."""
-        moved = shift(observation, self._observation_space, operator.sub)
-        return moved if self._vec_normalize is None else self._vec_normalize.normalize_obs(moved)
-
-
-def save_archive(model: BaseAlgorithm) -> bytes:
-    """SB3's own file of an algorithm."""
-    file = io.BytesIO()
-    model.save(file)
-    return file.getvalue()
-
-
-def load_algorithm(folder: Path, card: dict[str, Any], **kwargs: Any) -> BaseAlgorithm:
-    """Load the algorithm of an ``agent`` folder; this unpickles.
-
-    Args:
-        folder: With SB3's file.
-        card: What the file was saved with.
-        kwargs: Handed to SB3's ``load``.
-
-    Raises:
-        ValueError: The file is not the one that was saved.
-    """
-    content = (folder / AGENT_ZIP).read_bytes()
-    check_file_digest(card, AGENT_ZIP, content)
-    module, _, name = card["algorithm"].rpartition(".")
-    algorithm: type[BaseAlgorithm] = getattr(importlib.import_module(module), name)
-    return algorithm.load(io.BytesIO(content), **kwargs)
-
-
-def load_statistics(folder: Path, card: dict[str, Any]) -> Statistics | None:
-    """What the VecNormalize of an ``agent`` folder had learned; None without one."""
-    if VEC_NORMALIZE_JSON not in card["digests"]:
-        return None
-    content = (folder / VEC_NORMALIZE_JSON).read_bytes()
-    check_file_digest(card, VEC_NORMALIZE_JSON, content)
-    learned: Statistics = json.loads(content)
-    return learned
-
-
-def policy_inputs_of(
-    model: BaseAlgorithm, observation_space: GymSpace[Any], action_space: GymSpace[Any]
-) -> PolicyInputs:
-    """What the policy of an algorithm takes in an environment with these spaces."""
-    layers, _, units = getattr(model.policy, "lstm_hidden_state_shape", (0, 0, 0))
-    masked = "action_masks" in inspect.signature(model.policy.predict).parameters
-    choices = tuple(spaces.action_sizes(action_space)) if masked else None
-    return PolicyInputs(
-        spaces.describe_space(observation_space), (layers, units) if units else None, choices
-    )
+    def preprocess(self, observation: Any) -> Any:
+        """Return the observations that SB3's policy expects for raw observations."""
+        shifted = shift_values(observation, self._observation_space, operator.sub)
+        if self._vec_normalize is None:
+            return shifted
+        return self._vec_normalize.normalize_obs(shifted)
 
 
 class SB3AgentPolicy:
-    """A saved agent that acts by SB3 itself, behind the arguments of an ``OnnxPolicy``."""
+    """The policy of a saved agent with ``inference="native"``, with the interface of OnnxPolicy."""
 
-    def __init__(self, folder: Path, card: dict[str, Any]) -> None:
-        """Open an ``agent`` folder; this unpickles."""
-        model = load_algorithm(folder, card, device="cpu", custom_objects=NO_BUFFER)
-        self.observation_space, self.action_space = (
-            SpaceInfo.from_json(card[name]) for name in ("observation_space", "action_space")
-        )
-        raw = spaces.rebuild_space(self.observation_space), spaces.rebuild_space(self.action_space)
-        learned = load_statistics(folder, card)
-        self.card = card
-        self.environment = env_spec_json(card)
-        self.inputs = policy_inputs_of(model, *raw)
-        self._policy = SB3Policy(
-            model, *raw, None if learned is None else standalone(learned, *raw)
-        )
+    def __init__(self, folder: Path, agent_info: AgentInfo) -> None:
+        """Open an ``agent`` folder. This unpickles the SB3 file.
+
+        Args:
+            folder: The ``agent`` folder of a model.
+            agent_info: Its ``agent.json``.
+
+        Raises:
+            OSError: A file is missing.
+            ValueError: A file has changed since it was saved.
+        """
+        self.agent_info: AgentInfo | None = agent_info
+        self.observation_space = agent_info.observation_space
+        self.action_space = agent_info.action_space
         self._lock = Lock()
-        self.takes_masks = self._policy.takes_masks
+        model = load_algorithm(
+            folder, agent_info, device="cpu", custom_objects=WITHOUT_REPLAY_BUFFER
+        )
+        raw_spaces = (
+            spaces.rebuild_space(self.observation_space),
+            spaces.rebuild_space(self.action_space),
+        )
+        self.inputs = describe_inputs(model, *raw_spaces)
+        statistics = load_statistics(folder, agent_info)
+        vec_normalize = None if statistics is None else make_standalone(statistics, *raw_spaces)
+        self._policy = SB3Policy(model, *raw_spaces, vec_normalize)
+
+    @property
+    def has_action_masks(self) -> bool:
+        """Whether ``predict`` needs ``action_masks``."""
+        return self._policy.has_action_masks
+
+    @property
+    def environment(self) -> str | None:
+        """``EnvSpec`` JSON of the training environment. None if it is unknown."""
+        return None if self.agent_info is None else self.agent_info.env_spec_json
 
     def predict(
         self,
@@ -166,23 +150,93 @@ class SB3AgentPolicy:
         action_masks: Any = None,
         seed: int | None = None,
     ) -> tuple[NDArray[Any], LstmState | None]:
-        """As ``OnnxPolicy.predict``; SB3 samples from PyTorch's global generator, so that there is no ``seed``."""
+        """Predict actions; see ``OnnxPolicy.predict``.
+
+        Raises:
+            ValueError: The inputs do not fit; or ``seed`` is not None, because SB3 samples from
+                the global generator of PyTorch.
+        """
         if seed is not None:
             raise ValueError(
-                "an agent of inference=native samples from global generators, which a request is not to seed; leave seed out."
+                f"seed={seed} is not supported with inference=native: SB3 samples from the global "
+                "generator of PyTorch. Leave seed out."
             )
-        arrays, single = self.inputs.observed(observation)
-        masks = self.inputs.beside(batch_size(arrays), state, episode_start, action_masks).get(
-            ACTION_MASKS
-        )
-        batch = (
-            dict(zip(self.inputs.space.spaces or {}, arrays.values(), strict=True))
-            if self.inputs.space.spaces
-            else arrays[OBSERVATION]
-        )
-        with self._lock:  # SB3 keeps its last distribution in the policy
-            actions, state = self._policy.predict(
-                batch, state, episode_start, deterministic, action_masks=masks
+        arrays, is_single = self.inputs.observation_arrays(observation)
+        extra = self.inputs.extra_inputs(batch_size(arrays), state, episode_start, action_masks)
+        with self._lock:  # an SB3 policy stores its last distribution, so threads must take turns
+            actions, next_state = self._policy.predict(
+                self._to_batch(arrays),
+                state,
+                episode_start,
+                deterministic,
+                action_masks=extra.get(ACTION_MASKS),
             )
         actions = actions.astype(self.action_space.dtype)
-        return (actions[0] if single else actions), state
+        return (actions[0] if is_single else actions), next_state
+
+    def _to_batch(self, arrays: dict[str, NDArray[Any]]) -> Any:
+        """Return the observation for SB3: an array, or a dict by the keys of a Dict space."""
+        subspaces = self.inputs.space.spaces
+        if subspaces is None:
+            return arrays[OBSERVATION]
+        return dict(zip(subspaces, arrays.values(), strict=True))
+
+
+def save_to_bytes(model: BaseAlgorithm) -> bytes:
+    """Return the content of the zip file that SB3's ``save`` writes."""
+    file = io.BytesIO()
+    model.save(file)
+    return file.getvalue()
+
+
+def load_algorithm(folder: Path, agent_info: AgentInfo, **kwargs: Any) -> BaseAlgorithm:
+    """Load the SB3 algorithm of an ``agent`` folder. This unpickles the file.
+
+    Args:
+        folder: The ``agent`` folder of a model.
+        agent_info: Its ``agent.json``.
+        kwargs: Arguments of SB3's ``load``.
+
+    Raises:
+        OSError: The file is missing.
+        ValueError: The file has changed since it was saved.
+    """
+    content = (folder / AGENT_ZIP).read_bytes()
+    agent_info.check_digest(AGENT_ZIP, content)
+    module, _, name = agent_info.algorithm.rpartition(".")
+    algorithm: type[BaseAlgorithm] = getattr(importlib.import_module(module), name)
+    return algorithm.load(io.BytesIO(content), **kwargs)
+
+
+def load_statistics(folder: Path, agent_info: AgentInfo) -> Statistics | None:
+    """Load the ``VecNormalize`` statistics of an ``agent`` folder.
+
+    Returns:
+        The statistics. None if the agent was trained without ``VecNormalize``.
+
+    Raises:
+        OSError: The file is missing.
+        ValueError: The file has changed since it was saved.
+    """
+    if VEC_NORMALIZE_JSON not in agent_info.digests:
+        return None
+    content = (folder / VEC_NORMALIZE_JSON).read_bytes()
+    agent_info.check_digest(VEC_NORMALIZE_JSON, content)
+    statistics: Statistics = json.loads(content)
+    return statistics
+
+
+def describe_inputs(
+    model: BaseAlgorithm, observation_space: GymSpace[Any], action_space: GymSpace[Any]
+) -> PolicyInputs:
+    """Return the inputs of an algorithm's policy in an environment with these spaces."""
+    layers, _, units = getattr(model.policy, "lstm_hidden_state_shape", (0, 0, 0))
+    return PolicyInputs(
+        spaces.describe_space(observation_space),
+        (layers, units) if units else None,
+        tuple(spaces.get_action_sizes(action_space)) if _has_action_masks(model.policy) else None,
+    )
+
+
+def _has_action_masks(predictor: BaseAlgorithm | BasePolicy) -> bool:
+    return "action_masks" in inspect.signature(predictor.predict).parameters

@@ -1,4 +1,4 @@
-"""Where an agent comes from: the environment that it was trained in, and the spaces that this environment has."""
+"""Find the environment that an agent was trained in, and its spaces before any VecEnv wrapper."""
 
 from __future__ import annotations
 
@@ -24,86 +24,102 @@ from stable_baselines3.common.vec_env.stacked_observations import StackedObserva
 from mlflow_sb3.envs import env_spec
 from mlflow_sb3.envs.spaces import is_compatible
 
-_WATCHING = (VecMonitor, VecCheckNan, VecVideoRecorder)
+_PASSIVE = (VecMonitor, VecCheckNan, VecVideoRecorder)
+"""Wrappers that change no observation, action or reward."""
 _ORDER = (VecFrameStack, VecNormalize, VecTransposeImage)
-_EXPORTED = _ORDER[1:]
-"""Their work is done inside the graph."""
+"""The only order of wrappers, from the inside, that an exported agent can reproduce."""
 
 
 @dataclass(frozen=True)
 class SourceEnv:
-    """An environment as ``EnvSpec`` JSON, if it can be made again from one, and the spaces as it has them."""
+    """The training environment of an agent, with the spaces of the raw environment."""
 
     description: str | None
+    """``EnvSpec`` JSON. None if the environment cannot be made from an ``EnvSpec``."""
     observation_space: Space[Any]
     action_space: Space[Any]
 
 
 def check_algorithm(model: Any) -> None:
-    """Refuse what is no SB3 algorithm."""
+    """Check that a model is an SB3 algorithm.
+
+    Raises:
+        MlflowException: It is another object.
+    """
     if not isinstance(model, BaseAlgorithm):
         raise MlflowException.invalid_parameter_value(
-            f"{type(model).__module__}.{type(model).__name__} is no agent; give an algorithm of stable_baselines3 or sb3_contrib."
+            f"sb3_model is a {type(model).__module__}.{type(model).__name__}. "
+            "Pass an algorithm of stable_baselines3 or sb3_contrib."
         )
 
 
 def find_source_env(model: BaseAlgorithm, description: str | None = None) -> SourceEnv:
-    """The environment of a model: the described one, or else the one that the model holds.
+    """Return the training environment of a model.
+
+    Args:
+        model: SB3 algorithm.
+        description: ``EnvSpec`` JSON. By default, the environment that the model holds.
 
     Raises:
-        MlflowException: It does not fit to the model, or what stands between the two cannot be exported.
+        MlflowException: The spaces differ from those of the model, or the model was trained with
+            VecEnv wrappers that cannot be exported.
     """
-    held = _held(model)
-    found = (
-        held
-        if description is None
-        else SourceEnv(description, held.observation_space, held.action_space)
-    )
-    if found.description is not None:
-        with env_spec.make_from_spec(found.description) as env:
-            found = SourceEnv(found.description, env.observation_space, env.action_space)
+    source = _read_env(model)
+    if description is not None:
+        source = replace(source, description=description)
+    if source.description is not None:
+        with env_spec.make_from_spec(source.description) as env:
+            source = SourceEnv(source.description, env.observation_space, env.action_space)
+    _check_spaces(source, model)
+    return source
+
+
+def _check_spaces(source: SourceEnv, model: BaseAlgorithm) -> None:
     if not (
-        is_compatible(found.observation_space, model.observation_space)
-        and is_compatible(found.action_space, model.action_space)
+        is_compatible(source.observation_space, model.observation_space)
+        and is_compatible(source.action_space, model.action_space)
     ):
         raise MlflowException.invalid_parameter_value(
-            f"environment has other spaces than the agent ({found.observation_space} and {found.action_space}, where the agent has "
-            f"{model.observation_space} and {model.action_space}); give the one it was trained in."
+            f"environment has the spaces {source.observation_space} and {source.action_space}, "
+            f"but the agent has {model.observation_space} and {model.action_space}. "
+            "Pass the environment that the agent was trained in."
         )
-    return found
 
 
-def _held(model: BaseAlgorithm) -> SourceEnv:
-    """What a model knows of its environment by itself."""
+def _read_env(model: BaseAlgorithm) -> SourceEnv:
+    """Return the environment that a model holds."""
     vec_env = model.get_env()
     if vec_env is None:
         return SourceEnv(None, model.observation_space, model.action_space)
-    base, wrappers = _unwrapped(vec_env)
-    _check_order(wrappers)
-    observation_space, stack = base.observation_space, None
+    base, wrappers = _unwrap(vec_env)
+    _check_wrappers(wrappers)
+    stack = next((wrapper for wrapper in wrappers if isinstance(wrapper, VecFrameStack)), None)
+    return SourceEnv(_describe(base, stack), (stack or base).observation_space, base.action_space)
+
+
+def _check_wrappers(wrappers: list[VecEnvWrapper]) -> None:
+    """Check that an exported agent can reproduce the VecEnv wrappers.
+
+    The graph normalizes an observation once, after frame stacking, and then transposes it.
+    """
     for wrapper in wrappers:
-        if isinstance(wrapper, VecFrameStack):
-            observation_space, stack = wrapper.observation_space, wrapper
-        elif not isinstance(wrapper, (*_WATCHING, *_EXPORTED)):
+        if not isinstance(wrapper, (*_PASSIVE, *_ORDER)):
             raise MlflowException.invalid_parameter_value(
-                f"the agent learned through {type(wrapper).__name__}, which cannot be exported; use a gymnasium.Wrapper."
+                f"The agent was trained with the VecEnv wrapper {type(wrapper).__name__}, which "
+                "cannot be exported. Use a gymnasium.Wrapper instead."
             )
-    return SourceEnv(_described(base, stack), observation_space, base.action_space)
-
-
-def _check_order(wrappers: list[VecEnvWrapper]) -> None:
-    """The graph transposes what it has normalized, and normalizes once what is stacked."""
     order = [cls for wrapper in wrappers for cls in _ORDER if isinstance(wrapper, cls)]
     if order != sorted(set(order), key=_ORDER.index):
         names = ", ".join(cls.__name__ for cls in order)
         raise MlflowException.invalid_parameter_value(
-            f"{names}, from the inside out, cannot be exported; wrap the environments by VecFrameStack first, then by VecNormalize, "
-            "each once, and leave VecTransposeImage to SB3."
+            f"The agent was trained with the VecEnv wrappers {names} (from the inside), which "
+            "cannot be exported in this order. Apply VecFrameStack first, then VecNormalize, each "
+            "at most once. SB3 applies VecTransposeImage itself."
         )
 
 
-def _unwrapped(vec_env: VecEnv) -> tuple[VecEnv, list[VecEnvWrapper]]:
-    """The environments themselves, and the wrappers around them from the inside out."""
+def _unwrap(vec_env: VecEnv) -> tuple[VecEnv, list[VecEnvWrapper]]:
+    """Return the innermost VecEnv, and the wrappers around it from the inside."""
     wrappers: list[VecEnvWrapper] = []
     while isinstance(vec_env, VecEnvWrapper):
         wrappers.insert(0, vec_env)
@@ -111,7 +127,8 @@ def _unwrapped(vec_env: VecEnv) -> tuple[VecEnv, list[VecEnvWrapper]]:
     return vec_env, wrappers
 
 
-def _described(base: VecEnv, stack: VecFrameStack | None) -> str | None:
+def _describe(base: VecEnv, stack: VecFrameStack | None) -> str | None:
+    """Return ``EnvSpec`` JSON, with our ``FrameStack`` wrapper instead of ``VecFrameStack``."""
     try:
         spec = EnvSpec.from_json(env_spec.spec_to_json(base.get_attr("spec", [0])[0]))
     except MlflowException:
@@ -119,15 +136,16 @@ def _described(base: VecEnv, stack: VecFrameStack | None) -> str | None:
     if stack is not None:
         arguments = {
             "n_stack": stack.stacked_obs.n_stack,
-            "channels_order": _order(stack.stacked_obs),
+            "channels_order": _read_channels_order(stack.stacked_obs),
         }
         wrapper = WrapperSpec("FrameStack", "mlflow_sb3.wrappers:FrameStack", arguments)
         spec = replace(spec, additional_wrappers=(*spec.additional_wrappers, wrapper))
     return spec.to_json()
 
 
-def _order(stacked: StackedObservations[Any]) -> Any:
-    """SB3's ``channels_order``, by the keys of a Dict space."""
+def _read_channels_order(stacked: StackedObservations[Any]) -> Any:
+    """Return SB3's ``channels_order``, by key for a Dict space."""
     if isinstance(stacked.observation_space, spaces.Dict):
-        return {key: _order(inner) for key, inner in stacked.sub_stacked_observations.items()}
+        subspaces = stacked.sub_stacked_observations.items()
+        return {key: _read_channels_order(inner) for key, inner in subspaces}
     return "first" if stacked.channels_first else "last"

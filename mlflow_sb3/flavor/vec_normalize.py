@@ -1,4 +1,4 @@
-"""What a VecNormalize has learned, as JSON values: out of it, into another one, nothing pickled."""
+"""Read the settings and statistics of a ``VecNormalize`` as JSON values, and restore them."""
 
 from __future__ import annotations
 
@@ -22,57 +22,67 @@ _SETTINGS = (
 )
 
 Statistics = dict[str, Any]
+"""Settings of a ``VecNormalize``, and its running means and variances, as JSON values."""
 
 
 def read_statistics(model: BaseAlgorithm) -> Statistics | None:
-    """The settings and the statistics of the VecNormalize that a model learns in; None without one."""
+    """Read the statistics of the ``VecNormalize`` around a model's environments.
+
+    Returns:
+        The statistics. None if the environments are not normalized.
+    """
     vec_normalize = model.get_vec_normalize_env()
     if vec_normalize is None:
         return None
     settings = {name: getattr(vec_normalize, name) for name in _SETTINGS}
     return settings | {
-        "observations": _observations(vec_normalize),
-        "returns": _numbers(vec_normalize.ret_rms),
+        "observations": _read_observation_statistics(vec_normalize),
+        "returns": _to_json(vec_normalize.ret_rms),
     }
 
 
 def set_statistics(vec_normalize: VecNormalize, statistics: Statistics) -> None:
-    """Give a VecNormalize the statistics that ``read`` found in one of the same observation space."""
-    vec_normalize.ret_rms = _moments(statistics["returns"])
+    """Set the running means and variances of a ``VecNormalize`` with the same observation space."""
+    vec_normalize.ret_rms = _from_json(statistics["returns"])
+    observations = statistics["observations"]
     if isinstance(vec_normalize.observation_space, spaces.Dict):
-        vec_normalize.obs_rms = {
-            key: _moments(numbers) for key, numbers in statistics["observations"].items()
-        }
+        vec_normalize.obs_rms = {key: _from_json(values) for key, values in observations.items()}
     elif vec_normalize.norm_obs:
-        vec_normalize.obs_rms = _moments(statistics["observations"][""])  # type: ignore[assignment]  # as SB3 does
+        vec_normalize.obs_rms = _from_json(observations[""])  # type: ignore[assignment]  # SB3 declares only the dict
 
 
 def wrap_vec_env(vec_env: VecEnv, statistics: Statistics) -> VecNormalize:
-    """Put a VecNormalize with these settings and statistics around environments; it goes on learning them."""
+    """Wrap a VecEnv in a ``VecNormalize`` with these statistics, which it continues to update."""
     vec_normalize = VecNormalize(vec_env, **{name: statistics[name] for name in _SETTINGS})
     set_statistics(vec_normalize, statistics)
     return vec_normalize
 
 
 def wrap_env(env: Any, statistics: Statistics) -> VecEnv:
-    """The environment, or environments, that SB3 was given, with these statistics; a VecNormalize of the caller's own stays as it is."""
+    """Wrap the ``env`` argument of SB3's ``load`` in a ``VecNormalize`` with these statistics.
+
+    Args:
+        env: A Gymnasium environment or a VecEnv. If it already has a ``VecNormalize``, it is
+            returned unchanged.
+        statistics: Settings and statistics of the new ``VecNormalize``.
+    """
     vec_env = env if isinstance(env, VecEnv) else DummyVecEnv([lambda: Monitor(env)])
-    return (
-        vec_env if is_vecenv_wrapped(vec_env, VecNormalize) else wrap_vec_env(vec_env, statistics)
-    )
+    if is_vecenv_wrapped(vec_env, VecNormalize):
+        return vec_env
+    return wrap_vec_env(vec_env, statistics)
 
 
-def standalone(
+def make_standalone(
     statistics: Statistics, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]
 ) -> VecNormalize:
-    """A VecNormalize of no real environment, to normalize observations with."""
+    """Make a ``VecNormalize`` without a real environment, to normalize observations."""
     return wrap_vec_env(
-        DummyVecEnv([lambda: _Nowhere(observation_space, action_space)]), statistics
+        DummyVecEnv([lambda: _EnvWithSpaces(observation_space, action_space)]), statistics
     )
 
 
-class _Nowhere(Env[Any, Any]):
-    """Spaces without an environment."""
+class _EnvWithSpaces(Env[Any, Any]):
+    """An environment that has spaces, but cannot be reset or stepped."""
 
     def __init__(
         self, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]
@@ -81,19 +91,16 @@ class _Nowhere(Env[Any, Any]):
         self.action_space = action_space
 
 
-def _observations(vec_normalize: VecNormalize) -> dict[str, Statistics]:
-    """Mean, variance and count by the key of a Dict space, or by the empty text."""
+def _read_observation_statistics(vec_normalize: VecNormalize) -> dict[str, Statistics]:
+    """Return mean, variance and count by the key of a Dict space, or by ``""`` for other spaces."""
     if not vec_normalize.norm_obs:
         return {}
-    moments = (
-        vec_normalize.obs_rms
-        if isinstance(vec_normalize.obs_rms, dict)
-        else {"": vec_normalize.obs_rms}
-    )
-    return {key: _numbers(one) for key, one in moments.items()}
+    moments = vec_normalize.obs_rms
+    by_key = moments if isinstance(moments, dict) else {"": moments}
+    return {key: _to_json(value) for key, value in by_key.items()}
 
 
-def _numbers(moments: RunningMeanStd) -> Statistics:
+def _to_json(moments: RunningMeanStd) -> Statistics:
     return {
         "mean": moments.mean.tolist(),
         "var": moments.var.tolist(),
@@ -101,11 +108,9 @@ def _numbers(moments: RunningMeanStd) -> Statistics:
     }
 
 
-def _moments(numbers: Statistics) -> RunningMeanStd:
-    moments = RunningMeanStd(shape=np.shape(numbers["mean"]))
-    moments.mean, moments.var, moments.count = (
-        np.array(numbers["mean"]),
-        np.array(numbers["var"]),
-        numbers["count"],
-    )
+def _from_json(values: Statistics) -> RunningMeanStd:
+    moments = RunningMeanStd(shape=np.shape(values["mean"]))
+    moments.mean = np.array(values["mean"])
+    moments.var = np.array(values["var"])
+    moments.count = values["count"]
     return moments

@@ -1,1 +1,1 @@
-"""The policy that a served model runs, with numpy and onnxruntime alone."""
+"""Run the policy of a saved agent with numpy and onnxruntime alone."""

@@ -1,6 +1,8 @@
-"""Sampled actions, from the parameters that the graph computes, with numpy alone.
+"""Sample actions from the distribution parameters that an exported graph computes, with numpy.
 
-A distribution is a dict of JSON values, as it stands in the card of an agent: its ``kind``, and what the kind needs.
+A distribution is a dict of JSON values from ``agent.json``. Its key ``kind`` is one of
+``deterministic``, ``epsilon_greedy``, ``categorical``, ``bernoulli``, ``gaussian`` and
+``squashed_gaussian``. The other keys depend on the kind.
 """
 
 from __future__ import annotations
@@ -17,25 +19,27 @@ Outputs = dict[str, NDArray[Any]]
 def sample_actions(
     distribution: dict[str, Any], outputs: Outputs, rng: np.random.Generator
 ) -> NDArray[Any]:
-    """Draw one action for every observation of a batch, each independently of the others.
+    """Sample an action for every observation of a batch, independently of the others.
 
     Args:
-        distribution: ``{"kind": "deterministic"}``, or another kind of this module with what it needs.
-        outputs: What the graph computed: ``action`` of shape ``(n, *action_shape)`` and the parameters of the kind.
-        rng: Is drawn from.
+        distribution: Kind and constants of the distribution.
+        outputs: Outputs of the graph: ``action`` of shape ``(n, *action_shape)`` and the
+            distribution parameters.
+        rng: Random generator.
 
     Returns:
-        Actions of shape ``(n, *action_shape)``, scaled and clipped as the environment takes them.
+        Actions of shape ``(n, *action_shape)``, scaled and clipped to the action space.
 
     Raises:
-        ValueError: The kind is unknown here.
+        ValueError: The kind is unknown.
     """
-    if distribution["kind"] not in _KINDS:
+    if distribution["kind"] not in _SAMPLERS:
         raise ValueError(
-            f"actions of this agent cannot be sampled ({distribution['kind']}); call predict with deterministic=True."
+            f"Actions of this agent cannot be sampled (distribution {distribution['kind']!r}). "
+            "Call predict with deterministic=True."
         )
-    drawn = _KINDS[distribution["kind"]](distribution, outputs, rng)
-    return drawn.reshape(outputs["action"].shape)
+    sampler = _SAMPLERS[distribution["kind"]]
+    return sampler(distribution, outputs, rng).reshape(outputs["action"].shape)
 
 
 def _deterministic(_: dict[str, Any], outputs: Outputs, __: np.random.Generator) -> NDArray[Any]:
@@ -45,22 +49,25 @@ def _deterministic(_: dict[str, Any], outputs: Outputs, __: np.random.Generator)
 def _epsilon_greedy(
     distribution: dict[str, Any], outputs: Outputs, rng: np.random.Generator
 ) -> NDArray[Any]:
-    """The greedy action, or with probability ``epsilon`` any."""
+    """Return the greedy action, or a random one with probability ``epsilon``."""
     greedy = outputs["action"]
-    anything = rng.integers(distribution["n"], size=greedy.shape) + distribution["start"]
-    return np.where(rng.random(greedy.shape) < distribution["epsilon"], anything, greedy)
+    random = rng.integers(distribution["n"], size=greedy.shape) + distribution["start"]
+    return np.where(rng.random(greedy.shape) < distribution["epsilon"], random, greedy)
 
 
 def _categorical(
     distribution: dict[str, Any], outputs: Outputs, rng: np.random.Generator
 ) -> NDArray[Any]:
-    """One choice, or several beside each other, of the sizes ``nvec``; adding Gumbel noise to logits makes argmax a sample."""
+    """Sample each of the integers of an action, which have ``nvec`` values.
+
+    The argmax of logits plus Gumbel noise is a sample of the categorical distribution.
+    """
     noisy = outputs["logits"] + rng.gumbel(size=outputs["logits"].shape)
     ends = np.cumsum(distribution["nvec"])[:-1]
-    chosen: NDArray[Any] = np.stack(
+    values: NDArray[Any] = np.stack(
         [part.argmax(axis=1) for part in np.split(noisy, ends, axis=1)], axis=1
     )
-    return np.asarray(chosen + np.array(distribution["start"]))
+    return np.asarray(values + np.array(distribution["start"]))
 
 
 def _bernoulli(_: dict[str, Any], outputs: Outputs, rng: np.random.Generator) -> NDArray[Any]:
@@ -70,31 +77,30 @@ def _bernoulli(_: dict[str, Any], outputs: Outputs, rng: np.random.Generator) ->
 def _gaussian(
     distribution: dict[str, Any], outputs: Outputs, rng: np.random.Generator
 ) -> NDArray[Any]:
-    low, high = _bounds(distribution)
-    return np.asarray(np.clip(_normal(outputs, rng), low, high))
+    low, high = _read_bounds(distribution)
+    return np.asarray(np.clip(_sample_normal(outputs, rng), low, high))
 
 
 def _squashed_gaussian(
     distribution: dict[str, Any], outputs: Outputs, rng: np.random.Generator
 ) -> NDArray[Any]:
-    low, high = _bounds(distribution)
-    return np.asarray(low + 0.5 * (np.tanh(_normal(outputs, rng)) + 1.0) * (high - low))
+    low, high = _read_bounds(distribution)
+    return np.asarray(low + 0.5 * (np.tanh(_sample_normal(outputs, rng)) + 1.0) * (high - low))
 
 
-def _normal(outputs: Outputs, rng: np.random.Generator) -> NDArray[Any]:
-    return np.asarray(
-        outputs["mean"] + np.exp(outputs["log_std"]) * rng.standard_normal(outputs["mean"].shape)
-    )
+def _sample_normal(outputs: Outputs, rng: np.random.Generator) -> NDArray[Any]:
+    noise = rng.standard_normal(outputs["mean"].shape)
+    return np.asarray(outputs["mean"] + np.exp(outputs["log_std"]) * noise)
 
 
-def _bounds(distribution: dict[str, Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Flat lists; null where there is no bound."""
+def _read_bounds(distribution: dict[str, Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return the flat bounds of the action space. JSON has null for an infinite bound."""
     low = np.array([-np.inf if value is None else value for value in distribution["low"]])
     high = np.array([np.inf if value is None else value for value in distribution["high"]])
     return low, high
 
 
-_KINDS: dict[str, Callable[[dict[str, Any], Outputs, np.random.Generator], NDArray[Any]]] = {
+_SAMPLERS: dict[str, Callable[[dict[str, Any], Outputs, np.random.Generator], NDArray[Any]]] = {
     "deterministic": _deterministic,
     "epsilon_greedy": _epsilon_greedy,
     "categorical": _categorical,

@@ -1,39 +1,153 @@
-"""The files of an ``agent`` folder, and the card among them: what it says of the others."""
+"""The files in the ``agent`` folder of a model, and ``agent.json``, which describes the others."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, Self
 
 from mlflow.environment_variables import MLFLOW_ALLOW_PICKLE_DESERIALIZATION
 from mlflow.exceptions import MlflowException
+
+from mlflow_sb3.inference.policy_inputs import SpaceInfo
 
 AGENT_DIR = "agent"
 AGENT_JSON = "agent.json"
 POLICY_ONNX = "policy.onnx"
 AGENT_ZIP = "agent.zip"
 VEC_NORMALIZE_JSON = "vec_normalize.json"
+SCHEMA = 1
+"""Version of the format of ``agent.json``. A file without the key ``schema`` has version 1."""
+
+InferenceBackend = Literal["onnx", "native"]
+"""``"onnx"`` runs the exported graph, ``"native"`` runs SB3 itself."""
 
 
-def check_file_digest(card: dict[str, Any], name: str, content: bytes) -> None:
-    """Refuse a file of an agent that is not the one which its card was written for."""
-    found, saved = hashlib.sha256(content).hexdigest(), card["digests"][name]
-    if found != saved:
-        raise ValueError(
-            f"{name} has the digest {found}, but {saved} was saved: the file has changed; save the agent again."
-        )
+@dataclass(frozen=True)
+class Parity:
+    """Agreement of an exported graph with Stable-Baselines3."""
+
+    observations: int
+    """Number of observations that were compared."""
+    observations_from_episodes: int
+    """Number of these observations that come from episodes of the agent."""
+    max_difference: float
+    """Largest relative difference.
+
+    Continuous actions are divided by their range. For discrete actions, the values that decide
+    between actions are divided by the largest of them. LSTM states are not divided.
+    """
+    ties: int
+    """Number of discrete actions that differ although SB3 rates both actions as equally good."""
 
 
-def env_spec_json(card: dict[str, Any]) -> str | None:
-    """The ``EnvSpec`` JSON in a card."""
-    description = card.get("environment")
-    return None if description is None else json.dumps(description)
+@dataclass(frozen=True)
+class AgentInfo:
+    """Content of ``agent.json``."""
+
+    algorithm: str
+    """Class of the SB3 algorithm, as ``module.Class``."""
+    observation_space: SpaceInfo
+    action_space: SpaceInfo
+    versions: dict[str, str]
+    """Versions of the installed packages, by import name."""
+    digests: dict[str, str]
+    """SHA-256 of the other files in the folder, by file name."""
+    inference: InferenceBackend
+    environment: dict[str, Any] | None = None
+    """``EnvSpec`` of the training environment. None if it is unknown."""
+    example_action: list[Any] | None = None
+    """Actions for the input example of the model. None if the caller passed another example."""
+    distribution: dict[str, Any] | None = None
+    """Action distribution of an exported graph (see ``action_sampling``)."""
+    parity: Parity | None = None
+    """Agreement of an exported graph with SB3."""
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Self:
+        """Read the values of ``agent.json``. Unknown keys are ignored.
+
+        Raises:
+            ValueError: The file has a newer format, or a key is missing.
+        """
+        if values.get("schema", SCHEMA) != SCHEMA:
+            raise ValueError(
+                f"{AGENT_JSON} has the schema {values['schema']!r}, but this version of mlflow-sb3 "
+                f"reads only schema {SCHEMA}. Install a newer version of mlflow-sb3."
+            )
+        known = {field.name: values[field.name] for field in fields(cls) if field.name in values}
+        try:
+            return cls(**known | _read_nested(known))
+        except TypeError as error:
+            raise ValueError(
+                f"{AGENT_JSON} is incomplete: {error}. Save the agent again."
+            ) from error
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Read the ``agent.json`` of an ``agent`` folder.
+
+        Raises:
+            OSError: There is no such file.
+            ValueError: The file is no JSON object, has a newer format, or lacks a key.
+        """
+        values = json.loads((folder / AGENT_JSON).read_text())
+        if not isinstance(values, dict):
+            raise ValueError(f"{AGENT_JSON} is no JSON object. Save the agent again.")
+        return cls.from_json(values)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the values of ``agent.json``. Keys of the ONNX export are left out without one."""
+        values = {"schema": SCHEMA} | asdict(self)
+        for name in ("distribution", "parity"):
+            if values[name] is None:
+                del values[name]
+        return values
+
+    @property
+    def env_spec_json(self) -> str | None:
+        """``EnvSpec`` JSON of the training environment. None if it is unknown."""
+        return None if self.environment is None else json.dumps(self.environment)
+
+    def check_digest(self, name: str, content: bytes) -> None:
+        """Check that a file of the folder has not changed since the agent was saved.
+
+        Raises:
+            ValueError: The SHA-256 of ``content`` differs from the saved one.
+        """
+        digest, saved = hashlib.sha256(content).hexdigest(), self.digests.get(name)
+        if digest != saved:
+            raise ValueError(
+                f"{name} has changed since it was saved (digest {digest}, expected {saved}). "
+                "Save the agent again."
+            )
 
 
-def check_unpickling_allowed(what: str) -> None:
-    """Refuse where MLflow was told to unpickle nothing."""
+def _read_nested(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the values that are dataclasses."""
+    nested: dict[str, Any] = {
+        name: SpaceInfo.from_json(values[name])
+        for name in ("observation_space", "action_space")
+        if name in values
+    }
+    if values.get("parity") is not None:
+        nested["parity"] = Parity(**values["parity"])
+    return nested
+
+
+def check_unpickling_allowed(action: str) -> None:
+    """Check that MLflow allows unpickling.
+
+    Args:
+        action: The action that needs it, for the error message.
+
+    Raises:
+        MlflowException: ``MLFLOW_ALLOW_PICKLE_DESERIALIZATION`` is false.
+    """
     if not MLFLOW_ALLOW_PICKLE_DESERIALIZATION.get():  # type: ignore[no-untyped-call]
         raise MlflowException.invalid_parameter_value(
-            f"{what} would unpickle, and MLFLOW_ALLOW_PICKLE_DESERIALIZATION is false; allow it where you trust the file."
+            f"{action} would unpickle a file, but MLFLOW_ALLOW_PICKLE_DESERIALIZATION is false. "
+            "If you trust the file, set the variable to true."
         )

@@ -1,4 +1,7 @@
-"""Observations, many at once: an array, or a dict of arrays for Dict spaces; the first axis counts them."""
+"""Batches of observations: an array, or a dict of arrays for a Dict space.
+
+The first axis counts the observations.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ Observations = NDArray[Any] | dict[str, NDArray[Any]]
 
 
 def stack_observations(observations: Sequence[Any]) -> Observations:
-    """Put single observations into one batch."""
+    """Stack single observations into a batch."""
     first = observations[0]
     if isinstance(first, Mapping):
         return {key: np.array([observation[key] for observation in observations]) for key in first}
@@ -20,16 +23,14 @@ def stack_observations(observations: Sequence[Any]) -> Observations:
 
 
 def take_rows(batch: Observations, rows: slice) -> Observations:
-    """Some observations of a batch."""
-    return (
-        {key: values[rows] for key, values in batch.items()}
-        if isinstance(batch, dict)
-        else batch[rows]
-    )
+    """Return a slice of a batch."""
+    if isinstance(batch, dict):
+        return {key: values[rows] for key, values in batch.items()}
+    return batch[rows]
 
 
 def concatenate(batches: Sequence[Observations]) -> Observations:
-    """Batches behind one another."""
+    """Join batches along the first axis."""
     first = batches[0]
     if isinstance(first, dict):
         return {
@@ -40,5 +41,5 @@ def concatenate(batches: Sequence[Observations]) -> Observations:
 
 
 def batch_size(batch: Observations) -> int:
-    """How many observations a batch has."""
+    """Return the number of observations in a batch."""
     return len(next(iter(batch.values())) if isinstance(batch, dict) else batch)

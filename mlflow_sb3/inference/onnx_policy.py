@@ -1,8 +1,7 @@
-"""The exported graph as a policy: observations in, actions out, with onnxruntime and numpy alone."""
+"""Run an exported policy graph with onnxruntime and numpy alone."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Self
 
@@ -11,12 +10,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from mlflow_sb3.inference import action_sampling
-from mlflow_sb3.inference.agent_files import (
-    AGENT_JSON,
-    POLICY_ONNX,
-    check_file_digest,
-    env_spec_json,
-)
+from mlflow_sb3.inference.agent_files import POLICY_ONNX, AgentInfo
 from mlflow_sb3.inference.batching import Observations, batch_size
 from mlflow_sb3.inference.policy_inputs import (
     ACTION_MASKS,
@@ -27,13 +21,15 @@ from mlflow_sb3.inference.policy_inputs import (
 )
 
 NEXT_PREFIX = "next_"
+"""Prefix of the graph's outputs for the next LSTM state."""
 
 
 class OnnxPolicy:
-    """A trained agent's policy, ready to act; it holds no state, so that threads may share it.
+    """The policy of a trained agent, as an ONNX graph.
 
-    Observation preprocessing and normalization, action scaling and clipping are inside the graph: observations go in and
-    actions come out as the environment has them.
+    The graph contains observation preprocessing, observation normalization, and the scaling and
+    clipping of actions. Observations and actions are therefore those of the raw environment.
+    A policy holds no state, so several threads can use the same one.
     """
 
     def __init__(
@@ -42,72 +38,64 @@ class OnnxPolicy:
         observation_space: SpaceInfo,
         action_space: SpaceInfo,
         distribution: dict[str, Any] | None = None,
+        *,
+        agent_info: AgentInfo | None = None,
     ) -> None:
         """Open a graph on one thread.
 
         Args:
-            graph: ONNX with the inputs of ``observation_space.inputs``, and ``hidden`` and ``cell`` for recurrent policies,
-                ``action_masks`` for masked ones; its outputs are ``action``, the parameters of the distribution and the next state.
-            observation_space: What goes in.
-            action_space: What comes out.
-            distribution: What sampled actions are drawn from; see the module ``distribution``.
+            graph: ONNX model. Its inputs are those of ``observation_space.inputs``, ``hidden`` and
+                ``cell`` for a recurrent policy, and ``action_masks`` for a masked one. Its outputs
+                are ``action``, the distribution parameters and the next state.
+            observation_space: Observation space of the environment.
+            action_space: Action space of the environment.
+            distribution: Action distribution (see ``action_sampling``). Without one, actions
+                cannot be sampled.
+            agent_info: Content of ``agent.json``.
         """
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        self._session = onnxruntime.InferenceSession(
-            graph, options, providers=["CPUExecutionProvider"]
-        )
+        self._session = _open_session(graph)
         self.observation_space = observation_space
         self.action_space = action_space
         self.distribution = distribution or {"kind": "unknown"}
-        self.card: dict[str, Any] = {}
-        shapes = {found.name: found.shape for found in self._session.get_inputs()}
-        state_shape = (
-            (shapes[STATE_NAMES[0]][0], shapes[STATE_NAMES[0]][2])
-            if STATE_NAMES[0] in shapes
-            else None
-        )
+        self.agent_info = agent_info
+        shapes = {node.name: node.shape for node in self._session.get_inputs()}
+        state = shapes.get(STATE_NAMES[0])
         self.inputs = PolicyInputs(
             observation_space,
-            state_shape,
+            None if state is None else (state[0], state[2]),
             tuple(self.distribution["nvec"]) if ACTION_MASKS in shapes else None,
         )
-        self._plain = self.inputs.plain
-        self._next = [NEXT_PREFIX + name for name in STATE_NAMES] if state_shape else []
-        self._parameters = [
-            found.name for found in self._session.get_outputs() if found.name not in self._next
-        ]
-        self._deterministic = ["action", *self._next]
-        self._output_dtype = np.dtype(action_space.dtype)
+        self._has_only_observations = self.inputs.has_only_observations
+        self._next_states = [] if state is None else [NEXT_PREFIX + name for name in STATE_NAMES]
+        outputs = [node.name for node in self._session.get_outputs()]
+        self._parameters = [name for name in outputs if name not in self._next_states]
+        self._deterministic_outputs = ["action", *self._next_states]
+        self._action_dtype = np.dtype(action_space.dtype)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Open the ``agent`` folder of a saved model.
 
         Raises:
-            ValueError: The graph is not the one that was saved.
+            OSError: A file is missing.
+            ValueError: The graph has changed since it was saved, or ``agent.json`` is invalid.
         """
-        card = json.loads((folder / AGENT_JSON).read_text())
+        info = AgentInfo.read(folder)
         graph = (folder / POLICY_ONNX).read_bytes()
-        check_file_digest(card, POLICY_ONNX, graph)
-        policy = cls(
-            graph,
-            SpaceInfo.from_json(card["observation_space"]),
-            SpaceInfo.from_json(card["action_space"]),
-            card["distribution"],
+        info.check_digest(POLICY_ONNX, graph)
+        return cls(
+            graph, info.observation_space, info.action_space, info.distribution, agent_info=info
         )
-        policy.card = card
-        return policy
 
     @property
-    def takes_masks(self) -> bool:
+    def has_action_masks(self) -> bool:
         """Whether ``predict`` needs ``action_masks``."""
-        return self.inputs.choices is not None
+        return self.inputs.action_sizes is not None
 
     @property
     def environment(self) -> str | None:
-        """The ``EnvSpec`` JSON of the environment that the agent was trained in, if it is known."""
-        return env_spec_json(self.card)
+        """``EnvSpec`` JSON of the training environment. None if it is unknown."""
+        return None if self.agent_info is None else self.agent_info.env_spec_json
 
     def predict(
         self,
@@ -119,47 +107,62 @@ class OnnxPolicy:
         action_masks: Any = None,
         seed: int | None = None,
     ) -> tuple[NDArray[Any], LstmState | None]:
-        """Pick actions, with the signature of SB3's ``predict``.
+        """Predict actions, with the signature of SB3's ``predict``.
 
         Args:
-            observation: Numbers of shape ``(n, *observation_shape)``, or one observation of ``observation_shape``: an
-                array of float32, float64 or integers, nested lists, or a DataFrame; a dict of them for a Dict space.
-            state: Of a recurrent policy: what the last call returned, arrays of shape ``(layers, n, units)``; None begins.
-            episode_start: Of a recurrent policy: booleans of shape ``(n,)``, true where an episode begins and the state is forgotten.
-            deterministic: The best action; otherwise one that is sampled as SB3 does, with fresh noise for every observation.
-            action_masks: Of an agent that was trained with masks: booleans of shape ``(n, choices)``, true for what is allowed.
-            seed: Of the sampled actions; without it, they differ from call to call.
+            observation: Array, nested lists or DataFrame of shape ``(n, *observation_shape)``, or
+                a single observation of shape ``observation_shape``. Floats and integers of any
+                size are accepted. For a Dict space, a dict of them.
+            state: For a recurrent policy, the state that the last call returned: arrays of shape
+                ``(layers, n, units)``. None at the beginning of the episodes.
+            episode_start: For a recurrent policy, Booleans of shape ``(n,)``. The state is reset
+                to zeros where they are true.
+            deterministic: Return the most likely action. If false, sample an action as SB3 does,
+                with independent noise for every observation.
+            action_masks: For an agent that was trained with masks, Booleans of shape
+                ``(n, sum(action_sizes))``, true for allowed values.
+            seed: Seed of sampled actions. Without a seed, every call samples other actions.
 
         Returns:
-            Actions of shape ``(n, *action_shape)``, or ``action_shape`` for one observation, in the dtype of the action
-            space; and the next state of a recurrent policy, or else what came in.
+            Actions of shape ``(n, *action_shape)`` in the dtype of the action space, without the
+            first axis for a single observation; and the next state of a recurrent policy. Other
+            policies return ``state`` unchanged.
 
         Raises:
-            ValueError: A shape, the kind of a dtype or a NaN does not fit, or masks are missing.
+            ValueError: A shape or dtype does not fit, a value is NaN, or masks are missing.
         """
-        feeds, single = self.inputs.observed(observation)
-        if not self._plain or action_masks is not None:
-            feeds |= self.inputs.beside(batch_size(feeds), state, episode_start, action_masks)
-        outputs = self._session.run(self._deterministic if deterministic else None, feeds)
-        actions = outputs[0] if deterministic else self._sampled(outputs, seed)
-        if actions.dtype != self._output_dtype:
-            actions = actions.astype(self._output_dtype)
-        following = tuple(outputs[-len(self._next) :]) if self._next else state
-        return (actions.squeeze(axis=0) if single else actions), following
+        feeds, is_single = self.inputs.observation_arrays(observation)
+        if not self._has_only_observations or action_masks is not None:
+            feeds |= self.inputs.extra_inputs(batch_size(feeds), state, episode_start, action_masks)
+        outputs = self._session.run(self._deterministic_outputs if deterministic else None, feeds)
+        actions = outputs[0] if deterministic else self._sample(outputs, seed)
+        if actions.dtype != self._action_dtype:
+            actions = actions.astype(self._action_dtype)
+        if self._next_states:
+            state = tuple(outputs[-len(self._next_states) :])
+        return (actions.squeeze(axis=0) if is_single else actions), state
 
-    def outputs(
+    def compute_outputs(
         self,
         observation: Observations,
         state: LstmState | None = None,
         *,
         action_masks: NDArray[Any] | None = None,
     ) -> dict[str, NDArray[Any]]:
-        """All that the graph computes for a batch: ``action``, the parameters of the action distribution, the next state."""
-        feeds, _ = self.inputs.observed(observation)
-        feeds |= self.inputs.beside(batch_size(feeds), state, None, action_masks)
-        names = [*self._parameters, *self._next]
+        """Return all outputs of the graph: action, distribution parameters and next state."""
+        feeds, _ = self.inputs.observation_arrays(observation)
+        feeds |= self.inputs.extra_inputs(batch_size(feeds), state, None, action_masks)
+        names = [*self._parameters, *self._next_states]
         return dict(zip(names, self._session.run(names, feeds), strict=True))
 
-    def _sampled(self, outputs: list[NDArray[Any]], seed: int | None) -> NDArray[Any]:
-        named = dict(zip(self._parameters, outputs, strict=False))
-        return action_sampling.sample_actions(self.distribution, named, np.random.default_rng(seed))
+    def _sample(self, outputs: list[NDArray[Any]], seed: int | None) -> NDArray[Any]:
+        parameters = dict(zip(self._parameters, outputs, strict=False))
+        rng = np.random.default_rng(seed)
+        return action_sampling.sample_actions(self.distribution, parameters, rng)
+
+
+def _open_session(graph: bytes) -> onnxruntime.InferenceSession:
+    """Open a graph on one thread: more threads slow down networks of this size."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])

@@ -1,10 +1,9 @@
-"""Whether a version can be served: loaded as MLflow loads it, and asked what it was asked when it was logged."""
+"""Check that a model version can be served: load it through MLflow and predict its input example."""
 
 from __future__ import annotations
 
 import inspect
 import json
-import shutil
 import subprocess
 import sys
 from functools import cache
@@ -15,74 +14,99 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from mlflow.exceptions import MlflowException
 
-from mlflow_sb3.flavor import policy_loader
-from mlflow_sb3.flavor.model_writer import EXAMPLE_ACTION
+from mlflow_sb3.flavor import policy_loader, shipped_code
+from mlflow_sb3.flavor.shipped_code import CODE_DIR
+from mlflow_sb3.inference.agent_files import InferenceBackend
 from mlflow_sb3.registry import digest, integrity
 from mlflow_sb3.registry.model_version import Version
 
 if TYPE_CHECKING:
     from mlflow_sb3.registry.signing import KeyPath
 
-RELATIVE, ABSOLUTE = 1e-4, 1e-5
-"""By how much numbers may differ from one machine to another."""
+RELATIVE_TOLERANCE = 1e-4
+"""Relative difference of actions that is allowed between two machines."""
+ABSOLUTE_TOLERANCE = 1e-5
+"""Absolute difference of actions that is allowed between two machines."""
 
 
 def check_servable(version: Version, *, public_key: KeyPath | None = None) -> None:
-    """Download a version, check its files, load it through pyfunc and compare its answer to the stored example.
+    """Check that a version can be loaded through ``mlflow.pyfunc`` and predicts the stored action.
 
-    Where the example is the caller's own, it has to be answered, whatever the answer.
+    If the caller of ``log_model`` passed an input example, there is no stored action. The version
+    must then only return some action.
+
+    Args:
+        version: Model version with a digest.
+        public_key: As in ``integrity.fetch_version``.
 
     Raises:
-        MlflowException: It fails, or acts otherwise than when it was logged.
+        MlflowException: The files have changed, the version cannot be loaded, or it predicts
+            another action than when it was logged.
     """
     with integrity.fetch_version(version, public_key=public_key) as folder:
-        expected = policy_loader.read_card(folder).get(EXAMPLE_ACTION)
+        info = policy_loader.read_agent_info(folder)
         try:
-            action = _answer(folder)
-        except Exception as error:  # whatever the code that a model brings raises
+            action = _predict_example(folder, info.inference)
+        except Exception as error:  # the code of a model can raise anything
             raise MlflowException.invalid_parameter_value(
                 f"{version} cannot be served: {type(error).__name__}: {error}"
             ) from error
-    if expected is not None and not _equal(action, np.array(expected)):
+    expected = None if info.example_action is None else np.array(info.example_action)
+    if expected is not None and not _is_close(action, expected):
         raise MlflowException.invalid_parameter_value(
-            f"{version} cannot be served: it answers its example with {action.tolist()}, and did with {expected} when it was logged; "
-            "install the versions in its requirements.txt, or log it again."
+            f"{version} cannot be served: it predicts {action.tolist()} for its input example, but "
+            f"predicted {expected.tolist()} when it was logged. Install the package versions in "
+            "its requirements.txt, or log it again."
         )
 
 
-def _answer(folder: Path) -> Any:
-    """The first action, in this process where the model brings the code that is imported here, in a new one where it brings other code."""
-    if digest.model_digest(folder / "code") == _own_code():
-        return np.asarray(_ask(str(folder)))
-    script = f"from __future__ import annotations\n{inspect.getsource(_ask)}\nimport json, sys\nprint(json.dumps(_ask(sys.argv[1])))"
-    command = [sys.executable, "-W", "ignore", "-c", script]
-    done = subprocess.run(
-        [*command, str(folder)], cwd=folder, capture_output=True, text=True, check=False
-    )
-    if done.returncode != 0:
-        raise RuntimeError(done.stderr.strip().splitlines()[-1])
-    return np.asarray(json.loads(done.stdout.splitlines()[-1]))
+def _predict_example(folder: Path, inference: InferenceBackend) -> Any:
+    """Return the action for the input example of a model.
+
+    The code of a model can differ from the imported package. A new process then imports it.
+    """
+    if digest.hash_model(folder / CODE_DIR) == _hash_shipped_code(inference):
+        return np.asarray(_load_and_predict(str(folder)))
+    return np.asarray(_predict_in_new_process(folder))
 
 
-def _ask(folder: str) -> Any:
+def _load_and_predict(folder: str) -> Any:
     import mlflow.pyfunc
     from mlflow.models import Model
 
-    answer = mlflow.pyfunc.load_model(folder).predict(Model.load(folder).load_input_example(folder))
+    example = Model.load(folder).load_input_example(folder)
+    answer = mlflow.pyfunc.load_model(folder).predict(example)
     return (answer["action"] if isinstance(answer, dict) else answer).tolist()
 
 
+def _predict_in_new_process(folder: Path) -> Any:
+    script = (
+        "from __future__ import annotations\n"
+        f"{inspect.getsource(_load_and_predict)}\n"
+        "import json, sys\n"
+        "print(json.dumps(_load_and_predict(sys.argv[1])))"
+    )
+    completed = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script, str(folder)],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if completed.returncode != 0:
+        raise RuntimeError(completed.stderr.strip().splitlines()[-1])
+    return json.loads(completed.stdout.splitlines()[-1])
+
+
 @cache
-def _own_code() -> str:
-    """The digest of ``code/`` in a model that brings this package alone, as it is now."""
+def _hash_shipped_code(inference: InferenceBackend) -> str:
+    """Return the digest of the code folder of a model that this package logs."""
     with TemporaryDirectory() as folder:
-        shutil.copytree(
-            Path(__file__).parents[1],
-            Path(folder, "mlflow_sb3"),
-            ignore=shutil.ignore_patterns("__pycache__"),
-        )
-        return digest.model_digest(Path(folder))
+        shipped_code.copy_package(Path(folder), inference)
+        return digest.hash_model(Path(folder))
 
 
-def _equal(found: np.ndarray[Any, Any], expected: np.ndarray[Any, Any]) -> bool:
-    return found.shape == expected.shape and np.allclose(found, expected, RELATIVE, ABSOLUTE)
+def _is_close(action: np.ndarray[Any, Any], expected: np.ndarray[Any, Any]) -> bool:
+    return action.shape == expected.shape and np.allclose(
+        action, expected, RELATIVE_TOLERANCE, ABSOLUTE_TOLERANCE
+    )

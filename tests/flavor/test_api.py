@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import inspect
 import json
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,11 +25,13 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.torch_layers import FlattenExtractor
 
 import mlflow_sb3
-from mlflow_sb3.algorithms import algorithms
+from mlflow_sb3.algorithms import builder
 from mlflow_sb3.envs import env_spec
-from mlflow_sb3.flavor import onnx_export, source_env
+from mlflow_sb3.flavor import onnx_export, parity_inputs, source_env
+from mlflow_sb3.flavor.parity import check_parity
 from mlflow_sb3.inference.onnx_policy import OnnxPolicy
 from mlflow_sb3.registry import integrity, signing, versions
+from tests import ROOT
 from tests.conftest import Keys
 
 AGENTS: list[tuple[type[BaseAlgorithm], str, dict[str, Any]]] = [
@@ -63,19 +67,19 @@ def trained_and_loaded(
     return model, OnnxPolicy.load(folder / "agent")
 
 
-def observations(model: BaseAlgorithm, count: int) -> np.ndarray[Any, Any]:
+def sample_observations(model: BaseAlgorithm, count: int) -> np.ndarray[Any, Any]:
     model.observation_space.seed(7)
     return np.stack([model.observation_space.sample() for _ in range(count)])
 
 
 @pytest.mark.parametrize("batch", [1, 7, 64, 256])
-def test_actions_are_those_of_sb3(
+def test_actions_equal_those_of_sb3(
     trained_and_loaded: tuple[BaseAlgorithm, OnnxPolicy], batch: int
 ) -> None:
     model, policy = trained_and_loaded
-    expected, _ = model.predict(observations(model, batch), deterministic=True)
+    expected, _ = model.predict(sample_observations(model, batch), deterministic=True)
 
-    actions, state = policy.predict(observations(model, batch))
+    actions, state = policy.predict(sample_observations(model, batch))
 
     assert state is None
     assert actions.dtype == model.action_space.dtype
@@ -87,29 +91,31 @@ def test_actions_are_those_of_sb3(
         assert actions.tolist() == expected.tolist()
 
 
-def test_one_observation_gives_one_action(
+def test_a_single_observation_gives_a_single_action(
     trained_and_loaded: tuple[BaseAlgorithm, OnnxPolicy],
 ) -> None:
     model, policy = trained_and_loaded
-    one = observations(model, 1)[0]
+    observation = sample_observations(model, 1)[0]
 
-    action, _ = policy.predict(one)
+    action, _ = policy.predict(observation)
 
     assert action.shape == model.action_space.shape
     assert model.action_space.contains(action if action.shape else action.item())
     assert action.tolist() == pytest.approx(
-        model.predict(one, deterministic=True)[0].tolist(), abs=1e-4
+        model.predict(observation, deterministic=True)[0].tolist(), abs=1e-4
     )
 
 
-def test_the_card_records_how_well_the_graph_agrees(
+def test_agent_json_records_the_agreement_of_the_graph_with_sb3(
     trained_and_loaded: tuple[BaseAlgorithm, OnnxPolicy],
 ) -> None:
-    parity = trained_and_loaded[1].card["parity"]
+    info = trained_and_loaded[1].agent_info
 
-    assert parity["observations"] == 512
-    assert parity["observations_from_episodes"] == 256
-    assert parity["max_difference"] <= 1e-5
+    assert info is not None
+    assert info.parity is not None
+    assert info.parity.observations == 512
+    assert info.parity.observations_from_episodes == 256
+    assert info.parity.max_difference <= 1e-5
 
 
 @pytest.mark.parametrize(
@@ -123,7 +129,7 @@ def test_the_card_records_how_well_the_graph_agrees(
     ],
     ids=["float32", "float64", "int64", "lists", "DataFrame"],
 )
-def test_a_policy_takes_what_people_have(observation: Any, saved: Path) -> None:
+def test_a_policy_accepts_arrays_lists_and_frames(observation: Any, saved: Path) -> None:
     actions, _ = mlflow_sb3.load_policy(str(saved)).predict(observation)
 
     assert actions.shape == (2,)
@@ -131,28 +137,28 @@ def test_a_policy_takes_what_people_have(observation: Any, saved: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("observation", "says"),
+    ("observation", "message"),
     [
         (
             np.zeros((1, 3)),
-            r"observation has the shape \(1, 3\); expected \(4\) for one or \(n, 4\) for many, of float32",
+            r"observation has the shape \(1, 3\)\. Expected shape \(4\) or \(n, 4\), dtype float32",
         ),
         (np.zeros(3), r"observation has the shape \(3,\)"),
         (np.zeros((1, 1, 4)), r"observation has the shape \(1, 1, 4\)"),
         (0.0, r"observation has the shape \(\)"),
-        ([["a", "b", "c", "d"]], "observation has the dtype <U1; expected"),
+        ([["a", "b", "c", "d"]], r"observation has the dtype <U1\. Expected"),
         (np.array([[0, 0, None, 0]]), "observation has the dtype object"),
         ([[0.0, np.nan, 0.0, 0.0]], "observation contains NaN"),
     ],
 )
-def test_wrong_observations_are_refused_with_what_is_expected(
-    observation: Any, says: str, saved: Path
+def test_invalid_observations_are_refused_with_the_expected_shape(
+    observation: Any, message: str, saved: Path
 ) -> None:
-    with pytest.raises(ValueError, match=says):
+    with pytest.raises(ValueError, match=message):
         mlflow_sb3.load_policy(str(saved)).predict(observation)
 
 
-def test_pyfunc_answers_arrays_and_frames_with_actions_that_step(saved: Path) -> None:
+def test_pyfunc_returns_actions_that_the_environment_accepts(saved: Path) -> None:
     model, env = mlflow.pyfunc.load_model(str(saved)), gymnasium.make("CartPole-v1")
     env.reset(seed=0)
 
@@ -166,14 +172,14 @@ def test_pyfunc_answers_arrays_and_frames_with_actions_that_step(saved: Path) ->
 @pytest.mark.parametrize(
     "batch", [np.zeros((1, 3)), np.full((1, 4), np.nan), np.zeros((1, 4), dtype=np.float32)]
 )
-def test_pyfunc_refuses_wrong_observations(batch: Any, saved: Path) -> None:
+def test_pyfunc_refuses_invalid_observations(batch: Any, saved: Path) -> None:
     with pytest.raises(
         MlflowException, match=r"contains NaN|does not match expected|not match|incompatible"
     ):
         mlflow.pyfunc.load_model(str(saved)).predict(batch)
 
 
-def test_threads_share_a_policy(saved: Path) -> None:
+def test_threads_can_share_a_policy(saved: Path) -> None:
     policy = mlflow_sb3.load_policy(str(saved))
     batch = np.random.default_rng(0).normal(size=(64, 4))
     expected = policy.predict(batch)[0].tolist()
@@ -193,7 +199,7 @@ def test_threads_share_a_policy(saved: Path) -> None:
     assert answers == [expected] * 200
 
 
-def test_the_layout_is_the_documented_one(saved: Path) -> None:
+def test_a_model_has_the_documented_files(saved: Path) -> None:
     files = {
         path.relative_to(saved).as_posix()
         for path in saved.rglob("*")
@@ -211,7 +217,7 @@ def test_the_layout_is_the_documented_one(saved: Path) -> None:
         "agent/agent.json",
         "agent/agent.zip",
     }
-    assert (saved / "code" / "mlflow_sb3" / "flavor.py").exists()
+    assert (saved / "code" / "mlflow_sb3" / "flavor" / "__init__.py").exists()
     assert set(Model.load(str(saved)).flavors) == {"stable_baselines3", "python_function"}
 
 
@@ -224,14 +230,14 @@ def test_a_model_requires_neither_torch_nor_sb3(saved: Path) -> None:
     assert mlflow_sb3.get_default_pip_requirements()[2] == f"onnxruntime=={onnxruntime.__version__}"
 
 
-def test_the_signature_is_that_of_the_spaces(saved: Path) -> None:
+def test_the_signature_follows_from_the_spaces(saved: Path) -> None:
     signature = Model.load(str(saved)).signature
 
     assert signature.inputs == Schema([TensorSpec(np.dtype(np.float64), (-1, 4))])
     assert signature.outputs == Schema([TensorSpec(np.dtype(np.int64), (-1,))])
 
 
-def test_the_arguments_of_saving_are_honoured(
+def test_save_model_uses_its_arguments(
     ppo: PPO, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "helper.py").write_text("answer = 42\n")
@@ -262,7 +268,7 @@ def test_the_arguments_of_saving_are_honoured(
     assert mlflow_sb3.load_policy(str(tmp_path / "model")).predict(np.zeros(4))[0].shape == ()
 
 
-def test_requirements_can_be_given_whole(ppo: PPO, tmp_path: Path) -> None:
+def test_pip_requirements_replace_the_default(ppo: PPO, tmp_path: Path) -> None:
     mlflow_sb3.save_model(ppo, tmp_path / "model", pip_requirements=["mlflow", "onnxruntime"])
 
     assert (tmp_path / "model" / "requirements.txt").read_text().split() == [
@@ -273,20 +279,25 @@ def test_requirements_can_be_given_whole(ppo: PPO, tmp_path: Path) -> None:
 
 def test_the_flavor_has_the_arguments_of_mlflows_flavors() -> None:
     only_xgboost = {"xgb_model", "model_format", "extra_files", "kwargs"}
-    theirs = [
+    arguments_of_xgboost = [
         set(inspect.signature(function).parameters) - only_xgboost
         for function in (mlflow.xgboost.save_model, mlflow.xgboost.log_model)
     ]
-    ours = [
+    arguments = [
         set(inspect.signature(function).parameters)
         for function in (mlflow_sb3.save_model, mlflow_sb3.log_model)
     ]
 
-    assert [wanted - have for wanted, have in zip(theirs, ours, strict=True)] == [set(), set()]
+    assert [
+        theirs - ours for theirs, ours in zip(arguments_of_xgboost, arguments, strict=True)
+    ] == [
+        set(),
+        set(),
+    ]
 
 
 @pytest.mark.usefixtures("store")
-def test_logging_uses_the_active_run_and_registers(ppo: PPO) -> None:
+def test_log_model_uses_the_active_run_and_registers_a_version(ppo: PPO) -> None:
     with mlflow.start_run() as run:
         info = mlflow_sb3.log_model(
             ppo,
@@ -305,33 +316,33 @@ def test_logging_uses_the_active_run_and_registers(ppo: PPO) -> None:
 
 
 @pytest.mark.usefixtures("store")
-def test_a_version_is_signed_when_it_is_logged(ppo: PPO, keys: Keys) -> None:
+def test_log_model_signs_the_version(ppo: PPO, keys: Keys) -> None:
     mlflow_sb3.log_model(
         ppo, name="agent", registered_model_name="mine", signing_key=str(keys.private)
     )
 
     version = versions.find_version("mine", number=1)
-    assert signing.verify(str(version.digest), str(version.signature), keys.public)
+    assert signing.verify_digest(str(version.digest), str(version.signature), keys.public)
     model = mlflow_sb3.load_model("models:/mine/1", public_key=str(keys.public), device="cpu")
     assert model.num_timesteps == ppo.num_timesteps
 
 
 @pytest.mark.parametrize(
-    ("key", "name", "says"),
+    ("key", "name", "message"),
     [
         (
             "private",
             None,
-            r"signs a registered version, and none is registered; give registered_model_name too",
+            r"only a registered version can be signed\. Pass registered_model_name too",
         ),
-        ("public", "mine", r"private key '.*public\.pem' is a public key; give one that"),
+        ("public", "mine", r"Private key '.*public\.pem' is a public key"),
     ],
 )
 @pytest.mark.usefixtures("store")
-def test_what_cannot_be_signed_is_refused_and_nothing_is_logged(
-    key: str, name: str | None, says: str, ppo: PPO, keys: Keys
+def test_nothing_is_logged_if_the_version_cannot_be_signed(
+    key: str, name: str | None, message: str, ppo: PPO, keys: Keys
 ) -> None:
-    with pytest.raises(MlflowException, match=says):
+    with pytest.raises(MlflowException, match=message):
         mlflow_sb3.log_model(
             ppo, name="agent", registered_model_name=name, signing_key=getattr(keys, key)
         )
@@ -340,21 +351,23 @@ def test_what_cannot_be_signed_is_refused_and_nothing_is_logged(
     assert mlflow.MlflowClient().search_registered_models() == []
 
 
-def test_the_algorithm_comes_back_to_go_on_training(ppo: PPO, saved: Path, tmp_path: Path) -> None:
-    again = mlflow_sb3.load_model(
+def test_load_model_returns_an_algorithm_that_can_be_trained(
+    ppo: PPO, saved: Path, tmp_path: Path
+) -> None:
+    loaded = mlflow_sb3.load_model(
         str(saved), dst_path=str(tmp_path), env=ppo.get_env(), device="cpu"
     )
 
-    batch = observations(ppo, 64)
+    batch = sample_observations(ppo, 64)
     assert (
-        again.predict(batch, deterministic=True)[0].tolist()
+        loaded.predict(batch, deterministic=True)[0].tolist()
         == ppo.predict(batch, deterministic=True)[0].tolist()
     )
-    assert again.learn(64, reset_num_timesteps=False).num_timesteps == 128
+    assert loaded.learn(64, reset_num_timesteps=False).num_timesteps == 128
     assert (tmp_path / "MLmodel").exists()
 
 
-def test_where_unpickling_is_forbidden_agents_act_and_do_not_train(
+def test_without_unpickling_only_policies_can_be_loaded(
     saved: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
@@ -362,15 +375,14 @@ def test_where_unpickling_is_forbidden_agents_act_and_do_not_train(
     assert mlflow_sb3.load_policy(str(saved)).predict(np.zeros(4))[0].shape == ()
     assert len(mlflow.pyfunc.load_model(str(saved)).predict(np.zeros((1, 4)))) == 1
     with pytest.raises(
-        MlflowException, match="would unpickle, and MLFLOW_ALLOW_PICKLE_DESERIALIZATION is false"
+        MlflowException,
+        match="would unpickle a file, but MLFLOW_ALLOW_PICKLE_DESERIALIZATION is false",
     ):
         mlflow_sb3.load_model(str(saved))
 
 
 @pytest.mark.parametrize("name", ["policy.onnx", "agent.zip"])
-def test_a_damaged_file_is_refused_outside_of_a_registry_too(
-    name: str, ppo: PPO, tmp_path: Path
-) -> None:
+def test_a_damaged_file_of_a_saved_model_is_refused(name: str, ppo: PPO, tmp_path: Path) -> None:
     mlflow_sb3.save_model(ppo, tmp_path / "model")
     file = tmp_path / "model" / "agent" / name
     file.write_bytes(file.read_bytes() + b"\0")
@@ -381,7 +393,7 @@ def test_a_damaged_file_is_refused_outside_of_a_registry_too(
 
 
 class Unexportable(FlattenExtractor):
-    """Does what depends on the values of a tensor."""
+    """Branches on the values of a tensor, which cannot be exported."""
 
     def forward(self, observations: torch.Tensor) -> torch.Tensor:
         return observations if observations.sum() > 0 else -observations
@@ -399,7 +411,7 @@ def unexportable() -> PPO:
 
 
 @pytest.mark.usefixtures("store")
-def test_what_cannot_be_exported_is_refused_and_nothing_is_logged(unexportable: PPO) -> None:
+def test_nothing_is_logged_if_the_export_fails(unexportable: PPO) -> None:
     with (
         mlflow.start_run(),
         pytest.raises(MlflowException, match="cannot be exported to ONNX: Unexportable"),
@@ -411,10 +423,10 @@ def test_what_cannot_be_exported_is_refused_and_nothing_is_logged(unexportable: 
 
 
 @pytest.mark.usefixtures("store")
-def test_native_inference_acts_by_sb3_itself_and_is_tagged(unexportable: PPO) -> None:
+def test_native_inference_predicts_with_sb3_and_sets_a_tag(unexportable: PPO) -> None:
     info = mlflow_sb3.log_model(unexportable, name="agent", inference="native")
 
-    batch = observations(unexportable, 8)
+    batch = sample_observations(unexportable, 8)
     expected, _ = unexportable.predict(batch, deterministic=True)
     policy = mlflow_sb3.load_policy(info.model_uri)
     assert policy.predict(batch)[0].tolist() == expected.tolist()
@@ -429,12 +441,12 @@ def test_native_inference_acts_by_sb3_itself_and_is_tagged(unexportable: PPO) ->
         policy.predict(np.zeros((1, 3)))
 
 
-def test_native_inference_takes_an_agent_whose_buffer_saved_memory(tmp_path: Path) -> None:
+def test_native_inference_supports_a_memory_optimized_buffer(tmp_path: Path) -> None:
     saving: dict[str, Any] = {
         "optimize_memory_usage": True,
         "replay_buffer_kwargs": {"handle_timeout_termination": False},
     }
-    model = algorithms.build(
+    model = builder.build_algorithm(
         "dqn", env_spec.compose_spec("CartPole-v1"), saving | {"buffer_size": 100}, seed=0
     )
 
@@ -443,10 +455,10 @@ def test_native_inference_takes_an_agent_whose_buffer_saved_memory(tmp_path: Pat
     assert mlflow_sb3.load_policy(str(tmp_path / "model")).predict(np.zeros(4))[0] in (0, 1)
 
 
-def test_native_inference_answers_many_threads(unexportable: PPO, tmp_path: Path) -> None:
+def test_threads_can_share_a_native_policy(unexportable: PPO, tmp_path: Path) -> None:
     mlflow_sb3.save_model(unexportable, tmp_path / "model", inference="native")
     policy = mlflow_sb3.load_policy(str(tmp_path / "model"))
-    batches = [observations(unexportable, size) * size for size in range(1, 9)] * 50
+    batches = [sample_observations(unexportable, size) * size for size in range(1, 9)] * 50
     expected = [policy.predict(batch)[0].tolist() for batch in batches]
 
     with ThreadPoolExecutor(8) as pool:
@@ -455,7 +467,7 @@ def test_native_inference_answers_many_threads(unexportable: PPO, tmp_path: Path
     assert answers == expected
 
 
-def test_native_requirements_can_be_installed_anywhere(unexportable: PPO, tmp_path: Path) -> None:
+def test_native_requirements_have_no_local_versions(unexportable: PPO, tmp_path: Path) -> None:
     mlflow_sb3.save_model(unexportable, tmp_path / "model", inference="native")
 
     requirements = (tmp_path / "model" / "requirements.txt").read_text()
@@ -464,16 +476,16 @@ def test_native_requirements_can_be_installed_anywhere(unexportable: PPO, tmp_pa
     assert "+" not in requirements
 
 
-def test_native_inference_is_refused_where_unpickling_is_forbidden(
+def test_native_inference_needs_unpickling(
     unexportable: PPO, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mlflow_sb3.save_model(unexportable, tmp_path / "model", inference="native")
     monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
 
-    with pytest.raises(MlflowException, match="inference=native would unpickle"):
+    with pytest.raises(MlflowException, match="inference=native would unpickle a file"):
         mlflow_sb3.save_model(unexportable, tmp_path / "another", inference="native")
     for load in (mlflow_sb3.load_policy, mlflow.pyfunc.load_model):
-        with pytest.raises(MlflowException, match="inference=native would unpickle"):
+        with pytest.raises(MlflowException, match="inference=native would unpickle a file"):
             load(str(tmp_path / "model"))
     assert not (tmp_path / "another").exists()
 
@@ -485,17 +497,17 @@ def test_a_graph_that_differs_from_sb3_is_refused(env_id: str) -> None:
 
     with pytest.raises(
         MlflowException,
-        match=r"the exported graph differs from stable_baselines3 by .*; nothing was saved",
+        match=r"The exported graph differs from stable_baselines3 by .*Nothing was saved",
     ):
-        onnx_export.check_parity(
+        check_parity(
             other,
             policy,
             source_env.find_source_env(other),
-            onnx_export.ParityInputs(observations(other, 256), 0),
+            parity_inputs.ParityInputs(sample_observations(other, 256), 0),
         )
 
 
-def test_the_callers_model_stays_as_it_was(tmp_path: Path) -> None:
+def test_saving_does_not_change_the_algorithm(tmp_path: Path) -> None:
     model = PPO("MlpPolicy", "CartPole-v1", n_steps=64, seed=0, device="cpu").learn(64)
     weights = {name: value.clone() for name, value in model.policy.state_dict().items()}
     model.policy.set_training_mode(True)
@@ -511,7 +523,7 @@ def test_the_callers_model_stays_as_it_was(tmp_path: Path) -> None:
     assert torch.distributions.Distribution._validate_args
 
 
-def test_a_model_without_an_environment_is_checked_on_sampled_observations(
+def test_a_model_without_environment_is_checked_on_sampled_observations(
     ppo: PPO, tmp_path: Path
 ) -> None:
     ppo.save(tmp_path / "agent.zip")
@@ -520,5 +532,46 @@ def test_a_model_without_an_environment_is_checked_on_sampled_observations(
 
     policy = mlflow_sb3.load_policy(str(tmp_path / "model"))
     assert policy.environment is None
-    assert policy.card["parity"]["observations_from_episodes"] == 0
-    assert policy.card["parity"]["observations"] == 256
+    assert policy.agent_info is not None
+    assert policy.agent_info.parity is not None
+    assert policy.agent_info.parity.observations_from_episodes == 0
+    assert policy.agent_info.parity.observations == 256
+
+
+WITHOUT_TRAIN_EXTRA = """
+import sys
+for name in ("torch", "stable_baselines3", "sb3_contrib", "onnx", "onnxscript"):
+    sys.modules[name] = None
+import numpy as np
+import mlflow_sb3
+
+assert mlflow_sb3.load_policy(sys.argv[1]).predict(np.zeros(4))[0].shape == ()
+for function, arguments in ((mlflow_sb3.log_model, [None]), (mlflow_sb3.save_model, [None, "a"])):
+    try:
+        function(*arguments)
+    except mlflow_sb3.flavor.api.MlflowException as error:
+        print(error.message)
+"""
+
+
+def test_without_the_train_extra_logging_names_it_and_loading_works(saved: Path) -> None:
+    command = [sys.executable, "-W", "ignore", "-c", WITHOUT_TRAIN_EXTRA, str(saved)]
+
+    completed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+
+    packages = "stable_baselines3, sb3_contrib, torch, onnx, onnxscript"
+    assert completed.stdout.splitlines() == [
+        f"{name} needs {packages}. Run: pip install 'mlflow-sb3[train]'"
+        for name in ("log_model", "save_model")
+    ]
+
+
+def test_importing_the_package_imports_no_heavy_package() -> None:
+    script = "import sys, mlflow_sb3; print(*sys.modules)"
+
+    completed = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+
+    imported = set(completed.stdout.split())
+    assert imported.isdisjoint({"torch", "stable_baselines3", "gymnasium", "mlflow", "onnxruntime"})

@@ -18,14 +18,16 @@ from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecFrameStack, VecNormalize
 
 from mlflow_sb3.envs import env_spec
-from mlflow_sb3.flavor import model_writer, onnx_export, source_env
+from mlflow_sb3.flavor import model_writer, onnx_export, parity_inputs, source_env
+from mlflow_sb3.flavor.parity import check_parity
+from mlflow_sb3.inference import agent_files
 from mlflow_sb3.inference.onnx_policy import OnnxPolicy
 from tests.environments import Spaces
 
 BOX = spaces.Box(-1, 1, (3,))
 
 
-def untrained(
+def build_untrained(
     observation_space: spaces.Space[Any],
     action_space: spaces.Space[Any],
     *,
@@ -35,15 +37,22 @@ def untrained(
     return algo(policy, Spaces(observation_space, action_space), device="cpu", seed=0)  # type: ignore[call-arg]
 
 
-def exported(model: BaseAlgorithm) -> OnnxPolicy:
+def export(model: BaseAlgorithm) -> OnnxPolicy:
     return onnx_export.export_policy(model, source_env.find_source_env(model)).policy
 
 
-def compare(
+def export_with_parity(model: BaseAlgorithm) -> agent_files.Parity:
+    return onnx_export.export_policy(model, source_env.find_source_env(model)).parity
+
+
+def check(
     model: BaseAlgorithm, policy: OnnxPolicy, observations: NDArray[Any]
-) -> onnx_export.Parity:
-    return onnx_export.check_parity(
-        model, policy, source_env.find_source_env(model), onnx_export.ParityInputs(observations, 0)
+) -> agent_files.Parity:
+    return check_parity(
+        model,
+        policy,
+        source_env.find_source_env(model),
+        parity_inputs.ParityInputs(observations, 0),
     )
 
 
@@ -83,15 +92,15 @@ class Case:
     scope="module", params=CASES, ids=lambda case: f"{case[0].__name__} {case[1]} {case[2]}"
 )
 def case(request: pytest.FixtureRequest) -> Case:
-    """An agent of spaces that classic control does not have."""
+    """An agent with spaces that no environment of classic control has."""
     algo, observation_space, action_space, parameters = request.param
-    model = untrained(observation_space, action_space, algo=algo)
+    model = build_untrained(observation_space, action_space, algo=algo)
     observation_space.seed(1)
     observations = np.stack([observation_space.sample() for _ in range(256)])
-    return Case(model, exported(model), parameters, observations)
+    return Case(model, export(model), parameters, observations)
 
 
-def test_actions_lie_in_the_action_space_and_are_those_of_sb3(case: Case) -> None:
+def test_actions_equal_those_of_sb3_and_lie_in_the_action_space(case: Case) -> None:
     expected, _ = case.model.predict(case.observations, deterministic=True)
 
     actions, _ = case.policy.predict(case.observations)
@@ -103,7 +112,7 @@ def test_actions_lie_in_the_action_space_and_are_those_of_sb3(case: Case) -> Non
 
 
 @pytest.mark.parametrize("batch", [1, 7, 64])
-def test_an_observation_gets_the_same_action_in_a_batch_of_any_size(case: Case, batch: int) -> None:
+def test_the_batch_size_does_not_change_actions(case: Case, batch: int) -> None:
     parts = [
         case.policy.predict(case.observations[start : start + batch])[0]
         for start in range(0, 256, batch)
@@ -112,93 +121,93 @@ def test_an_observation_gets_the_same_action_in_a_batch_of_any_size(case: Case, 
     assert np.array_equal(np.concatenate(parts), case.policy.predict(case.observations)[0])
 
 
-def test_the_parameters_of_the_distribution_are_in_the_graph(case: Case) -> None:
-    outputs = case.policy.outputs(case.observations)
+def test_the_graph_outputs_the_distribution_parameters(case: Case) -> None:
+    outputs = case.policy.compute_outputs(case.observations)
 
     assert set(outputs) == {"action"} | case.parameters
     assert {len(values) for values in outputs.values()} == {256}
 
 
-def test_one_changed_weight_is_found(case: Case) -> None:
-    weight = acting(case.model)
+def test_one_changed_weight_is_detected(case: Case) -> None:
+    weight = find_action_bias(case.model)
     with torch.no_grad():
         weight[0] += 0.01
 
     with pytest.raises(
         MlflowException,
-        match=r"differs from stable_baselines3 by .*\(allowed: 1e-05\).*nothing was saved",
+        match=r"differs from stable_baselines3 by .*\(allowed: 1e-05\).*Nothing was saved",
     ):
-        compare(case.model, case.policy, case.observations)
+        check(case.model, case.policy, case.observations)
 
     with torch.no_grad():
         weight[0] -= 0.01
 
 
-def acting(model: BaseAlgorithm) -> torch.nn.Parameter:
-    """The bias of the layer that decides."""
+def find_action_bias(model: BaseAlgorithm) -> torch.nn.Parameter:
+    """Return the bias of the last layer of the actor."""
     names = ("action_net.bias", "actor.mu.bias", "actor.mu.4.bias", "q_net.q_net.4.bias")
     return next(weight for name, weight in model.policy.named_parameters() if name in names)
 
 
-def test_weights_that_are_not_numbers_are_refused() -> None:
-    model = untrained(BOX, spaces.Discrete(2), algo=DQN)
+def test_nan_weights_are_refused() -> None:
+    model = build_untrained(BOX, spaces.Discrete(2), algo=DQN)
     with torch.no_grad():
-        acting(model)[:] = torch.nan
+        find_action_bias(model)[:] = torch.nan
 
     with pytest.raises(MlflowException, match="differs from stable_baselines3 by nan"):
-        exported(model)
+        export(model)
 
 
-def test_values_near_zero_are_judged_by_the_size_that_values_have() -> None:
-    """Large terms leave their rounding behind where they cancel out."""
-    model = untrained(BOX, spaces.Discrete(2), algo=DQN)
+def test_rounding_errors_of_large_terms_are_tolerated() -> None:
+    """A value near zero can be the difference of large terms, and has their rounding errors."""
+    model = build_untrained(BOX, spaces.Discrete(2), algo=DQN)
     weight, bias = list(model.policy.get_submodule("q_net.q_net").parameters())[-2:]
     with torch.no_grad():
         weight[:] = weight[0] * 1e5
         bias[:] = 0
 
-    assert (
-        onnx_export.export_policy(model, source_env.find_source_env(model)).parity.max_difference
-        < 1e-6
+    assert export_with_parity(model).max_difference < 1e-6
+
+
+def test_equal_values_allow_either_action() -> None:
+    model, other = (
+        build_untrained(BOX, spaces.Discrete(2)),
+        build_untrained(BOX, spaces.Discrete(2)),
     )
-
-
-def test_equal_values_may_choose_either_action() -> None:
-    model, other = untrained(BOX, spaces.Discrete(2)), untrained(BOX, spaces.Discrete(2))
     for undecided, bias in ((model, 0.0), (other, 1e-6)):
         with torch.no_grad():
             torch.nn.init.zeros_(dict(undecided.policy.named_parameters())["action_net.weight"])
-            acting(undecided)[:] = torch.tensor([0.0, bias])
-    policy = exported(other)
+            find_action_bias(undecided)[:] = torch.tensor([0.0, bias])
+    policy = export(other)
 
-    parity = compare(model, policy, np.zeros((256, 3), np.float32))
+    parity = check(model, policy, np.zeros((256, 3), np.float32))
 
     assert parity.ties == 256
     assert parity.max_difference <= 1e-6
 
 
 class Branching(FlattenExtractor):
-    """Does what depends on the values of a tensor, which no graph can."""
+    """Branches on the values of a tensor, which cannot be exported."""
 
     def forward(self, observations: torch.Tensor) -> torch.Tensor:
         return observations if observations.sum() > 0 else -observations
 
 
 class Bessel(FlattenExtractor):
-    """Uses an operator that ONNX does not have."""
+    """Uses an operator that has no ONNX function."""
 
     def forward(self, observations: torch.Tensor) -> torch.Tensor:
         return torch.as_tensor(torch.special.bessel_j0(observations))
 
 
 class Doubling(FlattenExtractor):
-    """Somebody's own, which can be exported."""
+    """A custom extractor that can be exported."""
 
     def forward(self, observations: torch.Tensor) -> torch.Tensor:
         return 2 * super().forward(observations)
 
 
-def extracting(extractor: type[FlattenExtractor]) -> BaseAlgorithm:
+def build_with_extractor(extractor: type[FlattenExtractor]) -> BaseAlgorithm:
     return PPO(
         "MlpPolicy",
         "CartPole-v1",
@@ -213,41 +222,40 @@ def extracting(extractor: type[FlattenExtractor]) -> BaseAlgorithm:
     [
         (
             Branching,
-            r"cannot be exported to ONNX: Branching, at 'return observations if observations.sum\(\) > 0 .*inference=native",
+            r"ONNX: Branching, at 'return observations if observations.sum\(\) > .*=native",
         ),
         (
             Bessel,
-            "cannot be exported to ONNX: Bessel uses the operator prims.bessel_j0, which has no ONNX function; .*inference=native",
+            r"ONNX: Bessel uses the operator prims.bessel_j0, which has no ONNX .*=native",
         ),
     ],
 )
-def test_what_cannot_be_exported_is_named_by_module_and_operator(
+def test_a_failed_export_names_the_module_and_the_operator(
     extractor: type[FlattenExtractor], says: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(MlflowException, match=says):
-        model_writer.prepare_model(extracting(extractor), None)
+        model_writer.prepare_model(build_with_extractor(extractor), None)
 
     assert capfd.readouterr().err == ""
 
 
-def test_a_features_extractor_of_ones_own_is_exported() -> None:
-    assert (
-        model_writer.prepare_model(extracting(Doubling), None).card["parity"]["max_difference"]
-        <= 1e-5
-    )
+def test_a_custom_features_extractor_is_exported() -> None:
+    assert export_with_parity(build_with_extractor(Doubling)).max_difference <= 1e-5
 
 
 @pytest.mark.parametrize(
-    "model", ["agent.zip", untrained(BOX, spaces.Discrete(2)).policy], ids=["a path", "a policy"]
+    "model",
+    ["agent.zip", build_untrained(BOX, spaces.Discrete(2)).policy],
+    ids=["a path", "a policy"],
 )
-def test_what_is_no_algorithm_is_refused(model: Any) -> None:
+def test_only_algorithms_are_accepted(model: Any) -> None:
     with pytest.raises(
-        MlflowException, match="is no agent; give an algorithm of stable_baselines3 or sb3_contrib"
+        MlflowException, match="Pass an algorithm of stable_baselines3 or sb3_contrib"
     ):
         model_writer.prepare_model(model, None)
 
 
-def test_an_own_vectorised_wrapper_that_changes_observations_is_refused() -> None:
+def test_a_custom_vec_env_wrapper_is_refused() -> None:
     class Halved(VecEnvWrapper):
         def __init__(self, venv: VecEnv) -> None:
             super().__init__(venv, observation_space=spaces.Box(-9, 9, (2,)))
@@ -261,37 +269,37 @@ def test_an_own_vectorised_wrapper_that_changes_observations_is_refused() -> Non
 
     with pytest.raises(
         MlflowException,
-        match=r"learned through Halved, which cannot be exported; use a gymnasium\.Wrapper",
+        match=r"VecEnv wrapper Halved, which cannot be exported\. Use a gymnasium\.Wrapper",
     ):
         model_writer.prepare_model(
             PPO("MlpPolicy", Halved(make_vec_env("CartPole-v1")), device="cpu"), None
         )
 
 
-def test_what_normalizes_twice_is_refused() -> None:
+def test_normalizing_twice_is_refused() -> None:
     vec_env = VecNormalize(
         VecNormalize(make_vec_env("CartPole-v1"), norm_reward=False), norm_obs=False
     )
 
     with pytest.raises(
         MlflowException,
-        match=r"VecNormalize, VecNormalize, from the inside out, cannot be exported",
+        match=r"VecNormalize, VecNormalize \(from the inside\), which cannot be exported",
     ):
         model_writer.prepare_model(PPO("MlpPolicy", vec_env, device="cpu"), None)
 
 
 @pytest.mark.parametrize(
-    "farthest", [float(np.finfo(np.float32).max), float(np.finfo(np.float64).max)]
+    "bound", [float(np.finfo(np.float32).max), float(np.finfo(np.float64).max)]
 )
-def test_bounds_may_be_far_away(farthest: float) -> None:
-    model = untrained(
-        spaces.Box(-farthest, farthest, (3,), np.float64), spaces.Discrete(2), algo=DQN
+def test_the_space_can_have_very_large_bounds(bound: float) -> None:
+    model = build_untrained(
+        spaces.Box(-bound, bound, (3,), np.float64), spaces.Discrete(2), algo=DQN
     )
 
-    assert model_writer.prepare_model(model, None).card["parity"]["max_difference"] <= 1e-5
+    assert export_with_parity(model).max_difference <= 1e-5
 
 
-def test_a_model_in_the_middle_of_training_stays_in_it() -> None:
+def test_the_training_mode_is_restored() -> None:
     model = PPO("MlpPolicy", "CartPole-v1", device="cpu")
     model.policy.set_training_mode(True)
 
@@ -300,27 +308,27 @@ def test_a_model_in_the_middle_of_training_stays_in_it() -> None:
     assert model.policy.training
 
 
-def test_frames_stacked_outside_of_normalization_are_refused() -> None:
+def test_frame_stacking_after_normalization_is_refused() -> None:
     vec_env = VecFrameStack(VecNormalize(make_vec_env("CartPole-v1")), 2)
 
     with pytest.raises(
         MlflowException,
-        match=r"VecNormalize, VecFrameStack, from the inside out, cannot be exported; wrap .* by VecFrameStack first",
+        match=r"VecNormalize, VecFrameStack \(from the inside\).* Apply VecFrameStack first",
     ):
         model_writer.prepare_model(PPO("MlpPolicy", vec_env, device="cpu"), None)
 
 
-def test_frames_stacked_by_sb3_are_stacked_by_the_recorded_environment() -> None:
+def test_the_recorded_environment_stacks_frames_like_sb3() -> None:
     model = PPO("MlpPolicy", VecFrameStack(make_vec_env("CartPole-v1"), 3), device="cpu", seed=0)
 
-    description = json.dumps(model_writer.prepare_model(model, None).card["environment"])
+    description = json.dumps(model_writer.prepare_model(model, None).agent_info.environment)
 
     with env_spec.make_from_spec(description) as env:
         assert env.observation_space == model.observation_space
 
 
 @pytest.mark.parametrize("description", ["{}", "no JSON"])
-def test_an_environment_that_is_no_env_spec_is_refused(description: str) -> None:
+def test_an_invalid_env_spec_is_refused(description: str) -> None:
     with pytest.raises(MlflowException, match="EnvSpec"):
         model_writer.prepare_model(PPO("MlpPolicy", "CartPole-v1", device="cpu"), description)
 
@@ -332,7 +340,7 @@ def test_an_environment_with_other_spaces_is_refused() -> None:
         model_writer.prepare_model(PPO("MlpPolicy", "CartPole-v1", device="cpu"), pendulum)
 
 
-def test_a_model_of_a_script_and_one_of_a_step_name_the_same_environment(cartpole: str) -> None:
+def test_a_script_records_the_same_environment_as_a_step(cartpole: str) -> None:
     described = source_env.find_source_env(
         PPO("MlpPolicy", "CartPole-v1", device="cpu")
     ).description

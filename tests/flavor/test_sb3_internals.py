@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from sb3_contrib import ARS, RecurrentPPO
+from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
 from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import DummyVecEnv, VecTransposeImage
 
@@ -76,6 +77,7 @@ def test_the_recurrent_distribution_takes_the_output_of_the_actor_network() -> N
     model = RecurrentPPO("MlpLstmPolicy", "CartPole-v1", **SMALL)
     latent = torch.zeros(3, model.policy.mlp_extractor.latent_dim_pi)
 
+    assert isinstance(model.policy, RecurrentActorCriticPolicy)
     distribution = sb3_internals.get_recurrent_distribution(model.policy, latent)
 
     assert distribution.get_actions(deterministic=True).shape == (3,)

@@ -1,4 +1,7 @@
-"""Sampled actions follow the distribution of SB3: its own samples and ours, compared at one level of significance."""
+"""Compare sampled actions with those of SB3 by statistical tests.
+
+The tests are Kolmogorov-Smirnov for continuous actions and chi-squared for discrete ones.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +19,13 @@ from scipy import stats
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 import mlflow_sb3
-from mlflow_sb3.algorithms import algorithms
+from mlflow_sb3.algorithms import builder
 from mlflow_sb3.envs import env_spec
 from mlflow_sb3.flavor.sb3_policy import SB3Policy
 from mlflow_sb3.inference import action_sampling
 from mlflow_sb3.inference.onnx_policy import OnnxPolicy
 
-LEVEL = 1e-3
+SIGNIFICANCE_LEVEL = 1e-3
 SAMPLES = 20_000
 AGENTS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "categorical": ("ppo", "Discrete", {}),
@@ -43,18 +46,18 @@ AGENTS: dict[str, tuple[str, str, dict[str, Any]]] = {
 }
 
 
-def built(algo: str, actions: str, hyperparams: dict[str, Any]) -> tuple[BaseAlgorithm, str]:
+def build(algo: str, actions: str, hyperparams: dict[str, Any]) -> tuple[BaseAlgorithm, str]:
     description = env_spec.compose_spec(
         "tests.environments:Named-v0", kwargs={"observations": "vector", "actions": actions}
     )
-    return algorithms.build(algo, description, hyperparams, seed=0), description
+    return builder.build_algorithm(algo, description, hyperparams, seed=0), description
 
 
 @pytest.fixture(scope="module", params=AGENTS.values(), ids=list(AGENTS))
 def agent(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[BaseAlgorithm, OnnxPolicy, Any]:
-    model, description = built(*request.param)
+    model, description = build(*request.param)
     if request.param[0] == "dqn":
         model.exploration_rate = 0.4  # type: ignore[attr-defined]
     folder = tmp_path_factory.mktemp("agent") / "model"
@@ -65,8 +68,11 @@ def agent(
     return model, OnnxPolicy.load(folder / "agent"), (spaces, masks)
 
 
-def of_sb3(model: BaseAlgorithm, spaces: Any, masks: Any) -> NDArray[Any]:
-    """SB3's samples for one observation: with fresh noise for each, in one batch, but for DQN, which tosses one coin for a batch."""
+def sample_with_sb3(model: BaseAlgorithm, spaces: Any, masks: Any) -> NDArray[Any]:
+    """Return ``SAMPLES`` actions of SB3 for one observation.
+
+    DQN explores in a whole batch or not at all, so it gets batches of one observation.
+    """
     native = SB3Policy(model, *spaces)
     observation = np.full((1, 3), 0.3, np.float32)
     torch.manual_seed(5)
@@ -89,42 +95,44 @@ def of_sb3(model: BaseAlgorithm, spaces: Any, masks: Any) -> NDArray[Any]:
     return np.concatenate(actions)
 
 
-def p_values(ours: NDArray[Any], theirs: NDArray[Any]) -> list[float]:
-    """Of the hypothesis that both come from one distribution, for each number of an action and for pairs of them."""
-    ours, theirs = ours.reshape(len(ours), -1), theirs.reshape(len(theirs), -1)
-    if ours.dtype.kind == "f":
-        columns = [(mine, other) for mine, other in zip(ours.T, theirs.T, strict=True)]
-        return [
-            float(stats.ks_2samp(mine, other).pvalue)
-            for mine, other in [*columns, (ours.sum(axis=1), theirs.sum(axis=1))]
-        ]
-    kinds = sorted({tuple(row) for row in [*ours.tolist(), *theirs.tolist()]})
+def compute_p_values(samples: NDArray[Any], sb3_samples: NDArray[Any]) -> list[float]:
+    """Return the p-values of the hypothesis that both samples have the same distribution.
+
+    Continuous actions are compared by component and by their sum, discrete ones as a whole.
+    """
+    samples = samples.reshape(len(samples), -1)
+    sb3_samples = sb3_samples.reshape(len(sb3_samples), -1)
+    if samples.dtype.kind == "f":
+        columns = list(zip(samples.T, sb3_samples.T, strict=True))
+        columns.append((samples.sum(axis=1), sb3_samples.sum(axis=1)))
+        return [float(stats.ks_2samp(first, second).pvalue) for first, second in columns]
+    actions = sorted({tuple(row) for row in [*samples.tolist(), *sb3_samples.tolist()]})
     table = [
-        [sum(tuple(row) == kind for row in rows.tolist()) for kind in kinds]
-        for rows in (ours, theirs)
+        [sum(tuple(row) == action for row in rows.tolist()) for action in actions]
+        for rows in (samples, sb3_samples)
     ]
-    return [float(stats.chi2_contingency(table).pvalue)] if len(kinds) > 1 else [1.0]
+    return [float(stats.chi2_contingency(table).pvalue)] if len(actions) > 1 else [1.0]
 
 
-def test_samples_are_those_of_sb3(agent: tuple[BaseAlgorithm, OnnxPolicy, Any]) -> None:
+def test_samples_have_the_distribution_of_sb3(agent: tuple[BaseAlgorithm, OnnxPolicy, Any]) -> None:
     model, policy, (spaces, masks) = agent
-    theirs = of_sb3(model, spaces, masks)
+    sb3_samples = sample_with_sb3(model, spaces, masks)
     batch = np.full((SAMPLES, 3), 0.3, np.float32)
     allowed = None if masks is None else np.tile(masks, (SAMPLES, 1))
 
-    ours, _ = policy.predict(batch, deterministic=False, seed=7, action_masks=allowed)
+    samples, _ = policy.predict(batch, deterministic=False, seed=7, action_masks=allowed)
 
-    assert ours.shape == theirs.shape
-    assert ours.dtype == spaces[1].dtype
-    assert all(spaces[1].contains(action) for action in ours)
+    assert samples.shape == sb3_samples.shape
+    assert samples.dtype == spaces[1].dtype
+    assert all(spaces[1].contains(action) for action in samples)
     if policy.distribution["kind"] == "deterministic":
-        assert ours == pytest.approx(theirs, abs=1e-5)
+        assert samples == pytest.approx(sb3_samples, abs=1e-5)
     else:
-        assert len(np.unique(ours, axis=0)) > 1
-        assert min(p_values(ours, theirs)) > LEVEL
+        assert len(np.unique(samples, axis=0)) > 1
+        assert min(compute_p_values(samples, sb3_samples)) > SIGNIFICANCE_LEVEL
 
 
-def test_a_seed_gives_the_same_actions_again_and_none_gives_others(
+def test_only_a_seed_makes_samples_reproducible(
     agent: tuple[BaseAlgorithm, OnnxPolicy, Any],
 ) -> None:
     _, policy, (_, masks) = agent
@@ -144,19 +152,25 @@ def test_a_seed_gives_the_same_actions_again_and_none_gives_others(
         assert unseeded not in (first, other)
 
 
-def test_a_wrong_distribution_is_noticed() -> None:
-    """The comparison above can fail."""
+def test_the_statistical_tests_detect_other_distributions() -> None:
     rng = np.random.default_rng(0)
 
-    assert min(p_values(rng.normal(0, 1, (SAMPLES, 2)), rng.normal(0, 1.1, (SAMPLES, 2)))) < LEVEL
     assert (
-        min(p_values(rng.integers(3, size=SAMPLES), rng.choice(3, SAMPLES, p=[0.28, 0.36, 0.36])))
-        < LEVEL
+        min(compute_p_values(rng.normal(0, 1, (SAMPLES, 2)), rng.normal(0, 1.1, (SAMPLES, 2))))
+        < SIGNIFICANCE_LEVEL
+    )
+    assert (
+        min(
+            compute_p_values(
+                rng.integers(3, size=SAMPLES), rng.choice(3, SAMPLES, p=[0.28, 0.36, 0.36])
+            )
+        )
+        < SIGNIFICANCE_LEVEL
     )
 
 
-def test_pyfunc_samples_by_its_params(tmp_path: Path) -> None:
-    model, description = built("ppo", "Box", {})
+def test_the_params_of_pyfunc_select_and_seed_sampling(tmp_path: Path) -> None:
+    model, description = build("ppo", "Box", {})
     mlflow_sb3.save_model(model, tmp_path / "model", environment=description)
     served = mlflow.pyfunc.load_model(str(tmp_path / "model"))
     batch = np.zeros((50, 3))
@@ -178,9 +192,10 @@ def test_pyfunc_samples_by_its_params(tmp_path: Path) -> None:
     assert len(np.unique(sampled)) > 50
 
 
-def test_an_unknown_kind_is_refused() -> None:
+def test_an_unknown_distribution_is_refused() -> None:
     with pytest.raises(
-        ValueError, match=r"cannot be sampled \(unknown\); call predict with deterministic=True"
+        ValueError,
+        match=r"cannot be sampled \(distribution 'unknown'\)\. Call predict with deterministic",
     ):
         action_sampling.sample_actions(
             {"kind": "unknown"}, {"action": np.zeros(1)}, np.random.default_rng(0)

@@ -19,7 +19,7 @@ def policy(saved: Path) -> OnnxPolicy:
     return OnnxPolicy.load(saved / "agent")
 
 
-def test_the_state_is_handed_back(policy: OnnxPolicy) -> None:
+def test_a_policy_without_state_returns_the_state_unchanged(policy: OnnxPolicy) -> None:
     state = (np.zeros(3),)
 
     assert policy.predict(np.zeros((1, 4)), state, np.array([True]))[1] is state
@@ -35,13 +35,13 @@ def test_the_state_is_handed_back(policy: OnnxPolicy) -> None:
     ],
     ids=["float16", "uint8", "strided", "transposed"],
 )
-def test_numbers_of_any_kind_and_order_in_memory_are_observations(
+def test_observations_can_have_any_numeric_dtype_and_memory_order(
     policy: OnnxPolicy, observation: NDArray[Any]
 ) -> None:
     assert policy.predict(observation)[0].tolist() == policy.predict(np.zeros((3, 4)))[0].tolist()
 
 
-def test_no_observations_give_no_actions(policy: OnnxPolicy) -> None:
+def test_an_empty_batch_has_no_actions(policy: OnnxPolicy) -> None:
     assert policy.predict(np.zeros((0, 4)))[0].shape == (0,)
 
 
@@ -58,16 +58,14 @@ def test_no_observations_give_no_actions(policy: OnnxPolicy) -> None:
     ],
     ids=["None", "dict", "text", "bool", "complex", "ragged", "empty"],
 )
-def test_what_is_no_observation_is_refused_with_what_is_expected(
+def test_an_invalid_observation_is_refused_with_the_expected_shape(
     policy: OnnxPolicy, observation: Any
 ) -> None:
-    with pytest.raises(
-        ValueError, match=r"expected \(4\) for one or \(n, 4\) for many, of float32"
-    ):
+    with pytest.raises(ValueError, match=r"Expected shape \(4\) or \(n, 4\), dtype float32"):
         policy.predict(observation)
 
 
-def test_the_observation_stays_as_it_was(policy: OnnxPolicy) -> None:
+def test_predict_does_not_change_the_observation(policy: OnnxPolicy) -> None:
     observation = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
     before = observation.copy()
 
@@ -76,7 +74,7 @@ def test_the_observation_stays_as_it_was(policy: OnnxPolicy) -> None:
     assert np.array_equal(observation, before)
 
 
-def test_threads_get_the_actions_of_their_own_observations(policy: OnnxPolicy) -> None:
+def test_threads_can_share_a_policy(policy: OnnxPolicy) -> None:
     batches = [np.random.default_rng(seed).normal(size=(32, 4)) for seed in range(64)]
     expected = [policy.predict(batch)[0].tolist() for batch in batches]
 
@@ -87,14 +85,15 @@ def test_threads_get_the_actions_of_their_own_observations(policy: OnnxPolicy) -
     assert len({tuple(actions) for actions in expected}) > 1
 
 
-def test_the_card_says_what_the_agent_was_trained_in(policy: OnnxPolicy) -> None:
+def test_agent_json_has_the_algorithm_the_environment_and_the_versions(policy: OnnxPolicy) -> None:
     assert policy.environment is not None
+    assert policy.agent_info is not None
     assert json.loads(policy.environment)["id"] == "CartPole-v1"
-    assert policy.card["algorithm"] == "stable_baselines3.ppo.ppo.PPO"
+    assert policy.agent_info.algorithm == "stable_baselines3.ppo.ppo.PPO"
     assert policy.action_space == SpaceInfo("Discrete(2)", (), "int64", 0, 1)
     assert policy.observation_space.shape == (4,)
     assert {"mlflow", "numpy", "onnxruntime", "stable_baselines3", "torch", "gymnasium"} <= set(
-        policy.card["versions"]
+        policy.agent_info.versions
     )
 
 
@@ -104,6 +103,6 @@ def test_a_changed_graph_is_refused(saved: Path, tmp_path: Path) -> None:
 
     with pytest.raises(
         ValueError,
-        match=r"policy\.onnx has the digest .*the file has changed; save the agent again",
+        match=r"policy\.onnx has changed since it was saved .* Save the agent again",
     ):
         OnnxPolicy.load(folder)

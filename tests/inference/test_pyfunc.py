@@ -1,4 +1,4 @@
-"""What comes over HTTP, and what it is answered with."""
+"""Requests to a served model, in the same process and over HTTP."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from numpy.typing import NDArray
 
 import mlflow_sb3
 from deploy.server.process import find_free_port, is_reachable
-from mlflow_sb3.algorithms import algorithms
+from mlflow_sb3.algorithms import builder
 from mlflow_sb3.envs import env_spec
-from mlflow_sb3.flavor import onnx_export
+from mlflow_sb3.flavor import parity_inputs
 from mlflow_sb3.inference.pyfunc import PolicyModel
 from tests.environments import OBSERVATIONS, RESERVED
-from tests.processes import PATIENCE, until
+from tests.processes import PROCESS_TIMEOUT, wait_until
 
 OFF_POLICY = {"learning_starts": 8, "batch_size": 8, "buffer_size": 100}
 
@@ -41,14 +41,14 @@ def save(
     description = env_spec.compose_spec(
         "tests.environments:Named-v0", kwargs={"observations": observations, "actions": "Discrete"}
     )
-    model = algorithms.build(algo, description, hyperparams, seed=0)
+    model = builder.build_algorithm(algo, description, hyperparams, seed=0)
     mlflow_sb3.save_model(model, folder, environment=description, **options)
     return folder
 
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """An agent that sees images, as tensors and as bytes."""
+    """Two models of an agent with image observations: one takes tensors, the other bytes."""
     folder = tmp_path_factory.mktemp("images")
     return save(folder / "tensor", "dqn", "image", OFF_POLICY), save(
         folder / "bytes", "dqn", "image", OFF_POLICY, image_input="base64"
@@ -57,14 +57,12 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 @pytest.fixture(scope="module")
 def batch() -> NDArray[np.uint8]:
-    drawn = onnx_export.sample_observations(OBSERVATIONS["image"], 16)
-    assert not isinstance(drawn, dict)
-    return drawn
+    samples = parity_inputs.sample_observations(OBSERVATIONS["image"], 16)
+    assert not isinstance(samples, dict)
+    return samples
 
 
-def test_an_image_may_come_as_its_bytes(
-    images: tuple[Path, Path], batch: NDArray[np.uint8]
-) -> None:
+def test_an_image_can_be_sent_as_bytes(images: tuple[Path, Path], batch: NDArray[np.uint8]) -> None:
     tensor, binary = (mlflow.pyfunc.load_model(str(folder)) for folder in images)
     frame = pd.DataFrame({"observation": [image.tobytes() for image in batch]})
 
@@ -78,51 +76,51 @@ def test_an_image_of_another_size_is_refused(images: tuple[Path, Path]) -> None:
 
     with pytest.raises(
         MlflowException,
-        match=r"an image has 7 bytes; expected 4320, the uint8 values of \(36, 40, 3\) in C order",
+        match=r"An image has 7 bytes\. Expected 4320: the uint8 values of shape \(36, 40, 3\)",
     ):
         model.predict(pd.DataFrame({"observation": [b"1234567"]}))
 
 
-def test_what_is_no_image_is_not_served_as_bytes(tmp_path: Path) -> None:
+def test_other_observations_cannot_be_sent_as_bytes(tmp_path: Path) -> None:
     with pytest.raises(
         MlflowException,
-        match=r"base64 is for observations of one uint8 image.*use image_input=tensor",
+        match=r"base64 needs observations that are one uint8 image.*Use image_input=tensor",
     ):
         save(tmp_path / "model", "dqn", "vector", OFF_POLICY, image_input="base64")
 
     assert not (tmp_path / "model").exists()
 
 
-def test_no_image_is_refused(images: tuple[Path, Path]) -> None:
-    with pytest.raises(MlflowException, match="there are no images; give one at least"):
+def test_a_request_without_images_is_refused(images: tuple[Path, Path]) -> None:
+    with pytest.raises(MlflowException, match=r"The request has no images\. Send at least one"):
         PolicyModel(mlflow_sb3.load_policy(str(images[1]))).predict(
             pd.DataFrame({"observation": []})
         )
 
 
-def test_keys_may_be_called_as_a_state_where_there_is_none(tmp_path: Path) -> None:
+def test_a_policy_without_state_has_no_reserved_keys(tmp_path: Path) -> None:
     folder = save(tmp_path / "model", "ppo", "Reserved", {"n_steps": 8, "batch_size": 8})
-    drawn = onnx_export.sample_observations(RESERVED, 3)
-    assert isinstance(drawn, dict)
+    samples = parity_inputs.sample_observations(RESERVED, 3)
+    assert isinstance(samples, dict)
 
     served = mlflow.pyfunc.load_model(str(folder)).predict(
-        {key: values.astype(np.float64) for key, values in drawn.items()}
+        {key: values.astype(np.float64) for key, values in samples.items()}
     )
 
-    assert served.tolist() == mlflow_sb3.load_policy(str(folder)).predict(drawn)[0].tolist()
+    assert served.tolist() == mlflow_sb3.load_policy(str(folder)).predict(samples)[0].tolist()
 
 
-def test_keys_that_mean_something_else_are_refused(tmp_path: Path) -> None:
+def test_a_reserved_key_in_an_observation_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         MlflowException,
-        match="the observation has a key 'cell', which means something else in a request; rename it",
+        match=r"has the key 'cell', which is a reserved name in requests .* Rename the key",
     ):
         save(tmp_path / "model", "ppo_lstm", "Reserved", {"n_steps": 8, "batch_size": 8})
 
 
 @contextmanager
 def serving(folder: Path) -> Iterator[str]:
-    """``mlflow models serve`` as a process; gives its URL."""
+    """Run ``mlflow models serve`` in a process and return its URL."""
     port = find_free_port()
     command = [
         sys.executable,
@@ -143,9 +141,9 @@ def serving(folder: Path) -> Iterator[str]:
             command, cwd=folder.parent, env=settings, stdout=log, stderr=log, start_new_session=True
         )
         try:
-            until(
+            wait_until(
                 lambda: process.poll() is not None or is_reachable(f"http://127.0.0.1:{port}/ping"),
-                otherwise=Path(log.name).read_text,
+                describe_failure=Path(log.name).read_text,
             )
             assert process.poll() is None, Path(log.name).read_text()
             yield f"http://127.0.0.1:{port}/invocations"
@@ -154,84 +152,84 @@ def serving(folder: Path) -> Iterator[str]:
             process.wait()
 
 
-def ask(url: str, body: dict[str, Any]) -> Any:
+def post(url: str, body: dict[str, Any]) -> Any:
     request = urllib.request.Request(
         url, json.dumps(body).encode(), {"Content-Type": "application/json"}
     )
-    with urllib.request.urlopen(request, timeout=PATIENCE) as response:
+    with urllib.request.urlopen(request, timeout=PROCESS_TIMEOUT) as response:
         return json.load(response)["predictions"]
 
 
-def refused(url: str, body: dict[str, Any]) -> str:
+def post_invalid(url: str, body: dict[str, Any]) -> str:
     with pytest.raises(urllib.error.HTTPError, match="400") as caught:
-        ask(url, body)
+        post(url, body)
     with caught.value as error:
         return error.read().decode()
 
 
 @pytest.mark.process
-def test_bytes_come_as_base64_over_http(
+def test_images_are_sent_as_base64_over_http(
     images: tuple[Path, Path], batch: NDArray[np.uint8]
 ) -> None:
     records = [{"observation": base64.b64encode(image.tobytes()).decode()} for image in batch]
 
     with serving(images[1]) as url:
-        actions = ask(url, {"dataframe_records": records})
-        wrong = refused(url, {"dataframe_records": [{"observation": "AAAA"}]})
+        actions = post(url, {"dataframe_records": records})
+        wrong = post_invalid(url, {"dataframe_records": [{"observation": "AAAA"}]})
 
     assert actions == mlflow.pyfunc.load_model(str(images[0])).predict(batch).tolist()
-    assert "an image has 3 bytes; expected 4320" in wrong
+    assert "An image has 3 bytes. Expected 4320" in wrong
 
 
 @pytest.mark.process
-def test_dicts_come_as_inputs_and_as_instances(tmp_path: Path) -> None:
+def test_dict_observations_are_sent_as_inputs_or_instances(tmp_path: Path) -> None:
     folder = save(tmp_path / "model", "dqn", "Dict", OFF_POLICY)
-    drawn = onnx_export.sample_observations(OBSERVATIONS["Dict"], 3)
-    assert isinstance(drawn, dict)
-    columns = {key: values.tolist() for key, values in drawn.items()}
+    samples = parity_inputs.sample_observations(OBSERVATIONS["Dict"], 3)
+    assert isinstance(samples, dict)
+    columns = {key: values.tolist() for key, values in samples.items()}
     rows = [{key: values[row] for key, values in columns.items()} for row in range(3)]
-    expected = mlflow_sb3.load_policy(str(folder)).predict(drawn)[0].tolist()
+    expected = mlflow_sb3.load_policy(str(folder)).predict(samples)[0].tolist()
 
     with serving(folder) as url:
-        assert ask(url, {"inputs": columns}) == expected
-        assert ask(url, {"instances": rows}) == expected
-        outside = refused(url, {"inputs": columns | {"number": [7, 7, 7]}})
+        assert post(url, {"inputs": columns}) == expected
+        assert post(url, {"instances": rows}) == expected
+        outside = post_invalid(url, {"inputs": columns | {"number": [7, 7, 7]}})
 
     assert "observation.number has values outside of the space" in outside
 
 
 @pytest.mark.process
-def test_a_server_keeps_no_state_which_travels_with_the_requests(tmp_path: Path) -> None:
+def test_a_client_sends_the_state_and_receives_the_next_one(tmp_path: Path) -> None:
     hyperparams = {"n_steps": 16, "batch_size": 16, "policy_kwargs": {"lstm_hidden_size": 4}}
     folder = save(tmp_path / "model", "ppo_lstm", "vector", hyperparams)
     policy = mlflow_sb3.load_policy(str(folder))
     observations = np.random.default_rng(0).uniform(-1, 1, (4, 2, 3))
-    memory = {name: np.zeros((2, 1, 4)).tolist() for name in ("hidden", "cell")}
+    state_arrays = {name: np.zeros((2, 1, 4)).tolist() for name in ("hidden", "cell")}
     state = None
 
     with serving(folder) as url:
         for step, batch in enumerate(observations):
-            answer = ask(
+            answer = post(
                 url,
                 {
                     "inputs": {
                         "observation": batch.tolist(),
                         "episode_start": [step == 0] * 2,
-                        **memory,
+                        **state_arrays,
                     }
                 },
             )
-            memory = {name: answer[name] for name in memory}
+            state_arrays = {name: answer[name] for name in state_arrays}
             expected, state = policy.predict(batch, state)
             assert answer["action"] == expected.tolist()
         sampled = [
-            ask(
+            post(
                 url,
                 {
                     "inputs": {
                         "observation": observations[0].tolist(),
                         "episode_start": [True] * 2,
-                        **memory,
+                        **state_arrays,
                     },
                     "params": params,
                 },

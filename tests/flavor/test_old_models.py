@@ -1,0 +1,160 @@
+"""A model that mlflow-sb3 0.1.0 logged, with its whole package as flat modules in ``code``.
+
+The agent is a PPO with 8 hidden units on CartPole-v1 with ``mlflow_sb3.wrappers:FrameStack``.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+from stable_baselines3 import PPO
+
+import mlflow_sb3
+from mlflow_sb3.envs import env_spec
+from mlflow_sb3.flavor import registered_agent
+from mlflow_sb3.promotion import promote, rollback
+from mlflow_sb3.promotion.gate import Gate
+from mlflow_sb3.promotion.promote import PromotionOptions
+from mlflow_sb3.registry import digest, versions
+from mlflow_sb3.registry.model_version import DIGEST_TAG, Version
+from tests import ROOT
+
+ARCHIVE = ROOT / "tests" / "data" / "model-0.1.0.zip"
+DIGEST = "dcbfeb5929d290d6b04f3ffdf9c7e484d5d882398c04eccd6e6acddf7a905060"
+OBSERVATIONS = np.linspace(-0.2, 0.2, 24).reshape(3, 8)
+LOAD_IN_NEW_PROCESS = """
+import json, sys
+import mlflow.pyfunc
+import numpy as np
+
+model = mlflow.pyfunc.load_model(sys.argv[1])
+actions = model.predict(np.load(sys.argv[2])).tolist()
+print(json.dumps([sys.modules["mlflow_sb3"].__file__, actions]))
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The folder of the old model."""
+    with zipfile.ZipFile(ARCHIVE) as archive:
+        archive.extractall(tmp_path / "old")
+    return tmp_path / "old"
+
+
+@pytest.fixture
+def old_version(store: str, folder: Path) -> Version:  # noqa: ARG001 a store to register in
+    """The old model as version 1 of the registered model `agent`."""
+    return register(folder)
+
+
+def register(folder: Path) -> Version:
+    logged = mlflow.initialize_logged_model(name="agent")
+    MlflowClient().log_model_artifacts(logged.model_id, str(folder))
+    mlflow.finalize_logged_model(logged.model_id, "READY")
+    entity = mlflow.register_model(f"models:/{logged.model_id}", "agent", tags={DIGEST_TAG: DIGEST})
+    return versions.find_version("agent", number=int(entity.version))
+
+
+def register_weak_agent(environment: str) -> Version:
+    """Register an agent that always pushes the cart to the left."""
+    env = env_spec.make_from_spec(environment)
+    model = PPO("MlpPolicy", env, policy_kwargs={"net_arch": []}, device="cpu")
+    weight, bias = model.policy.get_submodule("action_net").parameters()
+    weight.data[:], bias.data[:] = 0.0, bias.data.new_tensor([1.0, 0.0])
+    info = mlflow_sb3.log_model(model, name="weak", registered_model_name="agent")
+    return versions.find_version("agent", number=int(str(info.registered_model_version)))
+
+
+def test_the_digest_of_its_files_is_still_the_same(folder: Path) -> None:
+    assert digest.hash_model(folder) == DIGEST
+
+
+def test_the_policy_loads_and_has_a_file_format_without_a_schema(folder: Path) -> None:
+    policy = mlflow_sb3.load_policy(str(folder))
+
+    assert policy.agent_info is not None
+    assert policy.agent_info.algorithm == "stable_baselines3.ppo.ppo.PPO"
+    assert "schema" not in json.loads((folder / "agent" / "agent.json").read_text())
+    assert policy.predict(OBSERVATIONS)[0].shape == (3,)
+
+
+def test_the_algorithm_and_the_served_model_predict_what_the_policy_predicts(
+    folder: Path,
+) -> None:
+    expected = mlflow_sb3.load_policy(str(folder)).predict(OBSERVATIONS)[0].tolist()
+
+    model = mlflow_sb3.load_model(str(folder), device="cpu")
+    served = mlflow.pyfunc.load_model(str(folder))
+
+    assert model.predict(OBSERVATIONS.astype(np.float32), deterministic=True)[0].tolist() == (
+        expected
+    )
+    assert served.predict(OBSERVATIONS).tolist() == expected
+
+
+def test_a_new_process_serves_it_with_its_own_code(folder: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "observations.npy", OBSERVATIONS)
+
+    completed = subprocess.run(
+        [
+            sys.executable,
+            "-W",
+            "ignore",
+            "-c",
+            LOAD_IN_NEW_PROCESS,
+            str(folder),
+            str(tmp_path / "observations.npy"),
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    file, actions = json.loads(completed.stdout.splitlines()[-1])
+    assert file == str(folder / "code" / "mlflow_sb3" / "__init__.py")
+    assert actions == mlflow_sb3.load_policy(str(folder)).predict(OBSERVATIONS)[0].tolist()
+
+
+def test_it_plays_in_its_environment_with_a_frame_stack(old_version: Version) -> None:
+    agent = registered_agent.load_agent(old_version)
+
+    with agent.make_env() as env:
+        assert env.observation_space.shape == (8,)
+    assert agent.play(range(5)).returns.mean() > 50
+
+
+def test_it_wins_against_a_weaker_champion_and_can_be_rolled_back(old_version: Version) -> None:
+    agent = registered_agent.load_agent(old_version)
+    with mlflow.start_run():
+        weak = register_weak_agent(agent.environment)
+        promote.promote_version(weak, PromotionOptions(force_reason="the first champion"))
+    with mlflow.start_run():
+        record = promote.promote_version(
+            old_version, PromotionOptions(gate=Gate(episodes=30, alpha=0.05))
+        )
+    champion = versions.find_version("agent", alias="champion")
+    with mlflow.start_run():
+        rollback.roll_back("agent")
+
+    assert record.verdict == "promote"
+    assert champion.number == old_version.number
+    assert versions.find_version("agent", alias="champion").number == weak.number
+
+
+def test_a_rollback_restores_it(old_version: Version) -> None:
+    with mlflow.start_run():
+        promote.promote_version(old_version, PromotionOptions(force_reason="the first champion"))
+        weak = register_weak_agent(registered_agent.load_agent(old_version).environment)
+        promote.promote_version(weak, PromotionOptions(force_reason="try it"))
+        rollback.roll_back("agent")
+
+    assert versions.find_version("agent", alias="champion").number == old_version.number
