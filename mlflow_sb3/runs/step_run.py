@@ -63,7 +63,7 @@ def start_step_run(describe: Callable[[Exception], str] = describe_error) -> Ite
 
     The run is the one that ``mlflow run`` created, or a new one. It ends as FINISHED, as FAILED
     after an error, or as KILLED after SIGTERM or SIGINT. If ``mlflow run`` started the step and
-    then ends, the step stops like after SIGTERM.
+    then exits, the step stops as after SIGTERM.
 
     Args:
         describe: Returns the text for the tag ``error`` of a failed run.

@@ -16,7 +16,7 @@ def test_a_registered_version_has_its_digest_its_model_and_its_run(registered: V
 
 
 def test_the_version_number_may_be_text_and_the_model_id_may_be_in_the_source() -> None:
-    entity = ModelVersion("agent", "3", 0, source="models:/m-1", run_id="")  # type: ignore[no-untyped-call]
+    entity = ModelVersion("agent", "3", 0, source="models:/m-1", run_id="")
 
     assert Version.from_mlflow(entity) == Version("agent", 3, "m-1", None, None)
 

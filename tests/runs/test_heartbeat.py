@@ -204,9 +204,9 @@ def test_heartbeats_continue_after_an_empty_answer(
         mlflow.set_tracking_uri(f"http://127.0.0.1:{proxy.port}")
         run_id = MlflowClient().create_run("0").info.run_id
         with heartbeat.send_heartbeats(run_id):
-            proxy.status, proxy.reject = "200 OK", 1.0  # as during maintenance
-            wait_until(lambda: proxy.faults > 2)
-            proxy.reject = 0.0
+            proxy.reject_status, proxy.reject_probability = "200 OK", 1.0  # as during maintenance
+            wait_until(lambda: proxy.fault_count > 2)
+            proxy.reject_probability = 0.0
             back = time.time()
             wait_until(lambda: get_heartbeat_time(run_id) >= int(back))
 

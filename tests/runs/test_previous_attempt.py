@@ -63,7 +63,9 @@ class RunStore:
 
 
 @pytest.fixture
-def runs(store: str) -> RunStore:  # noqa: ARG001 a store to create runs in
+def runs(store: str, monkeypatch: pytest.MonkeyPatch) -> RunStore:  # noqa: ARG001 a store for runs
+    """A store for runs. The digest is constant, so that files may change while the test runs."""
+    monkeypatch.setattr(git, "hash_uncommitted_changes", lambda: "digest")
     return RunStore()
 
 

@@ -3,7 +3,6 @@ from __future__ import annotations
 import platform
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -55,26 +54,3 @@ def test_the_context_does_nothing_if_the_file_cannot_be_locked() -> None:
 
     with run_lock.hold_run_lock("run"):
         assert run_lock.is_run_locked("run") is None
-
-
-def test_the_context_does_nothing_on_a_full_disk(
-    small_disk: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XDG_STATE_HOME", str(small_disk))
-    with run_lock.hold_run_lock("first"):
-        fill(small_disk)
-        with run_lock.hold_run_lock("second"):
-            assert run_lock.is_run_locked("first") is True
-
-
-def fill(folder: Path) -> None:
-    """Fill a file system with data and with empty files."""
-    with pytest.raises(OSError, match="No space left"):
-        (folder / "data").write_bytes(bytes(2**21))
-    with pytest.raises(OSError, match="No space left"):
-        create_files(folder)
-
-
-def create_files(folder: Path) -> None:
-    for number in range(2**20):
-        (folder / f"empty-{number}").touch()
