@@ -10,27 +10,20 @@ from operator import attrgetter
 from typing import Any
 
 import torch
-from mlflow.exceptions import MlflowException
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import KVWriter
 from torch.optim import Adam
-from tqdm import tqdm
 
-from mlflow_sb3.algorithms import algorithms, builder
+from mlflow_sb3.algorithms import builder
 from mlflow_sb3.envs import seeds
-from mlflow_sb3.flavor import sb3_internals
 from mlflow_sb3.runs.signals import StopRequest
 from mlflow_sb3.training import checkpoint_selection
-from mlflow_sb3.training.callbacks import (
-    CheckpointCallback,
-    RestoreCallback,
-    SnapshotCallback,
-    TqdmCallback,
-)
+from mlflow_sb3.training.callbacks import CheckpointCallback
 from mlflow_sb3.training.checkpoint import Checkpoint
 from mlflow_sb3.training.checkpoint_evaluator import CheckpointEvaluator
 from mlflow_sb3.training.learn_state import IterationLogger
+from mlflow_sb3.training.session import TrainingSession
 from mlflow_sb3.training.snapshot import SnapshotState
 from mlflow_sb3.training.snapshot_writer import SnapshotWriter
 
@@ -105,7 +98,6 @@ def train(
         MlflowException: Environment, algorithm and hyperparameters do not fit together.
         Interrupted: ``stop`` requested it. The last snapshot has the state at that moment.
     """
-    stop = stop or StopRequest()
     with _use_torch_threads(torch_threads):
         if resume_from is not None:
             model = resume_from.model
@@ -115,29 +107,21 @@ def train(
             )
             _use_fused_adam(model)
         model.set_logger(IterationLogger(writers))
+        session = TrainingSession(
+            model, timesteps, snapshot_writer, resume_from, stop or StopRequest(), progress
+        )
         with (
             _complete_last_snapshot(snapshot_writer),
             CheckpointEvaluator.with_worker(model, env_spec_json, seed=seed) as evaluator,
         ):
-            checkpoint_callback = CheckpointCallback(
-                evaluator, every=max(1, timesteps // checkpoint_selection.N_CHECKPOINTS)
-            )
-            if resume_from is not None and resume_from.is_learned:
-                vars(checkpoint_callback).update(resume_from.callbacks[0])
-            else:
-                _learn(
-                    model,
-                    timesteps,
-                    [checkpoint_callback, *callbacks],
-                    snapshot_writer=snapshot_writer,
-                    resume_from=resume_from,
-                    stop=stop,
-                    progress=progress,
-                )
+            every = max(1, timesteps // checkpoint_selection.N_CHECKPOINTS)
+            checkpoint_callback = CheckpointCallback(evaluator, every=every)
+            session.learn([checkpoint_callback, *callbacks])
             last_digest = compute_weights_digest(model)
-            checkpoints = checkpoint_callback.checkpoints
-            best = _select(model, checkpoints, evaluator, stop=stop, progress=progress)
-    return TrainingResult(model, best, checkpoints, last_digest, compute_weights_digest(model))
+            best = session.select(checkpoint_callback.checkpoints, evaluator)
+    return TrainingResult(
+        model, best, checkpoint_callback.checkpoints, last_digest, compute_weights_digest(model)
+    )
 
 
 def get_learning_seed(seed: int) -> int:
@@ -155,79 +139,6 @@ def compute_weights_digest(model: BaseAlgorithm) -> str:
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
         digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-
-def _learn(
-    model: BaseAlgorithm,
-    timesteps: int,
-    callbacks: list[BaseCallback],
-    *,
-    snapshot_writer: SnapshotWriter | None,
-    resume_from: SnapshotState | None,
-    stop: StopRequest,
-    progress: bool,
-) -> None:
-    """Run ``learn`` for the remaining timesteps."""
-    remaining = timesteps
-    if resume_from is not None:
-        remaining = sb3_internals.get_total_timesteps(model) - model.num_timesteps
-    is_continued = model.num_timesteps > 0 or resume_from is not None
-    restore = RestoreCallback(callbacks, resume_from)
-    snapshots = SnapshotCallback(
-        callbacks,
-        writer=snapshot_writer,
-        stop=stop,
-        rng_state=None if resume_from is None else resume_from.rng_state,
-    )
-    with (
-        tqdm(
-            total=timesteps,
-            initial=timesteps - remaining,
-            desc="training",
-            unit="step",
-            disable=not progress,
-            mininterval=1,
-        ) as bar,
-        sb3_internals.total_progress(model),
-    ):
-        try:
-            model.learn(
-                remaining,
-                callback=[restore, *callbacks, TqdmCallback(bar), snapshots],
-                reset_num_timesteps=not is_continued,
-            )
-        except algorithms.TRAINING_ERRORS as error:  # SB3 checks some hyperparameters only here
-            raise MlflowException.invalid_parameter_value(
-                f"{type(model).__name__} failed at step {model.num_timesteps}: "
-                f"{type(error).__name__}: {error}. Check the hyperparameters and the environment."
-            ) from error
-
-
-def _select(
-    model: BaseAlgorithm,
-    checkpoints: list[Checkpoint],
-    evaluator: CheckpointEvaluator,
-    *,
-    stop: StopRequest,
-    progress: bool,
-) -> Checkpoint:
-    """Select the best checkpoint, with a progress bar."""
-    total = checkpoint_selection.count_episodes(len(checkpoints))
-    with tqdm(
-        total=total, desc="selecting", unit="episode", disable=not progress, mininterval=1
-    ) as bar:
-
-        def on_episode() -> None:
-            bar.update()
-            stop.raise_if_requested()
-
-        return checkpoint_selection.select_checkpoint(
-            model,
-            checkpoints,
-            evaluator,
-            on_episode=on_episode,
-            while_waiting=stop.raise_if_requested,
-        )
 
 
 @contextmanager

@@ -1,0 +1,118 @@
+"""Learn and select a checkpoint, with snapshots, a stop request and progress bars."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import NoReturn
+
+from mlflow.exceptions import MlflowException
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
+from tqdm import tqdm
+
+from mlflow_sb3.algorithms import algorithms
+from mlflow_sb3.flavor import sb3_internals
+from mlflow_sb3.runs.signals import StopRequest
+from mlflow_sb3.training import checkpoint_selection
+from mlflow_sb3.training.callbacks import RestoreCallback, SnapshotCallback, TqdmCallback
+from mlflow_sb3.training.checkpoint import Checkpoint
+from mlflow_sb3.training.checkpoint_evaluator import CheckpointEvaluator
+from mlflow_sb3.training.snapshot import SnapshotState
+from mlflow_sb3.training.snapshot_writer import SnapshotWriter
+
+
+@dataclass(frozen=True)
+class TrainingSession:
+    """A training whose model is ready: learn, then select a checkpoint."""
+
+    model: BaseAlgorithm
+    timesteps: int
+    snapshot_writer: SnapshotWriter | None
+    resume_from: SnapshotState | None
+    stop: StopRequest
+    progress: bool
+
+    def learn(self, callbacks: list[BaseCallback]) -> None:
+        """Run ``learn`` for the remaining timesteps.
+
+        If the snapshot was taken after learning, only restore the first callback.
+        """
+        state = self.resume_from
+        if state is not None and state.is_learned:
+            vars(callbacks[0]).update(state.callbacks[0])
+            return
+        remaining = self.timesteps
+        if state is not None:
+            remaining = sb3_internals.get_total_timesteps(self.model) - self.model.num_timesteps
+        with (
+            self._progress_bar(
+                "training", "step", total=self.timesteps, initial=self.timesteps - remaining
+            ) as bar,
+            sb3_internals.total_progress(self.model),
+            _explain_errors(self.model),
+        ):
+            self.model.learn(
+                remaining,
+                callback=self._surround_callbacks(callbacks, bar),
+                reset_num_timesteps=self.model.num_timesteps == 0 and state is None,
+            )
+
+    def select(self, checkpoints: list[Checkpoint], evaluator: CheckpointEvaluator) -> Checkpoint:
+        """Select the best checkpoint."""
+        total = checkpoint_selection.count_episodes(len(checkpoints))
+        with self._progress_bar("selecting", "episode", total=total) as bar:
+
+            def on_episode() -> None:
+                bar.update()
+                self.stop.raise_if_requested()
+
+            return checkpoint_selection.select_checkpoint(
+                self.model,
+                checkpoints,
+                evaluator,
+                on_episode=on_episode,
+                while_waiting=self.stop.raise_if_requested,
+            )
+
+    def _surround_callbacks(
+        self, callbacks: list[BaseCallback], bar: tqdm[NoReturn]
+    ) -> list[BaseCallback]:
+        """Return the callbacks in an order that allows exact snapshots."""
+        state = self.resume_from
+        return [
+            RestoreCallback(callbacks, state),
+            *callbacks,
+            TqdmCallback(bar),
+            SnapshotCallback(
+                callbacks,
+                writer=self.snapshot_writer,
+                stop=self.stop,
+                rng_state=None if state is None else state.rng_state,
+            ),
+        ]
+
+    def _progress_bar(
+        self, description: str, unit: str, *, total: int, initial: int = 0
+    ) -> tqdm[NoReturn]:
+        return tqdm(
+            total=total,
+            initial=initial,
+            desc=description,
+            unit=unit,
+            disable=not self.progress,
+            mininterval=1,
+        )
+
+
+@contextmanager
+def _explain_errors(model: BaseAlgorithm) -> Iterator[None]:
+    """Name the algorithm and the step of an error. SB3 checks some hyperparameters only late."""
+    try:
+        yield
+    except algorithms.TRAINING_ERRORS as error:
+        raise MlflowException.invalid_parameter_value(
+            f"{type(model).__name__} failed at step {model.num_timesteps}: "
+            f"{type(error).__name__}: {error}. Check the hyperparameters and the environment."
+        ) from error
