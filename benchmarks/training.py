@@ -57,7 +57,7 @@ def measure_recovery(timesteps: int) -> list[str]:
             mlflow.start_run() as run,
             TimedRunLogger(run.info.run_id, Path(folder, "run")) as run_logger,
         ):
-            shelf = SnapshotWriter(
+            writer = SnapshotWriter(
                 Path(folder, "run", SNAPSHOT_DIR),
                 get_extra=run_logger.metric_state,
                 on_written=run_logger.offer_snapshot,
@@ -69,11 +69,11 @@ def measure_recovery(timesteps: int) -> list[str]:
                 timesteps=timesteps,
                 hyperparams=hyperparams,
                 writers=[MetricWriter(run_logger)],
-                snapshot_writer=shelf,
+                snapshot_writer=writer,
             )
             wall = time.perf_counter() - start
     costs = {
-        f"{shelf.count} snapshots, in the training thread": shelf.seconds,
+        f"{writer.count} snapshots, in the training thread": writer.seconds,
         "journal, in the training thread": run_logger.total_call_seconds,
         "delivery, CPU time of its thread": run_logger.timed_thread.cpu_seconds,
     }
