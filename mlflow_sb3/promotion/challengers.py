@@ -57,7 +57,9 @@ def find_best_challengers(name: str, alias: str, experiment_id: str, top: int) -
 def _latest_versions(name: str, run_ids: list[str]) -> list[Version]:
     """Return the latest version of each run in the order of the runs, except rolled back ones."""
     entities = [
-        entity for entity in find_versions_of_runs(name, run_ids) if ROLLED_BACK_TAG not in entity.tags
+        entity
+        for entity in find_versions_of_runs(name, run_ids)
+        if ROLLED_BACK_TAG not in entity.tags
     ]
     entities.sort(key=lambda entity: int(entity.version))
     latest = {entity.run_id: Version.from_mlflow(entity) for entity in entities}

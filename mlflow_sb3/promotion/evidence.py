@@ -14,7 +14,16 @@ from mlflow_sb3.promotion import confidence
 from mlflow_sb3.promotion.confidence import ConfidenceBounds
 from mlflow_sb3.promotion.gate import Comparison, worst_returns_mean
 from mlflow_sb3.promotion.matchup import Matchup
-from mlflow_sb3.promotion.record import EpisodePairs, EpisodeSummary, GateEvidence, PromotionContext, RecordedBounds, RecordedLook, Rule, seeds_digest
+from mlflow_sb3.promotion.record import (
+    EpisodePairs,
+    EpisodeSummary,
+    GateEvidence,
+    PromotionContext,
+    RecordedBounds,
+    RecordedLook,
+    Rule,
+    seeds_digest,
+)
 from mlflow_sb3.registry.model_version import Version
 
 _PACKAGES = ("mlflow", "numpy", "scipy", "onnxruntime", "gymnasium")

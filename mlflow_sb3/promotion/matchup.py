@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 from mlflow.exceptions import MlflowException
 
 from mlflow_sb3.client import permissions
-from mlflow_sb3.envs import env_spec, rollout, spaces
-from mlflow_sb3.envs import Env
+from mlflow_sb3.envs import Env, env_spec, rollout, spaces
 from mlflow_sb3.envs.random_policy import RandomPolicy
 from mlflow_sb3.envs.rollout import Episodes
 from mlflow_sb3.envs.seeds import generate_episode_seeds
@@ -34,7 +33,7 @@ class Matchup:
         champion: Policy of the champion, or a uniform random policy.
         environment: ``EnvSpec`` JSON of the judging environment.
         reward_threshold: Reward threshold of the environment, if it has one.
-        seed: Seed of the episode seeds and of the bootstrap.
+        seed: Seed that the episode seeds and the bootstrap are derived from.
     """
 
     challenger: Policy

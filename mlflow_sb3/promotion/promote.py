@@ -9,8 +9,9 @@ from mlflow import MlflowClient
 from tqdm import tqdm
 
 from mlflow_sb3.client import permissions
-from mlflow_sb3.promotion import evidence, matchup, promotion_run, report_text, serving_check
+from mlflow_sb3.promotion import evidence, promotion_run, report_text, serving_check
 from mlflow_sb3.promotion.gate import Gate, Verdict
+from mlflow_sb3.promotion.matchup import arrange_matchup
 from mlflow_sb3.promotion.record import GateEvidence, PromotionContext, PromotionRecord, Rule
 from mlflow_sb3.registry import alias_history, lock, names, versions
 from mlflow_sb3.registry.alias_history import AliasMove
@@ -151,7 +152,7 @@ def _read_approval(version: Version) -> str | None:
 def _run_gate(
     context: PromotionContext, options: PromotionOptions, *, progress: bool
 ) -> tuple[Verdict, GateEvidence]:
-    matched = matchup.arrange_matchup(
+    matchup = arrange_matchup(
         context.challenger,
         context.champion,
         options.gate,
@@ -165,8 +166,8 @@ def _run_gate(
         disable=not progress,
         mininterval=1,
     ) as bar:
-        comparison = matched.play(options.gate, on_episode=bar.update)
-    return comparison.verdict, evidence.collect_evidence(matched, comparison)
+        comparison = matchup.play(options.gate, on_episode=bar.update)
+    return comparison.verdict, evidence.collect_evidence(matchup, comparison)
 
 
 def _give_alias(record: PromotionRecord) -> bool:

@@ -118,7 +118,9 @@ def run_promotion(
 def _find_challengers(request: PromotionRequest) -> list[Version]:
     if request.candidates == "challenger":
         return [
-            versions.find_version(request.model_name, alias=names.CHALLENGER_ALIAS, number=request.number)
+            versions.find_version(
+                request.model_name, alias=names.CHALLENGER_ALIAS, number=request.number
+            )
         ]
     return challengers.find_best_challengers(
         request.model_name, request.alias, _find_experiment_id(request.experiment), request.top

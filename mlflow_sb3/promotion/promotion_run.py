@@ -13,7 +13,7 @@ from mlflow.exceptions import MlflowException
 from mlflow_sb3.client import permissions
 from mlflow_sb3.client.registry_client import RegistryClient
 from mlflow_sb3.promotion import evidence, report_text
-from mlflow_sb3.promotion.record import GateEvidence, PROMOTION_SCHEMA, PromotionRecord
+from mlflow_sb3.promotion.record import PROMOTION_SCHEMA, GateEvidence, PromotionRecord
 from mlflow_sb3.reports import plots
 from mlflow_sb3.reports.plots import MeanDifference, PairedReturns
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from mlflow.exceptions import MlflowException
 from tqdm import tqdm
 
-from mlflow_sb3.promotion import evidence, matchup, promotion_run
+from mlflow_sb3.promotion import evidence, promotion_run
+from mlflow_sb3.promotion.matchup import arrange_matchup
 from mlflow_sb3.promotion.record import GateEvidence, PromotionRecord
 from mlflow_sb3.registry import versions
 from mlflow_sb3.registry.model_version import Version
@@ -39,7 +39,7 @@ def replay_promotion(
     record = promotion_run.load_record(run_id)
     recorded = _replayable_evidence(run_id, record)
     champion = record.context.champion
-    matched = matchup.arrange_matchup(
+    matchup = arrange_matchup(
         _find_unchanged_version(record.context.challenger),
         None if champion is None else _find_unchanged_version(champion),
         recorded.gate,
@@ -53,8 +53,8 @@ def replay_promotion(
         disable=not progress,
         mininterval=1,
     ) as bar:
-        comparison = matched.play(recorded.gate, on_episode=bar.update)
-    repeated = evidence.collect_evidence(matched, comparison)
+        comparison = matchup.play(recorded.gate, on_episode=bar.update)
+    repeated = evidence.collect_evidence(matchup, comparison)
     return _describe_differences(
         {"verdict": record.verdict} | asdict(recorded),
         {"verdict": comparison.verdict} | asdict(repeated),
@@ -87,13 +87,12 @@ def _find_unchanged_version(recorded: Version) -> Version:
     return version
 
 
-def _describe_differences(recorded: dict[str, Any], repeated: dict[str, Any]) -> list[str]:
-    before, now = json.loads(json.dumps(recorded)), json.loads(json.dumps(repeated))
+def _describe_differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     sentences = []
-    for key in now:
-        if before[key] != now[key] and key == "episodes":
-            columns = [name for name in now[key] if before[key][name] != now[key][name]]
+    for key, value in now.items():
+        if before[key] != value and key == "episodes":
+            columns = [name for name, values in value.items() if before[key][name] != values]
             sentences.append(f"episodes differ in {', '.join(columns)}")
-        elif before[key] != now[key]:
-            sentences.append(f"{key} was {before[key]} and is {now[key]}")
+        elif before[key] != value:
+            sentences.append(f"{key} was {before[key]} and is {value}")
     return sentences

@@ -125,7 +125,9 @@ def _move_alias_back(history: AliasHistory, target: Version, run_id: str) -> Non
                 f"Alias {alias} of {name} moved from version {history.champion} to "
                 f"{current.champion} during the rollback. Call rollback again."
             )
-        last = max(index for index, number in enumerate(current.former_numbers) if number == target.number)
+        last = max(
+            index for index, number in enumerate(current.former_numbers) if number == target.number
+        )
         numbers = current.former_numbers[: last + 1]
         alias_history.move_alias(current, numbers, AliasMove("rollback", run_id), held_lock)
 
