@@ -87,7 +87,7 @@ def run_workflow(run_id: str, options: WorkflowOptions, *, report: Report) -> No
     """
     _check_options(run_id, options)
     attempt = previous_attempt.continue_previous_attempt(run_id, fresh=options.fresh)
-    steps = _StepRunner(run_id, attempt, report)
+    steps = StepRunner(run_id, attempt, report)
     if attempt.steps:
         report(
             f"Resuming run {attempt.run_id}, which has the same parameters and code and did not "
@@ -108,7 +108,7 @@ def _check_options(run_id: str, options: WorkflowOptions) -> None:
     preflight.check_registry(options.model_name, "MANAGE")
 
 
-def _log_model(steps: _StepRunner, run_id: str, options: WorkflowOptions) -> str:
+def _log_model(steps: StepRunner, run_id: str, options: WorkflowOptions) -> str:
     """Register the trained agent, and return the number of the version."""
     parameters = {
         "run_id": run_id,
@@ -121,7 +121,7 @@ def _log_model(steps: _StepRunner, run_id: str, options: WorkflowOptions) -> str
     return version.rpartition("/")[2]
 
 
-def _promote(steps: _StepRunner, version: str, options: WorkflowOptions) -> None:
+def _promote(steps: StepRunner, version: str, options: WorkflowOptions) -> None:
     parameters = {
         "model_name": options.model_name,
         "version": version,
@@ -135,7 +135,7 @@ def _promote(steps: _StepRunner, version: str, options: WorkflowOptions) -> None
     mlflow.set_tag(VERDICT_TAG, promoted.data.tags[VERDICT_TAG])
 
 
-def _evaluate(steps: _StepRunner, version: str, options: WorkflowOptions) -> None:
+def _evaluate(steps: StepRunner, version: str, options: WorkflowOptions) -> None:
     """Evaluate the champion, or the new version if there is no champion."""
     parameters: dict[str, Any] = {
         "model_name": options.model_name,
@@ -147,7 +147,7 @@ def _evaluate(steps: _StepRunner, version: str, options: WorkflowOptions) -> Non
     steps.run("evaluate", parameters)
 
 
-class _StepRunner:
+class StepRunner:
     """Runs entry points of this project as child runs, or reuses finished runs."""
 
     def __init__(self, run_id: str, attempt: PreviousAttempt, report: Report) -> None:

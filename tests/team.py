@@ -1,4 +1,4 @@
-"""The trial server, started once for all workers of a test run."""
+"""Share one trial server between all workers of a test session."""
 
 from __future__ import annotations
 
@@ -20,22 +20,23 @@ from tests import ROOT
 
 @contextmanager
 def shared(parent: Path) -> Iterator[TrialServer]:
-    """The trial server in a folder: the first worker to come starts it, and ends it when no other needs it any more.
+    """Return the trial server of a folder.
 
-    Who uses it shares a lock until their session ends, or until the kernel frees it, as after a crash.
+    The first worker starts the server, and stops it when no other worker uses it. Each worker holds
+    a shared lock until its session ends. The kernel releases the lock after a crash.
     """
     folder, lock = parent / "trial", FileLock(parent / "trial.lock")
     with (parent / "trial.users").open("w") as users, ExitStack() as stack:
         with lock:
             if not (folder / "server.json").exists():
-                server = stack.enter_context(_started(folder))
-                stack.callback(_end, server, users, lock)
+                server = stack.enter_context(_start_server(folder))
+                stack.callback(_stop_server, server, users, lock)
             fcntl.flock(users, fcntl.LOCK_SH)
         yield TrialServer.load(folder)
 
 
 @contextmanager
-def _started(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+def _start_server(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
     command = [
         sys.executable,
         "-m",
@@ -59,8 +60,11 @@ def _started(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
             process.terminate()
 
 
-def _end(server: subprocess.Popen[bytes], users: IO[str], lock: FileLock) -> None:
-    """Wait for the others as long as they need it; inside the lock, so that nobody comes to a server that is about to end."""
+def _stop_server(server: subprocess.Popen[bytes], users: IO[str], lock: FileLock) -> None:
+    """Wait for the other workers, and stop the server while holding the lock.
+
+    The lock keeps a new worker from using a server that is about to stop.
+    """
     while server.poll() is None:
         with lock, suppress(BlockingIOError):
             fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""Several `main`s at once for one registered model, on an `mlflow server` with PostgreSQL."""
+"""Tests of several calls of `main` at once, for one registered model on PostgreSQL."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from tests.project.conftest import Place
 pytestmark = pytest.mark.postgres
 
 NAME = "mains"
-MAINS = int(os.environ.get("MAINS", "3"))
-"""How many; eight take ten minutes on a slow machine."""
+N_CALLS = int(os.environ.get("MAINS", "3"))
+"""Number of calls. Eight calls take ten minutes on a slow machine."""
 TIMESTEPS = (300, 20_000, 2_000, 1_000, 8_000, 12_000, 500, 4_000)
-"""That they train for."""
+"""Training steps of each call."""
 
 
-def test_mains_at_once_make_one_champion_which_none_of_them_beats(
+def test_simultaneous_calls_agree_on_a_champion_that_passes_the_gate(
     mlflow_server: str, tmp_path: Path
 ) -> None:
     experiment_id = mlflow.create_experiment("mains")
     place = Place(tmp_path, {"MLFLOW_TRACKING_URI": mlflow_server, "XDG_STATE_HOME": str(tmp_path)})
     calls = [
         ["-P", f"timesteps={timesteps}", "-P", f"seed={seed}"]
-        for seed, timesteps in enumerate(TIMESTEPS[:MAINS])
+        for seed, timesteps in enumerate(TIMESTEPS[:N_CALLS])
     ]
     command = [
         "mlflow",
@@ -60,13 +60,13 @@ def test_mains_at_once_make_one_champion_which_none_of_them_beats(
         for call in calls
     ]
 
-    assert [process.wait() for process in started] == [0] * MAINS
+    assert [process.wait() for process in started] == [0] * N_CALLS
     runs = MlflowClient().search_runs([experiment_id])
     assert {run.info.status for run in runs} == {"FINISHED"}
-    assert len(runs) == 5 * MAINS
-    found = MlflowClient().search_model_versions(f"name = '{NAME}'")
-    assert sorted(int(version.version) for version in found) == list(range(1, MAINS + 1))
-    versions = [find_version(NAME, number=number) for number in range(1, MAINS + 1)]
+    assert len(runs) == 5 * N_CALLS
+    registered = MlflowClient().search_model_versions(f"name = '{NAME}'")
+    assert sorted(int(version.version) for version in registered) == list(range(1, N_CALLS + 1))
+    versions = [find_version(NAME, number=number) for number in range(1, N_CALLS + 1)]
     assert {version.run_id for version in versions} <= {run.info.run_id for run in runs}
     champion = find_champion(NAME, "champion")
     assert champion in versions
@@ -75,19 +75,20 @@ def test_mains_at_once_make_one_champion_which_none_of_them_beats(
         version.number: float(registered_agent.load_agent(version).play(seeds).returns.mean())
         for version in versions
     }
-    reigned = [
+    champions = [
         find_version(NAME, number=number)
         for number in alias_history.read_history(NAME, "champion").numbers
     ]
-    print(f"mean returns {means}, champions {[version.number for version in reigned]}")  # noqa: T201 pytest -s shows it
-    assert reigned[-1] == champion
-    assert {verdict(later, earlier) for earlier, later in pairwise(reigned)} <= {"promote"}
-    # What the gate promises: nobody is surely better. Among equals the mean of the champion need not be the highest.
+    print(f"mean returns {means}, champions {[version.number for version in champions]}")  # noqa: T201 pytest -s shows it
+    assert champions[-1] == champion
+    assert {repeat_gate(later, earlier) for earlier, later in pairwise(champions)} <= {"promote"}
+    # The gate only guarantees that no version is significantly better. The champion need not have
+    # the highest mean return.
     assert "promote" not in {
-        verdict(version, champion) for version in versions if version != champion
+        repeat_gate(version, champion) for version in versions if version != champion
     }
 
 
-def verdict(challenger: Version, champion: Version) -> str:
-    """Of the games that a promotion of these two has played: their seeds are those of the two and of the gate."""
+def repeat_gate(challenger: Version, champion: Version) -> str:
+    """Repeat the gate of a promotion with the same seeds, and return its verdict."""
     return matchup.arrange_matchup(challenger, champion, Gate()).play(Gate()).verdict

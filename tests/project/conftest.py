@@ -1,4 +1,4 @@
-"""Whole projects: a store and a working folder of their own, `mlflow` as a process, nothing shared with this one."""
+"""Working folders with a store of their own, in which tests run `mlflow` as a process."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from tests.project.readme import short_example
 
 @dataclass(frozen=True)
 class Place:
-    """A working folder with a tracking store in it, as a user has one."""
+    """A working folder of a user with a tracking store in it."""
 
     folder: Path
     variables: dict[str, str] = field(default_factory=dict)
-    """Environment variables besides MLFLOW_TRACKING_URI."""
+    """More environment variables of the processes."""
 
     @property
     def store(self) -> str:
@@ -45,8 +45,9 @@ class Place:
     def mlflow_run(
         self, entry_point: str, *parameters: str, uri: str = str(ROOT)
     ) -> subprocess.CompletedProcess[str]:
-        given = [part for parameter in parameters for part in ("-P", parameter)]
-        return self.run(["mlflow", "run", uri, "-e", entry_point, "--env-manager", "local", *given])
+        options = [part for parameter in parameters for part in ("-P", parameter)]
+        command = ["mlflow", "run", uri, "-e", entry_point, "--env-manager", "local"]
+        return self.run([*command, *options])
 
     def shell(self, commands: str) -> subprocess.CompletedProcess[str]:
         """Run shell commands, and stop at the first one that fails."""
@@ -64,13 +65,13 @@ class Place:
         )
 
     def runs(self, filter_string: str = "") -> list[Run]:
-        """Runs of the Default experiment, the newest first."""
+        """Return the runs of the experiment Default, the newest first."""
         return list(self.client.search_runs(["0"], filter_string))
 
 
 @contextmanager
 def run_server(place: Place, command: Sequence[str], ready: str) -> Iterator[None]:
-    """A server as a process, from the moment that it answers at the URL `ready`; ended with all its children."""
+    """Run a server until the context ends. Enter the context when the URL `ready` answers."""
     log = place.folder / f"server-{os.getpid()}.log"
     with process.run_server(
         command, ready=lambda: process.is_reachable(ready), log=log, variables=place.environment()
@@ -84,7 +85,7 @@ def place(tmp_path: Path) -> Place:
 
 
 def cloned(parent: Path) -> Place:
-    """A new clone of the project to work in, with its store where MLflow has it by default."""
+    """Return a new clone of the project. Its store is where MLflow creates it by default."""
     place = Place(parent / "mlflow-sb3")
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(place.folder)], check=True)
     return place
@@ -92,7 +93,10 @@ def cloned(parent: Path) -> Place:
 
 @pytest.fixture(scope="session")
 def trained_place(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Place:
-    """A clone in which the README's first command ran for a short while: one for all workers, who add to it and change nothing."""
+    """A clone in which the first command of the README has run.
+
+    All workers share it. They may add runs, but must not change any.
+    """
     base = tmp_path_factory.getbasetemp()
     parent = (base if worker_id == "master" else base.parent) / "trained"
     with FileLock(f"{parent}.lock"):
@@ -106,5 +110,5 @@ def trained_place(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> P
 
 @pytest.fixture(scope="session")
 def untouched_folder(trained_place: Place) -> Path:
-    """The same as nobody adds to it, to be copied: where others are at work, files go meanwhile, and a store is half written."""
+    """A copy of that clone to which no test adds runs, so that it can be copied at any time."""
     return trained_place.folder.with_name("untouched")

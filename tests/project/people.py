@@ -1,4 +1,4 @@
-"""People of a team, each on a machine of their own: another home, another clone, another virtual environment."""
+"""Users of a tracking server, each with another home, clone and virtual environment."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from tests.project.conftest import Place
 
 @dataclass(frozen=True)
 class Person:
-    """A user of the server, with an experiment that is called after them."""
+    """A user of the server, with an experiment of the same name."""
 
     name: str
     place: Place
 
     def step(self, name: str, *options: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        """Call a step as a program."""
+        """Run a step as a process."""
         command = [sys.executable, "-m", f"steps.{name}", *options]
         own = (
             self.place.environment()
@@ -52,14 +52,14 @@ class Person:
 
 
 def join(trial: TrialServer, name: str, parent: Path) -> Person:
-    """Add a user of that name, made unique, whose home is a new folder."""
+    """Add a user with a unique name and a new home folder."""
     user = f"{name}-{uuid.uuid4().hex[:6]}"
     trial_server.add_user(trial, user)
     return at_home(trial, user, parent)
 
 
 def at_home(trial: TrialServer, user: str, parent: Path) -> Person:
-    """A user in their folder."""
+    """Return an existing user with a home folder below another folder."""
     home = parent / user
     home.mkdir(exist_ok=True)
     quiet = {
@@ -71,26 +71,29 @@ def at_home(trial: TrialServer, user: str, parent: Path) -> Person:
 
 
 def log_in(trial: TrialServer, user: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let this process talk to the server as a user, for a test whose `store` puts back where it talked to before."""
+    """Log this process in to the server. The fixture `store` restores the previous server."""
     for name, value in trial.login_env(user).items():
         monkeypatch.setenv(name, value)
     mlflow.set_tracking_uri(trial.uri)
 
 
 def database(trial: TrialServer) -> URL:
-    """The database of users and rights, as the server's own configuration has it, beside the one of runs and models."""
+    """Return the URL of the database with users and permissions."""
     config = configparser.RawConfigParser()
     config.read_string((trial.folder / "auth.ini").read_text())
     return make_url(config["mlflow"]["database_uri"])
 
 
 SUBFOLDER, TAG = "agents/sb3", "v1.2.0"
-"""Where the project lies on the git server, and the tag of the commit in which it is what is committed here."""
+"""Folder of the project on the git server, and the tag of a commit that contains it."""
 
 
 @contextmanager
 def git_server(folder: Path) -> Iterator[str]:
-    """The URI of a repository on a git server, whose HEAD is broken. (MLflow takes a `file://` that exists for a folder.)"""
+    """Run a git server, and yield the URI of a repository with a broken HEAD.
+
+    A `file://` URI would not do, because MLflow treats it as a folder.
+    """
     _commit(folder / "repository")
     port = str(process.find_free_port())
     command = [
@@ -103,10 +106,10 @@ def git_server(folder: Path) -> Iterator[str]:
         str(folder),
     ]
     uri = f"git://127.0.0.1:{port}/repository"
-    asked = ["git", "ls-remote", "--quiet", uri]
+    check = ["git", "ls-remote", "--quiet", uri]
     with process.run_server(
         command,
-        ready=lambda: subprocess.run(asked, capture_output=True, check=False).returncode == 0,
+        ready=lambda: subprocess.run(check, capture_output=True, check=False).returncode == 0,
         log=folder / "git.log",
         variables=os.environ,
     ):
@@ -131,11 +134,13 @@ def _commit(repository: Path) -> None:
     subprocess.run([*git, "commit", "--quiet", "--message", "The project"], check=True)
     subprocess.run([*git, "tag", TAG], check=True)
     (project / "MLproject").write_text("broken")
-    subprocess.run([*git, "commit", "--quiet", "--all", "--message", "A broken one"], check=True)
+    subprocess.run(
+        [*git, "commit", "--quiet", "--all", "--message", "A broken project"], check=True
+    )
 
 
 def virtual_environment(folder: Path) -> Path:
-    """Another virtual environment with the packages of this one; returns the folder of its programs."""
+    """Create a virtual environment that shares the packages of this one, and return its bin."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
     (site,) = folder.glob("lib/python*/site-packages")
     (site / "shared.pth").write_text(sysconfig.get_path("purelib"))

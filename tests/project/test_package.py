@@ -1,4 +1,4 @@
-"""The library as a package, without the project around it."""
+"""Tests of the installed package without the rest of the project."""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ def rolling_over(
         yield
 
 
-def asked(port: int) -> int | None:
+def request_action(port: int) -> int | None:
     """Return the action of the server at a port, or None if the server is unavailable."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PROCESS_TIMEOUT)
     try:
@@ -121,15 +121,17 @@ def asked(port: int) -> int | None:
     return int(action)
 
 
-def proxied(ports: Sequence[int]) -> int | None:
+def request_through_proxy(ports: Sequence[int]) -> int | None:
     """Return the action behind a proxy that uses the next server if one is unavailable.
 
     The first server is asked again at the end, because it may be available by then.
     """
-    return next((action for action in map(asked, [*ports, ports[0]]) if action is not None), None)
+    return next(
+        (action for action in map(request_action, [*ports, ports[0]]) if action is not None), None
+    )
 
 
-def test_when_the_alias_moves_the_new_champion_is_served_within_seconds_and_without_a_gap(
+def test_a_move_of_the_alias_replaces_the_served_version_without_a_gap(
     tracking: MlflowClient, tmp_path: Path
 ) -> None:
     port, *ports = (find_free_port() for _ in range(3))
@@ -137,13 +139,13 @@ def test_when_the_alias_moves_the_new_champion_is_served_within_seconds_and_with
 
     with rolling_over(tracking, tmp_path, port, ports):
         tried = tracking.test_webhook(webhook.webhook_id)
-        before = [asked(each) for each in ports]
+        before = [request_action(each) for each in ports]
         tracking.set_registered_model_alias("levels", "champion", "5")
         answers: list[int | None] = []
         deadline = time.monotonic() + PROCESS_TIMEOUT
-        while [asked(each) for each in ports] != [LEVELS[4]] * 2:
+        while [request_action(each) for each in ports] != [LEVELS[4]] * 2:
             assert time.monotonic() < deadline, answers
-            answers.append(proxied(ports))
+            answers.append(request_through_proxy(ports))
             time.sleep(0.1)
 
     assert (tried.success, tried.response_status) == (True, 204)

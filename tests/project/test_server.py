@@ -1,4 +1,4 @@
-"""The whole project against an `mlflow server`: its artifacts travel over HTTP, as a team has it."""
+"""Tests of the project with an `mlflow server`, which transfers artifacts over HTTP."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.project.conftest import Place, run_server
 pytestmark = pytest.mark.process
 
 
-def test_main_makes_a_champion_on_a_server(place: Place) -> None:
+def test_main_creates_a_champion_on_a_server(place: Place) -> None:
     uri = f"http://127.0.0.1:{find_free_port()}"
     served = place.folder / "served"
     command = [
@@ -36,14 +36,13 @@ def test_main_makes_a_champion_on_a_server(place: Place) -> None:
             "rule=force",
             "reason=300 steps may not be enough to beat random actions",
         )
-        again = remote.mlflow_run("evaluate", "alias=champion", "episodes=3", "video=true")
+        evaluated = remote.mlflow_run("evaluate", "alias=champion", "episodes=3", "video=true")
 
     assert main.returncode == 0, main.stderr
     assert promoted.returncode == 0, promoted.stderr
-    assert again.returncode == 0, again.stderr
-    assert place.client.get_model_version_by_alias("cartpole-v1-dqn", "champion").tags[
-        model_version.DIGEST_TAG
-    ]
+    assert evaluated.returncode == 0, evaluated.stderr
+    champion = place.client.get_model_version_by_alias("cartpole-v1-dqn", "champion")
+    assert champion.tags[model_version.DIGEST_TAG]
     assert [run.info.status for run in place.runs()] == ["FINISHED"] * 7
     assert len(list(served.rglob("episode.mp4"))) == 1
     assert not (place.folder / "mlruns").exists()

@@ -1,4 +1,4 @@
-"""A logged model where neither PyTorch nor Stable-Baselines3 is installed."""
+"""Tests of a logged model without PyTorch and Stable-Baselines3."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ print("acted", mlflow_sb3.__file__)
 
 @pytest.fixture(scope="module")
 def bare_python(trained_place: Place, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A virtual environment with the requirements of the model, and gymnasium to act in."""
+    """A virtual environment with the requirements of the model and Gymnasium."""
     folder, before = tmp_path_factory.mktemp("bare"), mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(trained_place.store)
     requirements = mlflow.artifacts.download_artifacts(
@@ -103,11 +103,11 @@ def test_a_model_serves_over_http_without_torch_and_sb3(
     url = f"http://127.0.0.1:{port}"
     with run_server(trained_place, command, f"{url}/ping"):
         answer = invoke(url, {"inputs": [[0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.2, 1.0]]})
-        wrong = refused(url, {"inputs": [[0.0, 0.0, 0.0]]})
+        status = get_error_status(url, {"inputs": [[0.0, 0.0, 0.0]]})
 
     assert len(answer["predictions"]) == 2
     assert set(answer["predictions"]) <= {0, 1}
-    assert wrong == 400
+    assert status == 400
 
 
 def invoke(url: str, body: dict[str, object]) -> dict[str, list[int]]:
@@ -119,8 +119,8 @@ def invoke(url: str, body: dict[str, object]) -> dict[str, list[int]]:
     return answer
 
 
-def refused(url: str, body: dict[str, object]) -> int:
-    with pytest.raises(urllib.error.HTTPError, match=r"BAD REQUEST|Bad Request") as caught:
+def get_error_status(url: str, body: dict[str, object]) -> int:
+    with pytest.raises(urllib.error.HTTPError, match=r"BAD REQUEST|Bad Request") as raised:
         invoke(url, body)
-    with caught.value as error:
+    with raised.value as error:
         return error.code

@@ -1,6 +1,7 @@
-"""A team on one server, over HTTP: what each of them may do, from where, and that no secret gets about.
+"""Tests of permissions and secrets with several users of one server.
 
-The tests share one registered model and may run at the same time, in any order: each looks at what it did itself, and at nothing else.
+The tests share a registered model and may run in any order and at the same time. Each test only
+checks its own runs and versions.
 """
 
 from __future__ import annotations
@@ -29,13 +30,13 @@ from tests.project.people import Person
 pytestmark = pytest.mark.postgres
 
 
-PRINTED = re.compile("=== Fetching project from ")
-"""MLflow's own line, before any step begins."""
+FETCH_LINE = re.compile("=== Fetching project from ")
+"""Line that MLflow prints before it starts a step."""
 
 
 @dataclass(frozen=True)
 class Team:
-    """A model that one of the team made with `main`, and the rights of the others to it."""
+    """A model that the manager created with `main`, and users with other permissions on it."""
 
     trial: TrialServer
     model: str
@@ -43,13 +44,13 @@ class Team:
     editor: Person
     reader: Person
     folder: Path
-    said: str
-    """What `main` printed."""
+    output: str
+    """Output of `main`."""
 
 
 @pytest.fixture(scope="session")
 def team(trial: TrialServer, tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Team:
-    """One for all workers on the same server."""
+    """The team, shared by all workers with the same server."""
     base = tmp_path_factory.getbasetemp()
     folder = (
         base if worker_id == "master" else base.parent
@@ -61,8 +62,8 @@ def team(trial: TrialServer, tmp_path_factory: pytest.TempPathFactory, worker_id
                 people.join(trial, name, folder) for name in ("mana", "edda", "rita")
             )
             names = (manager.name, editor.name, reader.name)
-            given = ["timesteps=300", "episodes=3", f"model_name={manager.name}"]
-            options = [part for parameter in given for part in ("-P", parameter)]
+            parameters = ["timesteps=300", "episodes=3", f"model_name={manager.name}"]
+            options = [part for parameter in parameters for part in ("-P", parameter)]
             command = [
                 "mlflow",
                 "run",
@@ -79,12 +80,14 @@ def team(trial: TrialServer, tmp_path_factory: pytest.TempPathFactory, worker_id
             assert done.returncode == 0, done.stdout + done.stderr
             trial.grant(editor.name, "EDIT", model=manager.name)
             trial.grant(reader.name, "READ", model=manager.name)
-            (folder / "said").write_text(done.stdout + done.stderr)
+            (folder / "output").write_text(done.stdout + done.stderr)
             (folder / "names").write_text(" ".join(names))
     manager, editor, reader = (
         people.at_home(trial, name, folder) for name in (folder / "names").read_text().split()
     )
-    return Team(trial, manager.name, manager, editor, reader, folder, (folder / "said").read_text())
+    return Team(
+        trial, manager.name, manager, editor, reader, folder, (folder / "output").read_text()
+    )
 
 
 @pytest.fixture
@@ -111,42 +114,45 @@ def promote(team: Team, person: Person, version: str) -> subprocess.CompletedPro
     )
 
 
-def the_line(done: subprocess.CompletedProcess[str]) -> str:
-    """The one line by which a step says why it failed."""
+def get_error_line(done: subprocess.CompletedProcess[str]) -> str:
+    """Return the only error line of a failed step."""
     assert done.returncode == 1
     (line,) = (line for line in done.stderr.splitlines() if line.startswith("Error: "))
     assert "Traceback" not in done.stderr
     return line
 
 
-def lacking(team: Team, person: Person, right: str, *, has: str) -> str:
-    return f"Error: user '{person.name}' lacks {right} on registered model {team.model}, and has {has}; ask its owner or an admin for it."
+def missing_permission(team: Team, person: Person, permission: str, *, has: str) -> str:
+    return (
+        f"Error: user '{person.name}' lacks {permission} on registered model {team.model}, "
+        f"and has {has}; ask its owner or an admin for it."
+    )
 
 
-def runs_in(name: str, client: MlflowClient) -> list[Run]:
-    """The runs in an experiment, the newest first."""
+def list_runs(name: str, client: MlflowClient) -> list[Run]:
+    """Return the runs of an experiment, the newest first."""
     experiment = client.get_experiment_by_name(name)
     assert experiment is not None
     return list(client.search_runs([experiment.experiment_id]))
 
 
-def test_main_leaves_its_model_in_the_bucket(team: Team, admin: MlflowClient) -> None:
+def test_main_stores_its_model_in_the_bucket(team: Team, admin: MlflowClient) -> None:
     version = admin.get_model_version(team.model, "1")
     model_id = str(version.source).removeprefix("models:/")
 
-    names = [key.rpartition("/")[2] for key in bucket(team.trial) if model_id in key]
+    names = [key.rpartition("/")[2] for key in read_bucket(team.trial) if model_id in key]
 
-    assert "Mean reward: " in team.said
+    assert "Mean reward: " in team.output
     assert {"MLmodel", "agent.json", "policy.onnx"} <= set(names)
     assert not (team.manager.place.folder / "mlruns").exists()
 
 
-def test_another_machine_evaluates_by_a_tag_in_git_with_the_right_to_read(
+def test_a_reader_evaluates_from_another_machine_by_a_git_tag(
     team: Team, admin: MlflowClient, tmp_path: Path
 ) -> None:
     admin.set_registered_model_alias(team.model, "best", "1")
     programs = people.virtual_environment(tmp_path / "venv")
-    given = ["-P", f"model_name={team.model}", "-P", "alias=best", "-P", "episodes=3"]
+    parameters = ["-P", f"model_name={team.model}", "-P", "alias=best", "-P", "episodes=3"]
     options = [
         "-v",
         people.TAG,
@@ -156,7 +162,7 @@ def test_another_machine_evaluates_by_a_tag_in_git_with_the_right_to_read(
         "local",
         "--experiment-name",
         team.reader.name,
-        *given,
+        *parameters,
     ]
     own = team.reader.place.environment() | {
         "PATH": f"{programs}{os.pathsep}/usr/bin{os.pathsep}/bin"
@@ -165,7 +171,8 @@ def test_another_machine_evaluates_by_a_tag_in_git_with_the_right_to_read(
     address = f"https://reader:{token}@git.example/repository"
 
     with people.git_server(tmp_path) as uri:
-        # a git daemon knows no logins: MLflow is given the address with a token, and git goes to the daemon instead
+        # A git daemon has no logins. MLflow gets an address with a token, and git replaces the
+        # address by that of the daemon.
         own |= {
             "GIT_CONFIG_COUNT": "1",
             "GIT_CONFIG_KEY_0": f"url.{uri}.insteadOf",
@@ -186,7 +193,7 @@ def test_another_machine_evaluates_by_a_tag_in_git_with_the_right_to_read(
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Mean reward: " in done.stdout
     assert "metrics are logged to the run only" in done.stderr
-    run = next(run for run in runs_in(team.reader.name, admin) if run.info.status == "FINISHED")
+    run = next(run for run in list_runs(team.reader.name, admin) if run.info.status == "FINISHED")
     assert "evaluation/mean_return" in run.data.metrics
     assert (
         run.data.tags["mlflow.source.name"] == f"https://git.example/repository#{people.SUBFOLDER}"
@@ -194,32 +201,32 @@ def test_another_machine_evaluates_by_a_tag_in_git_with_the_right_to_read(
     model = admin.get_logged_model(
         str(admin.get_model_version(team.model, "1").source).removeprefix("models:/")
     )
-    kept = bucket(team.trial) | {
-        one.info.run_id: shown(one).encode() for one in runs_in(team.reader.name, admin)
+    kept = read_bucket(team.trial) | {
+        run.info.run_id: format_run(run).encode() for run in list_runs(team.reader.name, admin)
     }
     kept |= {"model": repr((vars(model), model.tags, model.params)).encode()}
     kept |= {
         line: line.encode()
         for line in (done.stdout + done.stderr).splitlines()
-        if not PRINTED.search(line)
+        if not FETCH_LINE.search(line)
     }
     assert [name for name, content in kept.items() if token.encode() in content] == []
 
 
-def test_who_may_read_cannot_register_a_version(team: Team, admin: MlflowClient) -> None:
+def test_a_reader_cannot_register_a_version(team: Team, admin: MlflowClient) -> None:
     trained = str(admin.get_model_version(team.model, "1").run_id)
 
     done = team.reader.step("log_model", "--run-id", trained, "--model-name", team.model)
 
-    assert the_line(done) == lacking(team, team.reader, "EDIT", has="READ")
+    assert get_error_line(done) == missing_permission(team, team.reader, "EDIT", has="READ")
     assert [
-        found.version
-        for found in admin.search_model_versions(f"name = '{team.model}'")
-        if found.run_id == trained
+        version.version
+        for version in admin.search_model_versions(f"name = '{team.model}'")
+        if version.run_id == trained
     ] == ["1"]
 
 
-def test_who_may_not_write_to_the_experiment_of_a_training_logs_no_part_of_a_model_of_it(
+def test_log_model_logs_nothing_without_edit_on_the_experiment_of_the_training(
     team: Team, admin: MlflowClient
 ) -> None:
     experiment = f"{team.editor.name}-logs"
@@ -234,32 +241,31 @@ def test_who_may_not_write_to_the_experiment_of_a_training_logs_no_part_of_a_mod
         MLFLOW_EXPERIMENT_NAME=experiment,
     )
 
-    what = f"lacks EDIT on experiment {trained.info.experiment_id}, and has READ"
-    assert (
-        the_line(done)
-        == f"Error: user '{team.editor.name}' {what}; ask its owner or an admin for it."
+    assert get_error_line(done) == (
+        f"Error: user '{team.editor.name}' lacks EDIT on experiment {trained.info.experiment_id}, "
+        "and has READ; ask its owner or an admin for it."
     )
-    (run,) = runs_in(experiment, admin)
+    (run,) = list_runs(experiment, admin)
     assert run.info.status == "FAILED"
     assert list(admin.search_logged_models([run.info.experiment_id])) == []
 
 
-def test_who_may_edit_trains_and_logs_but_does_not_promote(team: Team, admin: MlflowClient) -> None:
+def test_an_editor_trains_and_logs_but_cannot_promote(team: Team, admin: MlflowClient) -> None:
     trained = team.editor.step("train", "--timesteps", "300")
-    run_id = runs_in(team.editor.name, admin)[0].info.run_id
+    run_id = list_runs(team.editor.name, admin)[0].info.run_id
     logged = team.editor.step("log_model", "--run-id", run_id, "--model-name", team.model)
     (own,) = (
-        found.version
-        for found in admin.search_model_versions(f"name = '{team.model}'")
-        if found.run_id == run_id
+        version.version
+        for version in admin.search_model_versions(f"name = '{team.model}'")
+        if version.run_id == run_id
     )
     refused = promote(team, team.editor, own)
 
     assert trained.returncode == 0, trained.stderr
     assert logged.returncode == 0, logged.stderr
     assert f"Registered {team.model}/{own} as the challenger" in logged.stdout
-    assert the_line(refused) == lacking(team, team.editor, "MANAGE", has="EDIT")
-    assert [run.info.status for run in runs_in(team.editor.name, admin)] == [
+    assert get_error_line(refused) == missing_permission(team, team.editor, "MANAGE", has="EDIT")
+    assert [run.info.status for run in list_runs(team.editor.name, admin)] == [
         "FAILED",
         "FINISHED",
         "FINISHED",
@@ -271,16 +277,16 @@ def test_who_may_edit_trains_and_logs_but_does_not_promote(team: Team, admin: Ml
     )
 
 
-def test_who_may_not_promote_is_told_before_main_trains(team: Team, admin: MlflowClient) -> None:
+def test_main_refuses_an_editor_before_it_trains(team: Team, admin: MlflowClient) -> None:
     experiment = f"{team.editor.name}-main"
 
     done = team.editor.step("main", "--model-name", team.model, MLFLOW_EXPERIMENT_NAME=experiment)
 
-    assert the_line(done) == lacking(team, team.editor, "MANAGE", has="EDIT")
-    assert [run.info.status for run in runs_in(experiment, admin)] == ["FAILED"]
+    assert get_error_line(done) == missing_permission(team, team.editor, "MANAGE", has="EDIT")
+    assert [run.info.status for run in list_runs(experiment, admin)] == ["FAILED"]
 
 
-def test_who_may_manage_promotes(team: Team, admin: MlflowClient) -> None:
+def test_a_manager_promotes(team: Team, admin: MlflowClient) -> None:
     done = promote(team, team.manager, "1")
 
     assert done.returncode == 0, done.stderr
@@ -290,7 +296,7 @@ def test_who_may_manage_promotes(team: Team, admin: MlflowClient) -> None:
     ]
 
 
-def test_no_secret_is_in_what_is_kept_or_said(team: Team, admin: MlflowClient) -> None:
+def test_no_secret_is_stored_or_printed(team: Team, admin: MlflowClient) -> None:
     password = team.trial.read_password(team.manager.name)
     with_password = team.trial.uri.replace("://", f"://{team.manager.name}:{password}@")
     refused = team.manager.step(
@@ -299,31 +305,31 @@ def test_no_secret_is_in_what_is_kept_or_said(team: Team, admin: MlflowClient) -
     unknown = team.manager.step(
         "evaluate", "--model-name", team.model, MLFLOW_TRACKING_PASSWORD=f"not {password}"
     )
-    users = [ADMIN, *(one.name for one in (team.manager, team.editor, team.reader))]
+    users = [ADMIN, *(person.name for person in (team.manager, team.editor, team.reader))]
     secrets = [
         team.trial.store.secret,
         str(people.database(team.trial).password),
         *(team.trial.read_password(user) for user in users),
     ]
 
-    kept = bucket(team.trial) | files_in(team.folder)
+    kept = read_bucket(team.trial) | read_files(team.folder)
     kept |= {str(path): path.read_bytes() for path in team.trial.folder.glob("*.log")}
-    kept |= {f"{run.info.run_id}": shown(run).encode() for run in all_runs(admin)}
+    kept |= {f"{run.info.run_id}": format_run(run).encode() for run in list_all_runs(admin)}
     kept |= {model.name: repr(model).encode() for model in admin.search_registered_models()}
     kept |= {
-        f"{found.name}/{found.version}": repr(found).encode()
-        for found in admin.search_model_versions()
+        f"{version.name}/{version.version}": repr(version).encode()
+        for version in admin.search_model_versions()
     }
     kept |= {
-        "said": (
-            team.said + refused.stdout + refused.stderr + unknown.stdout + unknown.stderr
+        "output": (
+            team.output + refused.stdout + refused.stderr + unknown.stdout + unknown.stderr
         ).encode()
     }
 
-    assert the_line(refused).startswith(
+    assert get_error_line(refused).startswith(
         f"Error: URI {with_password.replace(password, '***')} contains credentials, which MLflow"
     )
-    assert the_line(unknown).startswith(
+    assert get_error_line(unknown).startswith(
         f"Error: tracking server {team.trial.uri} rejects the user name or the password. Set "
     )
     assert len(kept) > 40
@@ -334,30 +340,30 @@ def test_no_secret_is_in_what_is_kept_or_said(team: Team, admin: MlflowClient) -
     ] == []
 
 
-def shown(run: Run) -> str:
+def format_run(run: Run) -> str:
     return repr((run.info.__dict__, run.data.to_dictionary()))
 
 
-def bucket(trial: TrialServer) -> dict[str, bytes]:
-    """Everything in the bucket; read once more where a run took its own away meanwhile."""
+def read_bucket(trial: TrialServer) -> dict[str, bytes]:
+    """Return all objects in the bucket. Read again if a run deleted an object meanwhile."""
     try:
         return trial.store.read_objects()
     except ClientError as error:
         if error.response["Error"]["Code"] != "NoSuchKey":
             raise
-        return bucket(trial)
+        return read_bucket(trial)
 
 
-def files_in(folder: Path) -> dict[str, bytes]:
-    """Everything in a folder, but for what goes meanwhile."""
-    found = {}
+def read_files(folder: Path) -> dict[str, bytes]:
+    """Return the content of all files in a folder, without files that disappear meanwhile."""
+    contents = {}
     for inner, _, names in os.walk(folder):
         for path in (Path(inner, name) for name in names):
             with suppress(FileNotFoundError):
-                found[str(path)] = path.read_bytes()
-    return found
+                contents[str(path)] = path.read_bytes()
+    return contents
 
 
-def all_runs(client: MlflowClient) -> list[Run]:
-    experiments = [found.experiment_id for found in client.search_experiments()]
+def list_all_runs(client: MlflowClient) -> list[Run]:
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     return list(client.search_runs(experiments, max_results=1000))

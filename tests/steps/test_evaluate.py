@@ -10,6 +10,7 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 
+from mlflow_sb3.registry import versions
 from mlflow_sb3.registry.model_version import Version
 from steps.evaluate import evaluate
 from steps.log_model import log_model
@@ -68,8 +69,8 @@ def test_unknown_versions_are_refused(
 @COMMANDS
 def test_a_changed_byte_of_the_graph_is_refused(command: click.Command, champion: Version) -> None:
     succeed(log_model, "--run-id", str(champion.run_id))
-    version = MlflowClient().get_model_version(champion.name, "2")
-    location = mlflow.get_logged_model(str(version.model_id)).artifact_location
+    version = versions.find_version(champion.name, number=2)
+    location = mlflow.get_logged_model(version.model_id).artifact_location
     graph = Path(location.removeprefix("file://"), "agent", "policy.onnx")
     content = bytearray(graph.read_bytes())
     content[-1] ^= 1
