@@ -136,7 +136,7 @@ def load_record(run_id: str) -> PromotionRecord:
 def _parse_record(run_id: str, content: dict[str, object]) -> PromotionRecord:
     try:
         return PromotionRecord.from_json(content)
-    except (KeyError, ValueError) as error:
+    except ValueError as error:
         raise MlflowException.invalid_parameter_value(
             f"{PROMOTION_JSON} of run {run_id} is incomplete or was edited: {error}. "
             "Promote the version again to get a new record."

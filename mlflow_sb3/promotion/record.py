@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from mlflow_sb3.envs.rollout import Episodes
 from mlflow_sb3.promotion.gate import Gate
@@ -15,6 +15,7 @@ from mlflow_sb3.registry.model_version import Version
 PROMOTION_SCHEMA = 2
 """Version of the file format; raised if the meaning of a key changes."""
 
+Validated = TypeVar("Validated")
 Rule = Literal["test", "force", "rollback"]
 RecordedVerdict = Literal["promote", "reject", "tie", "inconclusive", "error", "rollback"]
 
@@ -185,17 +186,19 @@ class PromotionRecord:
         """Build a record from the contents of ``promotion.json``.
 
         Raises:
-            KeyError: A key of the decision is missing.
-            ValueError: Another key is missing, or a value has the wrong type.
+            ValueError: A key is missing, or a value has the wrong type.
         """
+        missing = [key for key in ("verdict", "moves", "reason") if key not in content]
+        if missing:
+            raise ValueError(f"keys {missing} are missing")
         return cls(
-            context=_CONTEXT_ADAPTER.validate_python(content),
+            context=_validate(_CONTEXT_ADAPTER, content),
             verdict=content["verdict"],
             is_accepted=content["moves"],
             reason=content["reason"],
             approval=content.get("approval"),
             judging_environment=content.get("judge"),
-            evidence=_EVIDENCE_ADAPTER.validate_python(content) if "episodes" in content else None,
+            evidence=_validate(_EVIDENCE_ADAPTER, content) if "episodes" in content else None,
             earlier=tuple(cls.from_json(earlier) for earlier in content.get("earlier", ())),
         )
 
@@ -203,6 +206,15 @@ class PromotionRecord:
 def seeds_digest(seeds: list[int]) -> str:
     """Return the SHA-256 of the seeds, written one per line."""
     return hashlib.sha256("".join(f"{seed}\n" for seed in seeds).encode()).hexdigest()
+
+
+def _validate(adapter: TypeAdapter[Validated], content: dict[str, Any]) -> Validated:
+    """Build a dataclass from its keys in ``content``; an error names the keys in one line."""
+    try:
+        return adapter.validate_python(content)
+    except ValidationError as error:
+        problems = (f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
+        raise ValueError("; ".join(problems)) from error
 
 
 _CONTEXT_ADAPTER = TypeAdapter(PromotionContext)
