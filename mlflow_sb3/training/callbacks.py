@@ -70,7 +70,7 @@ class CheckpointCallback(BaseCallback):
     def _start_evaluation(self) -> Checkpoint:
         if self._pending is not None:
             self._finish_pending(self._pending)
-        # SB3 may not dump again, and the values that it has recorded would be lost
+        # SB3 may not dump again. The values that it has recorded would then be lost.
         self.logger.dump(self.model.num_timesteps)
         self._pending = Checkpoint.from_model(self.model)
         self._evaluator.start(self._pending, EPISODES_PER_CHECKPOINT)
@@ -78,7 +78,7 @@ class CheckpointCallback(BaseCallback):
 
     def _finish_pending(self, checkpoint: Checkpoint) -> None:
         self._log_result(checkpoint)
-        # leaves a place for the last checkpoint, which always enters the selection
+        # Leave a place for the last checkpoint, which always enters the selection.
         self.checkpoints = keep_best([*self.checkpoints, checkpoint], MAX_CHECKPOINTS - 1)
 
     def _log_result(self, checkpoint: Checkpoint) -> None:
@@ -89,7 +89,7 @@ class CheckpointCallback(BaseCallback):
             "eval/mean_reward": summary.mean_return,
             "eval/mean_ep_length": summary.mean_length,
         }
-        # not with record and dump: training may have passed the checkpoint's step by now
+        # Logger.dump would log at the current step, which may be after the checkpoint.
         for output in self.logger.output_formats:
             output.write(metrics, dict.fromkeys(metrics, ()), checkpoint.step)
         checkpoint.training_score = summary.mean_return
@@ -141,7 +141,7 @@ class SnapshotCallback(BaseCallback):
         Args:
             callbacks: Callbacks whose attributes belong to a snapshot.
             writer: Writes the snapshots; None for none.
-            stop: Says whether a signal has requested to stop.
+            stop: Records whether a signal asked to stop.
             rng_state: State of the random generators to continue with; None for a new training.
         """
         super().__init__()
@@ -158,6 +158,8 @@ class SnapshotCallback(BaseCallback):
         if self._writer is not None:
             self._writer.start(self.model.num_timesteps)
         if self._draws_early:
+            # ARS has drawn numbers when on_rollout_start is called. A snapshot therefore stores
+            # the state at the start of learning or at the end of the previous rollout.
             self._restore_rng_state()
             self._rng_state = rng_state.get_rng_state()
 
@@ -186,7 +188,7 @@ class SnapshotCallback(BaseCallback):
 
     def _stop_if_requested(self) -> None:
         if self._writer is not None and self._stop.requested:
-            self._writer.wait()  # the run ends next, and needs the file
+            self._writer.wait()  # the end of the run uploads the snapshot
         self._stop.raise_if_requested()
 
     def _restore_rng_state(self) -> None:

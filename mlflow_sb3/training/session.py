@@ -79,7 +79,7 @@ class TrainingSession:
     def _surround_callbacks(
         self, callbacks: list[BaseCallback], bar: tqdm[NoReturn]
     ) -> list[BaseCallback]:
-        """Return the callbacks in an order that allows exact snapshots."""
+        """Add the callbacks of a training. Exact snapshots need restoring first and writing last."""
         state = self.resume_from
         return [
             RestoreCallback(callbacks, state),
