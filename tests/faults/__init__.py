@@ -1,1 +1,1 @@
-"""What happens when processes come together, or are killed."""
+"""Tests with concurrent and killed processes, and with a faulty network."""

@@ -1,4 +1,4 @@
-"""A proxy in front of a server, which delays, cuts or refuses connections, or answers itself; threads of the test's own process."""
+"""TCP proxy in front of a server that delays, cuts or rejects connections."""
 
 from __future__ import annotations
 
@@ -9,39 +9,50 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-UPLOAD = 32_768
-"""Bytes of one request after which it counts as an upload; its headers and the first of its content are through by then."""
+UPLOAD_BYTES = 32_768
+"""Size in bytes from which a request counts as an upload."""
+_CHUNK_BYTES = 65_536
 _METHODS = (b"GET ", b"POST ", b"PUT ", b"PATCH ", b"DELETE ")
 
 
 class Proxy:
-    """Forwards a port of this machine; what it does to connections can be changed at any time."""
+    """Forwards connections to a port of this machine, in threads of this process.
 
-    def __init__(self, target: int) -> None:
+    All settings can be changed while it runs. Probabilities are between 0 and 1.
+    """
+
+    def __init__(self, target_port: int) -> None:
+        """Listen on a free port, ``port``. Call ``running`` to accept connections."""
         self.delay = 0.0
-        """Seconds before a piece of an answer is forwarded."""
-        self.cut = 0.0
-        """Chance that a connection is cut in place of a piece of an answer: the server has done what it was asked for."""
-        self.break_off = 0
-        """How many of the next answers are cut before their last byte."""
-        self.refuse = 0.0
-        """Chance that a connection is closed as soon as it is there."""
-        self.reject = 0.0
-        """Chance that a request is not forwarded, and answered with ``status``."""
-        self.status = "500 Internal Server Error"
-        self.cut_uploads = 0.0
-        """Chance that a connection is cut in the middle of an upload."""
-        self.answers = 0
-        self.cuts = 0
-        self.faults = 0
-        """What was refused, rejected, or cut in the middle of an upload."""
-        self._target = target
-        self._chance = random.Random(0)
+        """Seconds to wait before each part of an answer is forwarded."""
+        self.cut_probability = 0.0
+        """Probability to cut the connection instead of forwarding a part of an answer.
+
+        The server has handled the request by then.
+        """
+        self.answers_to_truncate = 0
+        """How many of the next answers lose their last byte."""
+        self.refuse_probability = 0.0
+        """Probability to close a new connection at once."""
+        self.reject_probability = 0.0
+        """Probability to answer a request with ``reject_status`` instead of forwarding it."""
+        self.reject_status = "500 Internal Server Error"
+        self.cut_upload_probability = 0.0
+        """Probability to cut the connection during an upload."""
+        self.answer_count = 0
+        """Parts of answers that arrived from the server."""
+        self.cut_count = 0
+        """Connections cut by ``cut_probability``."""
+        self.fault_count = 0
+        """Connections and requests that were refused, rejected, or cut during an upload."""
+        self._target_port = target_port
+        self._random = random.Random(0)
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._socket.getsockname()[1]
 
     @contextmanager
     def running(self) -> Iterator[Proxy]:
+        """Accept connections inside the context."""
         threading.Thread(target=self._accept, daemon=True).start()
         try:
             yield self
@@ -49,61 +60,77 @@ class Proxy:
             self._socket.close()
 
     def _accept(self) -> None:
-        with suppress(OSError):  # closed
+        with suppress(OSError):  # the end of the context closes the socket
             while True:
                 client, _ = self._socket.accept()
                 threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
     def _serve(self, client: socket.socket) -> None:
-        if self._happens(self.refuse):
+        if self._draw_fault(self.refuse_probability):
             _cut(client)
             return
-        with suppress(OSError), socket.create_connection(("127.0.0.1", self._target)) as server:
-            threading.Thread(target=self._pump, args=(client, server), daemon=True).start()
-            while answer := server.recv(65536):
-                self.answers += 1
-                time.sleep(self.delay)
-                if self._chance.random() < self.cut:
-                    self.cuts += 1
-                    _cut(client)
-                    return
-                if self.break_off > 0:
-                    self.break_off -= 1
-                    client.sendall(answer[:-1])
-                    _cut(client)
-                    return
-                client.sendall(answer)
+        address = ("127.0.0.1", self._target_port)
+        # The client or the server may end the connection at any time.
+        with suppress(OSError), socket.create_connection(address) as server:
+            requests = threading.Thread(
+                target=self._forward_requests, args=(client, server), daemon=True
+            )
+            requests.start()
+            if not self._forward_answers(client, server):
+                _cut(client)
+                return
         with suppress(OSError):
             client.close()
 
-    def _pump(self, client: socket.socket, server: socket.socket) -> None:
-        """Forward requests; one begins a piece, since nobody sends the next before the answer to the last has come."""
-        sent = 0
-        with suppress(OSError):
-            while content := client.recv(65536):
-                sent = 0 if content.startswith(_METHODS) else sent
-                if sent == 0 and self._happens(self.reject):
+    def _forward_answers(self, client: socket.socket, server: socket.socket) -> bool:
+        """Forward answers until the server ends the connection. Return False to cut it."""
+        while answer := server.recv(_CHUNK_BYTES):
+            self.answer_count += 1
+            time.sleep(self.delay)
+            if self._random.random() < self.cut_probability:
+                self.cut_count += 1
+                return False
+            if self.answers_to_truncate > 0:
+                self.answers_to_truncate -= 1
+                client.sendall(answer[:-1])
+                return False
+            client.sendall(answer)
+        return True
+
+    def _forward_requests(self, client: socket.socket, server: socket.socket) -> None:
+        """Forward requests until the client ends the connection.
+
+        A client sends a request only after the answer to the previous one. Therefore each request
+        begins at the start of a chunk.
+        """
+        sent_bytes = 0
+        with suppress(OSError):  # the client or the server has ended the connection
+            while chunk := client.recv(_CHUNK_BYTES):
+                if chunk.startswith(_METHODS):
+                    sent_bytes = 0
+                if sent_bytes == 0 and self._draw_fault(self.reject_probability):
                     client.sendall(
-                        f"HTTP/1.1 {self.status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode()
+                        f"HTTP/1.1 {self.reject_status}\r\n"
+                        "Content-Length: 0\r\nConnection: close\r\n\r\n".encode()
                     )
                     _cut(client)
                     break
-                sent += len(content)
-                if sent > UPLOAD and self._happens(self.cut_uploads):
-                    server.sendall(content[: len(content) // 2])
+                sent_bytes += len(chunk)
+                if sent_bytes > UPLOAD_BYTES and self._draw_fault(self.cut_upload_probability):
+                    server.sendall(chunk[: len(chunk) // 2])
                     _cut(client)
                     break
-                server.sendall(content)
+                server.sendall(chunk)
             server.shutdown(socket.SHUT_WR)
 
-    def _happens(self, chance: float) -> bool:
-        happens = self._chance.random() < chance
-        self.faults += happens
-        return happens
+    def _draw_fault(self, probability: float) -> bool:
+        is_fault = self._random.random() < probability
+        self.fault_count += is_fault
+        return is_fault
 
 
 def _cut(client: socket.socket) -> None:
-    """End a connection that another thread reads from."""
-    with suppress(OSError):
+    """Close a connection, even if another thread reads from it."""
+    with suppress(OSError):  # the client has closed it already
         client.shutdown(socket.SHUT_RDWR)
     client.close()

@@ -224,11 +224,11 @@ def test_the_time_without_a_server_does_not_count_as_watched(
     run = set_heartbeat_age(MlflowClient().create_run("0"), 1)
 
     def continue_server() -> None:
-        server.send(signal.SIGCONT)
+        server.send_signal(signal.SIGCONT)
         if is_alive:
             set_heartbeat_age(run, 0)
 
-    server.send(signal.SIGSTOP)
+    server.send_signal(signal.SIGSTOP)
     timer = threading.Timer(2 * timeout, continue_server)
     timer.start()
 
