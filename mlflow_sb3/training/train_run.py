@@ -96,14 +96,40 @@ def resume_training(
     MlflowClient().set_tag(run_id, resume.RESUMED_FROM_TAG, interrupted_run_id)
     with resume.find_snapshot(interrupted_run_id, settings.state_folder) as resume_point:
         context = resume_point.header.context
+        config, options = TrainingConfig(**context["recipe"]), context["asked"]
+        check_same_options(interrupted_run_id, changed_options, options, config)
         plan = _TrainingPlan(
-            TrainingConfig(**context["recipe"]),
-            context["asked"],
+            config,
+            options,
             interrupted_run_id=interrupted_run_id,
             resume_point=resume_point,
         )
-        _check_same_options(plan, changed_options)
         return _train(run_id, plan, settings)
+
+
+def check_same_options(
+    run_id: str, changed: dict[str, Any], options: dict[str, Any], config: TrainingConfig
+) -> None:
+    """Check that a resumed training keeps its options, in their original or resolved form.
+
+    Args:
+        run_id: Run of the interrupted training.
+        changed: New options that differ from their defaults.
+        options: Options of the interrupted training.
+        config: Resolved options of the interrupted training.
+
+    Raises:
+        OptionConflictError: An option has another value than in the interrupted training.
+    """
+    for name, value in changed.items():
+        if value == options[name]:
+            continue
+        if name == "preset" or value != getattr(config, name):
+            raise OptionConflictError(
+                f"Run {run_id} was trained with {name}={options[name]!r}, "
+                f"but {name}={value!r} was given. Leave {name} out to resume the training, "
+                "or leave resume out to train a new agent."
+            )
 
 
 def _train(run_id: str, plan: _TrainingPlan, settings: TrainSettings) -> TrainingResult:
@@ -173,19 +199,6 @@ def _check_run(run_id: str, config: TrainingConfig, settings: TrainSettings) -> 
         preflight.check_registry(names.get_default_model_name(config.env, config.algo), "EDIT")
     except MissingPermissionError as error:
         settings.warn(f"Warning: {error.message} Or call log_model with another model_name.")
-
-
-def _check_same_options(plan: _TrainingPlan, changed_options: dict[str, Any]) -> None:
-    """Check that a resumed training keeps its options, in their original or resolved form."""
-    for name, value in changed_options.items():
-        if value == plan.options[name]:
-            continue
-        if name == "preset" or value != getattr(plan.config, name):
-            raise OptionConflictError(
-                f"Run {plan.interrupted_run_id} was trained with {name}={plan.options[name]!r}, "
-                f"but {name}={value!r} was given. Leave {name} out to resume the training, "
-                "or leave resume out to train a new agent."
-            )
 
 
 @contextmanager

@@ -48,6 +48,6 @@ def assert_fails(result: Result, code: int, message: str) -> None:
     run = get_last_run()
     assert result.exit_code == code, result.output
     assert len(lines) == 1, result.output
-    assert message in lines[0]
+    assert message in lines[0], lines[0]
     assert run.info.status == "FAILED"
     assert lines[0] == f"Error: {run.data.tags['error']}"

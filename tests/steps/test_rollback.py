@@ -23,7 +23,7 @@ def test_a_rollback_restores_the_previous_champion(champion: Version) -> None:
     assert "it fell over" in result.output
     assert versions.find_version(champion.name, alias="champion") == champion
     again = invoke(rollback, "--model-name", champion.name)
-    assert_fails(again, 1, "champion of cartpole-v1-ppo before version 1")
+    assert_fails(again, 1, "No version of cartpole-v1-ppo was champion before version 1")
 
 
 @pytest.mark.usefixtures("store")

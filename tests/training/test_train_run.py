@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import Any
 
 import mlflow
@@ -10,6 +11,7 @@ from mlflow import MlflowClient
 
 from mlflow_sb3.runs.signals import Interrupted
 from mlflow_sb3.training import train_run, training_run
+from mlflow_sb3.training.config import TrainingConfig
 from mlflow_sb3.training.resume import RESUMED_FROM_TAG
 from mlflow_sb3.training.train_run import OptionConflictError, TrainSettings
 
@@ -27,30 +29,34 @@ OPTIONS: dict[str, Any] = {
 }
 
 
-@pytest.fixture
-def interrupted_run_id(store: str, monkeypatch: pytest.MonkeyPatch) -> str:  # noqa: ARG001
-    """Id of a training that was interrupted after learning, with a snapshot on this machine."""
+CONFIG = TrainingConfig(
+    **{name: value for name, value in OPTIONS.items() if name != "preset"},
+    preset="stable-baselines3 defaults",
+    from_model_id="",
+    description="{}",
+    resolved={},
+)
 
+
+@pytest.mark.usefixtures("store")
+def test_a_resumed_training_keeps_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*args: Any, **kwargs: Any) -> None:  # noqa: ARG001
-        raise Interrupted(15)
+        raise Interrupted(signal.SIGTERM)
 
-    with monkeypatch.context() as patch, mlflow.start_run() as run:
+    messages: list[str] = []
+    settings = TrainSettings(snapshot_every=64, warn=messages.append)
+    interrupted_run_id = MlflowClient().create_run("1").info.run_id
+    with monkeypatch.context() as patch:
         patch.setattr(training_run, "log_training_run", interrupt)
-        messages: list[str] = []
         with pytest.raises(Interrupted, match="SIGTERM"):
-            train_run.start_training(
-                run.info.run_id, OPTIONS, TrainSettings(snapshot_every=64, warn=messages.append)
-            )
-    assert messages[-1].startswith("Resume the training with: mlflow run . -e train -P resume=")
-    return str(run.info.run_id)
+            train_run.start_training(interrupted_run_id, OPTIONS, settings)
 
-
-def test_a_resumed_training_keeps_its_options(interrupted_run_id: str) -> None:
     with mlflow.start_run() as run:
         result = train_run.resume_training(
             run.info.run_id, interrupted_run_id, {"timesteps": 256}, TrainSettings()
         )
 
+    assert messages[-1].startswith("Resume the training with: mlflow run . -e train -P resume=")
     resumed = MlflowClient().get_run(run.info.run_id)
     assert resumed.data.tags[RESUMED_FROM_TAG] == interrupted_run_id
     assert resumed.data.params["sb3/n_steps"] == "64"
@@ -64,8 +70,13 @@ def test_a_resumed_training_keeps_its_options(interrupted_run_id: str) -> None:
         ({"preset": "zoo"}, "was trained with preset='none', but preset='zoo' was given"),
     ],
 )
-def test_a_resumed_training_refuses_other_options(
-    interrupted_run_id: str, changed: dict[str, Any], message: str
-) -> None:
-    with mlflow.start_run() as run, pytest.raises(OptionConflictError, match=message):
-        train_run.resume_training(run.info.run_id, interrupted_run_id, changed, TrainSettings())
+def test_a_resumed_training_refuses_other_options(changed: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptionConflictError, match=message):
+        train_run.check_same_options("run", changed, OPTIONS, CONFIG)
+
+
+def test_a_resumed_training_accepts_resolved_options() -> None:
+    """The user may repeat the number of steps that the preset chose."""
+    options = OPTIONS | {"timesteps": None}
+
+    train_run.check_same_options("run", {"timesteps": 256}, options, CONFIG)
