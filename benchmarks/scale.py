@@ -110,7 +110,7 @@ def run_servers(
     with ExitStack() as stack:
         servers = {}
         for name in names:
-            database.create(name)
+            database.create_database(name)
             port, log = process.find_free_port(), folder / f"{name}.log"
             server = BenchmarkServer(f"http://127.0.0.1:{port}", database.uri(name), log)
             variables = {

@@ -1,4 +1,4 @@
-"""From training to evaluation, step by step, with agents of every kind."""
+"""Run all steps, from train to evaluate, with agents of every kind."""
 
 from __future__ import annotations
 
@@ -62,6 +62,7 @@ WORKFLOWS: dict[str, tuple[str, str, dict[str, Any], list[Any]]] = {
 
 
 def invoke(command: Any, **options: str) -> str:
+    """Run a step with options and return the id of its run."""
     arguments = [
         text for name, value in options.items() for text in (f"--{name.replace('_', '-')}", value)
     ]
@@ -76,41 +77,41 @@ def invoke(command: Any, **options: str) -> str:
 @pytest.mark.parametrize(
     ("algo", "env_id", "hyperparams", "wrappers"), WORKFLOWS.values(), ids=list(WORKFLOWS)
 )
-def test_what_was_chosen_is_what_acts(
+def test_the_registered_agent_plays_like_the_selected_checkpoint(
     algo: str, env_id: str, hyperparams: dict[str, Any], wrappers: list[Any]
 ) -> None:
-    """The registered graph plays the fresh episodes of the choice as the kept agent did: it has its weights and its statistics."""
-    recipe = {
+    """Repeat the episodes that selected the checkpoint, with the same seeds."""
+    training_options = {
         "algo": algo,
         "env": env_id,
         "hyperparams": json.dumps(hyperparams),
         "wrappers": json.dumps(wrappers),
     }
-    run_id = invoke(train, timesteps="96", preset="none", seed="4", **recipe)
+    run_id = invoke(train, timesteps="96", preset="none", seed="4", **training_options)
     invoke(log_model, run_id=run_id, model_name="agent")
     invoke(promote, model_name="agent", episodes="30")
     invoke(evaluate, model_name="agent", version="1", episodes="3")
 
-    rounds = [episodes for _, episodes in ROUNDS]
-    seeds = generate_episode_seeds(4, "choice", sum(rounds), start=CHECKPOINT_EPISODES)
+    count = sum(round_episodes for _, round_episodes in ROUNDS)
+    seeds = generate_episode_seeds(4, "choice", count, start=CHECKPOINT_EPISODES)
     agent = registered_agent.load_agent(find_version("agent", number=1))
-    played = agent.play(seeds)
+    episodes = agent.play(seeds)
     score = mlflow.get_run(run_id).data.metrics["eval/kept_mean_reward"]
     fresh = (
         mlflow.load_table("candidates.json", run_ids=[run_id])
         .query("kept")["fresh_episodes"]
         .item()
     )
-    assert np.mean(played.returns[:fresh]) == pytest.approx(score)
+    assert np.mean(episodes.returns[:fresh]) == pytest.approx(score)
     serving_check.check_servable(find_version("agent", number=1))
 
 
 @pytest.mark.usefixtures("store")
-def test_an_agent_goes_on_from_a_champion() -> None:
+def test_a_training_can_start_from_a_champion() -> None:
     hyperparams = json.dumps({**ON_POLICY, "normalize": True})
     first = invoke(train, algo="ppo", timesteps="64", preset="none", hyperparams=hyperparams)
     invoke(log_model, run_id=first, model_name="agent")
-    invoke(promote, model_name="agent", rule="force", reason="to have one")
+    invoke(promote, model_name="agent", rule="force", reason="first champion")
 
     second = invoke(
         train,
@@ -129,14 +130,14 @@ def test_an_agent_goes_on_from_a_champion() -> None:
     assert [model.model_id for model in run.inputs.model_inputs] == [
         find_version("agent", alias="champion").model_id
     ]
-    loaded = training_run.load(second).model
+    loaded = training_run.load_training_run(second).model
     assert loaded.get_vec_normalize_env() is not None
     invoke(log_model, run_id=second, model_name="agent")
     invoke(promote, model_name="agent", episodes="30")
 
 
 @pytest.mark.usefixtures("store")
-def test_native_inference_goes_through_all_steps() -> None:
+def test_all_steps_support_native_inference() -> None:
     run_id = invoke(
         train,
         algo="ppo",
@@ -146,7 +147,7 @@ def test_native_inference_goes_through_all_steps() -> None:
     )
     invoke(log_model, run_id=run_id, model_name="agent", inference="native")
     invoke(log_model, run_id=run_id, model_name="agent")
-    invoke(promote, model_name="agent", version="1", rule="force", reason="to have one")
+    invoke(promote, model_name="agent", version="1", rule="force", reason="first champion")
     invoke(promote, model_name="agent", version="2", episodes="30")
     invoke(evaluate, model_name="agent", episodes="5")
 

@@ -11,6 +11,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+import gymnasium
 import mlflow
 import numpy as np
 import pytest
@@ -18,14 +19,15 @@ from mlflow import MlflowClient
 from stable_baselines3 import PPO
 
 import mlflow_sb3
-from mlflow_sb3.envs import env_spec
 from mlflow_sb3.flavor import registered_agent
 from mlflow_sb3.promotion import promote, rollback
 from mlflow_sb3.promotion.gate import Gate
 from mlflow_sb3.promotion.promote import PromotionOptions
 from mlflow_sb3.registry import digest, versions
 from mlflow_sb3.registry.model_version import DIGEST_TAG, Version
+from mlflow_sb3.wrappers import FrameStack
 from tests import ROOT
+from tests.conftest import MakeOnce
 
 ARCHIVE = ROOT / "tests" / "data" / "model-0.1.0.zip"
 DIGEST = "dcbfeb5929d290d6b04f3ffdf9c7e484d5d882398c04eccd6e6acddf7a905060"
@@ -55,22 +57,28 @@ def old_version(store: str, folder: Path) -> Version:  # noqa: ARG001 a store to
     return register(folder)
 
 
+@pytest.fixture(scope="module")
+def weak_folder(make_once: MakeOnce) -> Path:
+    """The folder of an agent for the same environment that always pushes the cart to the left."""
+
+    def build(folder: Path) -> None:
+        env = FrameStack(gymnasium.make("CartPole-v1"), 2, "last")
+        model = PPO("MlpPolicy", env, policy_kwargs={"net_arch": []}, device="cpu")
+        weight, bias = model.policy.get_submodule("action_net").parameters()
+        weight.data[:], bias.data[:] = 0.0, bias.data.new_tensor([1.0, 0.0])
+        mlflow_sb3.save_model(model, folder / "model")
+
+    return make_once("weak-agent", build) / "model"
+
+
 def register(folder: Path) -> Version:
+    """Register a model with the digest of its files."""
     logged = mlflow.initialize_logged_model(name="agent")
     MlflowClient().log_model_artifacts(logged.model_id, str(folder))
     mlflow.finalize_logged_model(logged.model_id, "READY")
-    entity = mlflow.register_model(f"models:/{logged.model_id}", "agent", tags={DIGEST_TAG: DIGEST})
+    tags = {DIGEST_TAG: digest.hash_model(folder)}
+    entity = mlflow.register_model(f"models:/{logged.model_id}", "agent", tags=tags)
     return versions.find_version("agent", number=int(entity.version))
-
-
-def register_weak_agent(environment: str) -> Version:
-    """Register an agent that always pushes the cart to the left."""
-    env = env_spec.make_from_spec(environment)
-    model = PPO("MlpPolicy", env, policy_kwargs={"net_arch": []}, device="cpu")
-    weight, bias = model.policy.get_submodule("action_net").parameters()
-    weight.data[:], bias.data[:] = 0.0, bias.data.new_tensor([1.0, 0.0])
-    info = mlflow_sb3.log_model(model, name="weak", registered_model_name="agent")
-    return versions.find_version("agent", number=int(str(info.registered_model_version)))
 
 
 def test_the_digest_of_its_files_is_still_the_same(folder: Path) -> None:
@@ -132,15 +140,14 @@ def test_it_plays_in_its_environment_with_a_frame_stack(old_version: Version) ->
     assert agent.play(range(5)).returns.mean() > 50
 
 
-def test_it_wins_against_a_weaker_champion_and_can_be_rolled_back(old_version: Version) -> None:
-    agent = registered_agent.load_agent(old_version)
+def test_it_wins_against_a_weaker_champion_and_can_be_rolled_back(
+    old_version: Version, weak_folder: Path
+) -> None:
+    weak = register(weak_folder)
     with mlflow.start_run():
-        weak = register_weak_agent(agent.environment)
         promote.promote_version(weak, PromotionOptions(force_reason="the first champion"))
     with mlflow.start_run():
-        record = promote.promote_version(
-            old_version, PromotionOptions(gate=Gate(episodes=30, alpha=0.05))
-        )
+        record = promote.promote_version(old_version, PromotionOptions(gate=Gate(episodes=30)))
     champion = versions.find_version("agent", alias="champion")
     with mlflow.start_run():
         rollback.roll_back("agent")
@@ -150,11 +157,10 @@ def test_it_wins_against_a_weaker_champion_and_can_be_rolled_back(old_version: V
     assert versions.find_version("agent", alias="champion").number == weak.number
 
 
-def test_a_rollback_restores_it(old_version: Version) -> None:
+def test_a_rollback_restores_it(old_version: Version, weak_folder: Path) -> None:
     with mlflow.start_run():
         promote.promote_version(old_version, PromotionOptions(force_reason="the first champion"))
-        weak = register_weak_agent(registered_agent.load_agent(old_version).environment)
-        promote.promote_version(weak, PromotionOptions(force_reason="try it"))
+        promote.promote_version(register(weak_folder), PromotionOptions(force_reason="try it"))
         rollback.roll_back("agent")
 
     assert versions.find_version("agent", alias="champion").number == old_version.number

@@ -37,13 +37,11 @@ env.reset(seed=0)
 for actions in (model.predict(batch), model.predict(pd.DataFrame(batch))):
     env.step(actions[0])
 
-import mlflow_sb3
-
-policy = mlflow_sb3.load_policy("models:/cartpole-v1-dqn@champion")
+policy = model.get_raw_model()
 for observation in (batch, batch.astype(np.float32)):
     env.step(policy.predict(observation)[0][0])
 env.step(policy.predict(np.zeros(4, dtype=np.float32))[0])
-print("acted", mlflow_sb3.__file__)
+print("acted", sys.modules["mlflow_sb3"].__file__)
 """
 
 

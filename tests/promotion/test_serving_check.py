@@ -19,39 +19,41 @@ from mlflow_sb3.registry import registration, versions
 from mlflow_sb3.registry.model_version import Version
 
 
-def stored(version: Version) -> Path:
+def find_folder(version: Version) -> Path:
     return Path(mlflow.get_logged_model(version.model_id).artifact_location.removeprefix("file://"))
 
 
 def change(version: Version, **values: object) -> Version:
-    """Change what stands in a version's card, and register it again as it is then."""
-    card = stored(version) / "agent" / "agent.json"
-    card.write_text(json.dumps(json.loads(card.read_text()) | values))
+    """Change values in agent.json of a version, and register the changed files as a new version."""
+    agent_json = find_folder(version) / "agent" / "agent.json"
+    agent_json.write_text(json.dumps(json.loads(agent_json.read_text()) | values))
     return registration.register_version(version.model_id, version.name)
 
 
-def test_a_version_that_answers_as_it_did_can_be_served(registered: Version) -> None:
+def test_a_version_that_predicts_its_stored_action_can_be_served(registered: Version) -> None:
     serving_check.check_servable(registered)
 
-    card = json.loads((stored(registered) / "agent" / "agent.json").read_text())
-    assert card["example_action"] in ([0], [1])
+    values = json.loads((find_folder(registered) / "agent" / "agent.json").read_text())
+    assert values["example_action"] in ([0], [1])
 
 
-def test_a_version_that_answers_otherwise_is_refused(registered: Version) -> None:
-    other = change(registered, example_action=[7])
+def test_a_version_that_predicts_another_action_is_refused(registered: Version) -> None:
+    changed = change(registered, example_action=[7])
 
     with pytest.raises(
         MlflowException,
         match=r"agent/2 cannot be served: it predicts \[[01]\] .*, but predicted \[7\] when it was",
     ):
-        serving_check.check_servable(other)
+        serving_check.check_servable(changed)
 
 
-def test_a_version_that_cannot_be_loaded_through_mlflow_is_refused_and_does_not_become_champion(
+def test_a_version_that_mlflow_cannot_load_is_refused_and_not_promoted(
     registered: Version,
 ) -> None:
-    (stored(registered) / "MLmodel").write_text(
-        (stored(registered) / "MLmodel").read_text().replace("mlflow_sb3.flavor", "nowhere.loader")
+    (find_folder(registered) / "MLmodel").write_text(
+        (find_folder(registered) / "MLmodel")
+        .read_text()
+        .replace("mlflow_sb3.flavor", "nowhere.loader")
     )
     broken = registration.register_version(registered.model_id, "agent")
 
@@ -66,7 +68,7 @@ def test_a_version_that_cannot_be_loaded_through_mlflow_is_refused_and_does_not_
     assert MlflowClient().get_model_version("agent", "2").tags["mlflow_sb3.verdict"] == "error"
 
 
-def test_what_won_and_cannot_be_served_keeps_its_evidence_and_is_not_replayed(
+def test_a_winner_that_cannot_be_served_keeps_its_evidence_and_is_not_replayed(
     levels: list[Version], tmp_path: Path
 ) -> None:
     folder = Path(
@@ -92,8 +94,8 @@ def test_what_won_and_cannot_be_served_keeps_its_evidence_and_is_not_replayed(
         replay.replay_promotion(run.info.run_id)
 
 
-def test_the_code_that_the_model_brings_is_what_is_tried(registered: Version) -> None:
-    loader = stored(registered) / "code" / "mlflow_sb3" / "flavor" / "__init__.py"
+def test_the_check_runs_the_code_of_the_model(registered: Version) -> None:
+    loader = find_folder(registered) / "code" / "mlflow_sb3" / "flavor" / "__init__.py"
     loader.write_text(loader.read_text() + "\n")
     serving_check.check_servable(registration.register_version(registered.model_id, "agent"))
     loader.write_text("raise RuntimeError('of another version')\n")
@@ -105,14 +107,14 @@ def test_the_code_that_the_model_brings_is_what_is_tried(registered: Version) ->
         serving_check.check_servable(registration.register_version(registered.model_id, "agent"))
 
 
-def test_a_changed_file_is_refused_before_anything_is_loaded(registered: Version) -> None:
-    shutil.rmtree(stored(registered) / "code")
+def test_a_changed_file_is_refused_before_the_model_is_loaded(registered: Version) -> None:
+    shutil.rmtree(find_folder(registered) / "code")
 
     with pytest.raises(MlflowException, match="changed after registration"):
         serving_check.check_servable(registered)
 
 
-def test_an_example_of_ones_own_has_to_be_answered(store: str, ppo: PPO) -> None:  # noqa: ARG001
+def test_an_input_example_of_the_caller_needs_no_stored_action(store: str, ppo: PPO) -> None:  # noqa: ARG001
     mlflow_sb3.log_model(
         ppo, name="agent", registered_model_name="agent", input_example=np.zeros((2, 4))
     )
