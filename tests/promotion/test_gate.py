@@ -45,8 +45,9 @@ def play_back(challenger: NDArray[np.float64], champion: NDArray[np.float64]) ->
     )
 
 
-def compare(differences: NDArray[np.float64], gate: Gate = Gate()) -> Comparison:  # noqa: B008 frozen
+def compare(differences: NDArray[np.float64], gate: Gate | None = None) -> Comparison:
     """Compare a champion with whole-number returns and a challenger ahead by the differences."""
+    gate = gate or Gate()
     champion = np.round(normal(200, 60, len(differences), seed=9))
     return compare_agents(gate, play_back(champion + differences, champion), seed=1)
 
