@@ -79,7 +79,7 @@ class TrainingSession:
     def _surround_callbacks(
         self, callbacks: list[BaseCallback], bar: tqdm[NoReturn]
     ) -> list[BaseCallback]:
-        """Add the callbacks of a training. Exact snapshots need restoring first and writing last."""
+        """Put the callback that restores first, and the callback that takes snapshots last."""
         state = self.resume_from
         return [
             RestoreCallback(callbacks, state),
