@@ -166,11 +166,11 @@ def test_versions_are_promoted_replayed_and_rolled_back(
 
     done = [tie, best, forced, replay, rollback]
     assert [each.returncode for each in done] == [0] * 5, [each.stderr for each in done]
-    assert "tie: cartpole-v1-dqn/3 and cartpole-v1-dqn/1" in tie.stdout
+    assert re.search(r"tie: .*cartpole-v1-dqn/2 .*cartpole-v1-dqn/1", tie.stdout), tie.stdout
     assert "tie: " in best.stdout
-    assert re.search(r"promote: cartpole-v1-dqn/3 .*the champion overheats", forced.stdout)
-    assert f"identical: run {replayed}" in replay.stdout
-    assert re.search(r"rollback: cartpole-v1-dqn/1 .*it fell over", rollback.stdout)
+    assert re.search(r"promote: .*cartpole-v1-dqn/3.*the champion overheats", forced.stdout)
+    assert f"identical: the replay of run {replayed}" in replay.stdout
+    assert re.search(r"rollback: .*cartpole-v1-dqn/1.*it fell over", rollback.stdout)
     champion = place.client.get_model_version_by_alias("cartpole-v1-dqn", "champion")
     assert str(champion.version) == "1"
 
