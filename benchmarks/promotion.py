@@ -87,7 +87,7 @@ def print_years(years: dict[Rule, list[YearOutcome]]) -> None:
     columns = (
         "promotions a year",
         "regressions",
-        "lost by one",
+        "average loss per regression",
         "pairs a night",
         "episodes a night",
         "last champion's true mean",
