@@ -59,7 +59,7 @@ def measure_recovery(timesteps: int) -> list[str]:
         ):
             writer = SnapshotWriter(
                 Path(folder, "run", SNAPSHOT_DIR),
-                get_extra=run_logger.metric_state,
+                get_extra=run_logger.get_metric_state,
                 on_written=run_logger.offer_snapshot,
             )
             start = time.perf_counter()

@@ -48,7 +48,7 @@ class Rollover:
         An error is logged and not raised. The next call tries again.
         """
         try:
-            with env_vars.temporary_env(retry.SHORT_RETRIES):
+            with env_vars.override_env(retry.FAIL_FAST_ENV):
                 version = versions.find_version(self.model_name, alias=self.alias)
             if version.number != self.done:
                 with integrity.fetch_version(version, public_key=self.public_key) as folder:

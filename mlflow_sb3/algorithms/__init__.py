@@ -1,1 +1,1 @@
-"""Stable-Baselines3 algorithms by name, their hyperparameters as JSON, and rl_zoo3's presets."""
+"""Build Stable-Baselines3 algorithms from JSON hyperparameters and rl_zoo3's presets."""

@@ -1,4 +1,4 @@
-"""Table of the supported SB3 algorithms, with their classes and action spaces."""
+"""List the supported SB3 algorithms, with their classes and action spaces."""
 
 from __future__ import annotations
 

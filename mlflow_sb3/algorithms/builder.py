@@ -14,6 +14,7 @@ from mlflow_sb3.algorithms.env_check import check_env
 from mlflow_sb3.algorithms.hyperparam_check import check_hyperparams, get_policy
 from mlflow_sb3.algorithms.hyperparams import to_algorithm_kwargs, to_vec_normalize_kwargs
 from mlflow_sb3.envs import Env, env_spec
+from mlflow_sb3.envs.wrapper_config import format_cause
 from mlflow_sb3.wrappers import ZeroStart, to_zero_start
 
 
@@ -48,7 +49,8 @@ def build_algorithm(
         return get_algorithm_class(algo)(env=vec_env, seed=seed, **kwargs)
     except TRAINING_ERRORS as error:
         raise MlflowException.invalid_parameter_value(
-            f"{algo} cannot be built with these hyperparameters: {error}"
+            f"{algo} cannot be built with these hyperparameters: {format_cause(error)} "
+            "Change the hyperparameter that the message names."
         ) from error
 
 

@@ -84,7 +84,7 @@ def resolve_hyperparams(
     return {key: _to_text(value) for key, value in sorted(resolved.items())}
 
 
-def plain_hyperparams(algo: str, model: BaseAlgorithm) -> dict[str, str]:
+def to_plain_hyperparams(algo: str, model: BaseAlgorithm) -> dict[str, str]:
     """Return the hyperparameters of a loaded algorithm as text.
 
     Values that are not a Boolean, a number or text, such as schedules, are left out.
@@ -110,7 +110,7 @@ def _list_defaults(algo: str) -> dict[str, Any]:
 
 
 def _suggest_algorithms(hyperparam: str) -> str:
-    """Return a sentence that names the algorithms that have a hyperparameter, if there are any."""
+    """Return a sentence with the algorithms that have a hyperparameter, or an empty text."""
     algos = [algo for algo in ALGORITHMS if hyperparam in _list_defaults(algo)]
     return f"It is a hyperparameter of {', '.join(algos)}. " if algos else ""
 

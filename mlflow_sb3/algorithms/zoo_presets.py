@@ -1,4 +1,4 @@
-"""Tuned hyperparameters from the YAML files of rl_zoo3."""
+"""Read tuned hyperparameters from the YAML files of rl_zoo3."""
 
 from __future__ import annotations
 

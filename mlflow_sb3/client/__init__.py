@@ -1,1 +1,1 @@
-"""Access to the MLflow server: connection check, permissions and retries."""
+"""Connect to the MLflow server: check the connection and permissions, and repeat requests."""

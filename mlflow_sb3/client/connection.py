@@ -1,4 +1,4 @@
-"""Connection to the tracking server: a check with a short timeout, and URIs without credentials."""
+"""Check the connection to the tracking server, and hide the credentials in URIs."""
 
 from __future__ import annotations
 
@@ -35,7 +35,10 @@ _DATABASE_TIMEOUT = 3
 _CREDENTIALS = re.compile(r"(?<=://)([^/:@\s]*)(:[^/\s]*)?@")
 """User and password, or a token, in front of the host of a URL."""
 _DATABASE_CREDENTIALS = re.compile(r"(?<=://)([^:/]*)(:[^@]*)?@")
-"""The same for a database URI. SQLAlchemy allows slashes and spaces in the password."""
+"""User and password in front of the host of a database URI.
+
+SQLAlchemy allows slashes and spaces in the password.
+"""
 _SOURCE_TAGS = ("mlflow.source.name", "mlflow.source.git.repoURL")
 """Tags in which MLflow stores the URL of an MLflow Project."""
 _ONE_EXPERIMENT = "name = 'Default'"
@@ -68,8 +71,8 @@ def check_connection() -> None:
     _check_server(uri)
 
 
-def with_short_timeout(function: Callable[[], Result], *, retries: int = 0) -> Result:
-    """Call a function whose HTTP requests time out after ``ANSWER_TIMEOUT`` seconds.
+def call_with_short_timeout(function: Callable[[], Result], *, retries: int = 0) -> Result:
+    """Call a function with a timeout of ``ANSWER_TIMEOUT`` seconds for each of its HTTP requests.
 
     A function that fails within a second is called again, up to ``MAX_ATTEMPTS`` times.
 
@@ -86,7 +89,7 @@ def with_short_timeout(function: Callable[[], Result], *, retries: int = 0) -> R
         MLFLOW_HTTP_REQUEST_TIMEOUT.name: str(ANSWER_TIMEOUT),
     }
     start, attempts = time.monotonic(), 0
-    with env_vars.temporary_env(variables):
+    with env_vars.override_env(variables):
         while True:
             attempts += 1
             try:
@@ -143,13 +146,13 @@ def _check_database(uri: str) -> None:
     except SQLAlchemyError as error:
         raise MlflowException(
             f"tracking store {redact_uri(uri)} does not answer: {error.args[0]}. "
-            "Start it, or set MLFLOW_TRACKING_URI to another one."
+            "Start it, or set MLFLOW_TRACKING_URI to another store."
         ) from error
 
 
 def _check_server(uri: str) -> None:
     try:
-        with_short_timeout(
+        call_with_short_timeout(
             lambda: MlflowClient().search_experiments(
                 ViewType.ALL, max_results=1, filter_string=_ONE_EXPERIMENT
             )
@@ -162,7 +165,7 @@ def _check_server(uri: str) -> None:
             ) from error
         raise MlflowException(
             f"tracking server {redact_uri(uri)} does not answer: {error}. "
-            "Start it, or set MLFLOW_TRACKING_URI to another one."
+            "Start it, or set MLFLOW_TRACKING_URI to another server."
         ) from error
 
 

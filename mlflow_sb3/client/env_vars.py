@@ -1,4 +1,4 @@
-"""Temporary changes of environment variables.
+"""Set environment variables temporarily.
 
 Some settings of MLflow, such as the timeout of HTTP requests, exist only as environment variables.
 """
@@ -11,13 +11,13 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def temporary_env(variables: dict[str, str]) -> Iterator[None]:
+def override_env(variables: dict[str, str]) -> Iterator[None]:
     """Set environment variables inside the context, and restore their old values afterwards.
 
     All threads of a process share one environment. Two threads must not use this at the same time.
 
     Args:
-        variables: Values by the names of the variables.
+        variables: Values by variable name.
     """
     old_values = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)

@@ -1,4 +1,4 @@
-"""Permissions of the user on an MLflow server with basic authentication.
+"""Check the permissions of the user on an MLflow server with basic authentication.
 
 See https://mlflow.org/docs/latest/self-hosting/security/basic-http-auth/ for the permissions.
 """
@@ -22,7 +22,7 @@ Permission = Literal["READ", "EDIT", "MANAGE"]
 PERMISSION_DENIED_CODE = "PERMISSION_DENIED"
 """Error code of a request that the server denied."""
 _LEVELS = ("READ", "USE", "EDIT", "MANAGE")
-"""MLflow's permissions. Each includes the ones before it."""
+"""MLflow's permissions. Each permission includes all permissions before it."""
 _DENY = "DENY"
 """Permission that an administrator sets to hide a resource from one user."""
 
@@ -46,7 +46,7 @@ def check_permission(
     Args:
         permission: Required permission. ``MANAGE`` includes ``EDIT``, which includes ``READ``.
         model: Name of the registered model.
-        experiment: ID of the experiment, if no model is given.
+        experiment: Id of the experiment, if ``model`` is None.
 
     Raises:
         MissingPermissionError: The user has a lower permission, or none.
@@ -57,7 +57,9 @@ def check_permission(
         kind, resource_id = "experiment", str(experiment)
     held = _get_permission(kind, resource_id)
     if held is not None and not _includes(held, permission):
-        raise permission_error(permission, f"{kind.replace('_', ' ')} {resource_id}", held=held)
+        raise build_permission_error(
+            permission, f"{kind.replace('_', ' ')} {resource_id}", held=held
+        )
 
 
 def check_registration(name: str, permission: Permission = "EDIT") -> None:
@@ -83,12 +85,12 @@ def check_registration(name: str, permission: Permission = "EDIT") -> None:
         if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", PERMISSION_DENIED_CODE):
             raise
         if _get_permission("registered_model", name) == _DENY:
-            raise permission_error(permission, f"registered model {name}") from error
+            raise build_permission_error(permission, f"registered model {name}") from error
     else:
         check_permission(permission, model=name)
 
 
-def permission_error(
+def build_permission_error(
     permission: Permission,
     resource: str,
     *,
@@ -127,14 +129,14 @@ def explain_denial(
     Args:
         error: Error of a request.
         permission: Permission that the request needs, if the caller knows it.
-        resource: Resource of the request, as for ``permission_error``.
+        resource: Resource of the request, as for ``build_permission_error``.
     """
     if not is_permission_denied(error):
         return None
     if isinstance(error, MissingPermissionError):
         return error.message
     if permission is not None and resource is not None:
-        return permission_error(permission, resource).message
+        return build_permission_error(permission, resource).message
     denied = str(error).rstrip(".")
     return (
         f"user {_get_user_name()!r} lacks the permission for a request: {denied}; "
@@ -149,7 +151,7 @@ def log_metrics(metrics: dict[str, float], model_id: str) -> None:
 
     Args:
         metrics: Values by metric key.
-        model_id: ID of the logged model.
+        model_id: Id of the logged model.
     """
     try:
         mlflow.log_metrics(metrics, model_id=model_id)
@@ -169,7 +171,7 @@ def _includes(held: str, required: Permission) -> bool:
 
 
 def _get_permission(kind: str, resource_id: str) -> str | None:
-    """Return the user's permission on a resource, or None if the server restricts nothing."""
+    """Return the user's permission on a resource, or None if the user has no restrictions."""
     user = _get_user()
     if user is None or user["is_admin"]:
         return None

@@ -1,4 +1,4 @@
-"""Checks before hours of training: artifacts can be written, and the model can be registered."""
+"""Check before a long training that artifacts can be written and a model can be registered."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def check_artifacts(run_id: str) -> None:
     Raises:
         ArtifactStoreError: The store rejects the file, or does not answer in time.
     """
-    run = connection.with_short_timeout(lambda: mlflow.get_run(run_id))
+    run = connection.call_with_short_timeout(lambda: mlflow.get_run(run_id))
     uri = run.info.artifact_uri
     try:
-        connection.with_short_timeout(lambda: _write_file(uri))
+        connection.call_with_short_timeout(lambda: _write_file(uri))
     # Every artifact store raises exceptions of its own.
     except Exception as error:
         experiment = f"experiment {run.info.experiment_id}"
@@ -58,7 +58,7 @@ def check_registry(name: str, permission: Permission) -> None:
         MissingPermissionError: The user lacks the permission. See
             ``permissions.check_registration`` for a case that the server does not report.
     """
-    connection.with_short_timeout(
+    connection.call_with_short_timeout(
         lambda: permissions.check_registration(name, permission), retries=1
     )
 
@@ -79,7 +79,7 @@ def _write_file(artifact_uri: str) -> None:
 def _call_with_timeout(function: Callable[[], object]) -> None:
     """Call a function in a thread, and wait at most ``ARTIFACT_TIMEOUT`` seconds for it.
 
-    The client of an object store may retry for minutes. Its thread then stays behind as a daemon.
+    The client of an object store may retry for minutes. Its daemon thread then continues.
 
     Raises:
         TimeoutError: The function has not returned in time.

@@ -1,4 +1,4 @@
-"""An MLflow client that reads a registered model without reading all of its versions."""
+"""Read a registered model without reading all of its versions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calls to an MLflow server that the caller repeats until they succeed."""
+"""Call a function that sends requests to an MLflow server, and return whether it succeeded."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ from requests.exceptions import RequestException
 
 _logger = logging.getLogger(__name__)
 
-SHORT_RETRIES = {MLFLOW_HTTP_REQUEST_MAX_RETRIES.name: "1", MLFLOW_HTTP_REQUEST_TIMEOUT.name: "30"}
-"""Environment variables that make a failing request return early.
+FAIL_FAST_ENV = {MLFLOW_HTTP_REQUEST_MAX_RETRIES.name: "1", MLFLOW_HTTP_REQUEST_TIMEOUT.name: "30"}
+"""Environment variables that make a failing request fail early.
 
-MLflow itself retries a failing request for minutes. The callers of this module repeat it instead.
+MLflow itself retries a failing request for minutes. The callers of this module retry instead.
 """
 
 CONNECTION_ERRORS = (MlflowException, OSError, RequestException)
-"""Exceptions of MLflow's client for a request that gets no answer or an error as the answer."""
+"""Exceptions that MLflow's client raises if the server does not answer or answers with an error."""
 
 
 def try_call(function: Callable[[], None]) -> bool:
-    """Call a function that the caller will repeat, and return whether it succeeded.
+    """Call a function once, and return whether it succeeded. If not, the caller calls it again.
 
-    Exceptions are logged, not raised. The level is ``DEBUG`` for ``CONNECTION_ERRORS``, because an
-    unreachable server is common, and ``WARNING`` for all others.
+    Exceptions are logged, not raised. The level is ``DEBUG`` for ``CONNECTION_ERRORS``, which
+    include every ``MlflowException``, because an unreachable server is common. The level is
+    ``WARNING`` for all other exceptions.
     """
     try:
         function()

@@ -1,4 +1,4 @@
-"""Timestamps in the unit that MLflow stores."""
+"""Return timestamps in the unit that MLflow stores."""
 
 from __future__ import annotations
 

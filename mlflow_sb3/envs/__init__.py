@@ -1,4 +1,4 @@
-"""Environments as ``EnvSpec`` JSON, their wrappers and spaces, and rollouts of policies in them."""
+"""Make environments and wrappers from JSON, describe spaces, and play episodes with policies."""
 
 from __future__ import annotations
 

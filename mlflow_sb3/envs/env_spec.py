@@ -1,4 +1,4 @@
-"""Gymnasium environments as JSON, in the format of ``gymnasium.envs.registration.EnvSpec``."""
+"""Make Gymnasium environments from JSON in the format of ``EnvSpec``, and convert them to it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gymnasium.envs.registration import EnvSpec, WrapperSpec
 from mlflow.exceptions import MlflowException
 
 from mlflow_sb3.envs import Env
-from mlflow_sb3.envs.wrapper_config import ENV_ERRORS, WrapperConfig, import_wrapper
+from mlflow_sb3.envs.wrapper_config import ENV_ERRORS, WrapperConfig, format_cause, import_wrapper
 
 _IGNORED_FIELDS = {
     "disable_env_checker",
@@ -33,17 +33,19 @@ def make_env(env_id: str, kwargs: dict[str, Any] | None = None) -> Env:
             ``max_episode_steps=-1`` removes the time limit.
 
     Raises:
-        MlflowException: The ID is not registered, or the environment rejects the arguments.
+        MlflowException: The id is not registered, or the environment rejects the arguments.
     """
     try:
         return gymnasium.make(env_id, **(kwargs or {}))
     except ENV_ERRORS as error:
         arguments = f" with {json.dumps(kwargs, default=str)}" if kwargs else ""
-        remedy = "Use the ID of a registered environment, or 'module:EnvId' to import its module"
+        remedy = (
+            "Use the id of a registered environment, or 'module:EnvId' to import a module first."
+        )
         if kwargs:
-            remedy += ", and env_kwargs that its constructor accepts"
+            remedy += " Use only env_kwargs that the constructor of the environment accepts."
         raise MlflowException.invalid_parameter_value(
-            f"environment {env_id!r} cannot be made{arguments}: {error} {remedy}."
+            f"environment {env_id!r} cannot be made{arguments}: {format_cause(error)} {remedy}"
         ) from error
 
 
@@ -72,8 +74,9 @@ def make_from_spec(spec_json: str, *, render_mode: str | None = None) -> Env:
         return gymnasium.make(spec, disable_env_checker=True, **kwargs)
     except ENV_ERRORS as error:
         raise MlflowException.invalid_parameter_value(
-            f"environment {spec.id} ({spec.entry_point}) cannot be made here: {error}. Install the "
-            "packages of the environment and its wrappers in the versions of the training."
+            f"environment {spec.id} ({spec.entry_point}) cannot be made here: "
+            f"{format_cause(error)} Install the packages of the environment and its wrappers in "
+            "the versions that the training used."
         ) from error
 
 
@@ -93,7 +96,7 @@ def compose_spec(
 
     Raises:
         MlflowException: The environment cannot be made, a wrapper cannot wrap it, or Gymnasium
-            cannot convert it to JSON.
+            cannot convert the spec to JSON.
     """
     with make_env(env_id, kwargs) as bare_env:
         env, wrapper_specs = bare_env, []
@@ -140,8 +143,8 @@ def spec_to_json(spec: EnvSpec | None) -> str:
 def is_same_env(first: str, second: str) -> bool:
     """Return whether two ``EnvSpec`` JSONs describe the same environment.
 
-    Fields that do not change an episode are ignored. An empty field equals a missing one, because
-    versions of Gymnasium differ in their fields.
+    Fields that do not change an episode are ignored. Versions of Gymnasium write different fields,
+    so an empty field equals a missing field.
     """
     first_spec, second_spec = json.loads(first), json.loads(second)
     keys = {*first_spec, *second_spec} - _IGNORED_FIELDS
@@ -157,11 +160,11 @@ def list_wrappers(spec_json: str) -> list[dict[str, Any]]:
 
 
 def _get_inner_wrappers(spec: EnvSpec) -> tuple[WrapperSpec, ...]:
-    """Return the wrappers from the registration of an environment and from its entry point.
+    """Return the wrappers that the environment has before the configured wrappers.
 
-    The entry point may add wrappers that only ``env.spec`` lists. Its list is longer then.
-    Otherwise both lists have the same length. The registration is preferred, because ``env.spec``
-    lacks the arguments of wrappers that do not record them.
+    If the entry point adds wrappers, only ``env.spec`` lists them, and its list is longer. If both
+    lists have the same length, take the registration, because ``env.spec`` lacks the arguments of
+    wrappers that do not record them.
     """
     registered = gymnasium.spec(spec.id).additional_wrappers
     return max(registered, spec.additional_wrappers, key=len)
@@ -182,6 +185,6 @@ def _to_json(spec: EnvSpec) -> str:
         return replace(spec, kwargs=kwargs).to_json()
     except (TypeError, ValueError) as error:
         raise MlflowException.invalid_parameter_value(
-            f"environment {spec.id} cannot be converted to JSON: {error} Register it with an entry "
-            "point 'module:Class', and use arguments that JSON can represent."
+            f"environment {spec.id} cannot be converted to JSON: {format_cause(error)} Register it "
+            "with an entry point 'module:Class', and use arguments that JSON can represent."
         ) from error

@@ -1,4 +1,4 @@
-"""A policy with uniformly random actions, the opponent of the first challenger."""
+"""Sample uniformly random actions, as the opponent of the first challenger."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class RandomPolicy:
         """
         if action_masks is not None:
             return self._sample_masked(action_masks), state
-        count = batching.batch_size(observation)
+        count = batching.get_batch_size(observation)
         return np.array([self._space.sample() for _ in range(count)]), state
 
     def _sample_masked(self, masks: NDArray[np.bool_]) -> NDArray[Any]:

@@ -16,7 +16,10 @@ from mlflow_sb3.inference.policy_inputs import LstmState
 from mlflow_sb3.inference.policy_protocol import Policy
 
 MAX_ENVS = 64
-"""Number of environments that are stepped together. More are hardly faster and need more memory."""
+"""Default maximum number of environments that are stepped together.
+
+More environments are hardly faster and need more memory.
+"""
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class Episodes:
         return cls(np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.int64))
 
     def __add__(self, other: Episodes) -> Episodes:
-        """Return these episodes followed by other ones."""
+        """Return these episodes followed by the episodes of ``other``."""
         return Episodes(
             np.concatenate([self.seeds, other.seeds]),
             np.concatenate([self.returns, other.returns]),
@@ -115,7 +118,7 @@ def play_episodes(
         make_env: Makes one environment. Called ``min(n_envs, len(seeds))`` times.
         seeds: Seeds of the episodes.
         n_envs: Maximum number of environments.
-        on_episode: Called at the end of each episode, as for a progress bar.
+        on_episode: Called at the end of each episode, for example to update a progress bar.
 
     Raises:
         ValueError: ``n_envs`` is less than 1.

@@ -1,4 +1,4 @@
-"""Seeds of episodes, in independent streams."""
+"""Generate seeds of episodes in independent streams."""
 
 from __future__ import annotations
 

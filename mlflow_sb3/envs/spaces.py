@@ -1,4 +1,4 @@
-"""Properties of Gymnasium spaces that the policy needs, and their representation as JSON."""
+"""Describe Gymnasium spaces as JSON, and return the properties that a policy needs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Environment wrappers in JSON notation, such as ``{"module:Class": {"argument": 1}}``."""
+"""Import environment wrappers from JSON, such as ``{"module:Class": {"argument": 1}}``."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ENV_ERRORS = (
     TypeError,
     ValueError,
 )
-"""Exceptions that the constructors of environments and wrappers raise."""
+"""Exceptions that imports and constructors of environments and wrappers raise."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class EnvWrapper:
     Attributes:
         entry_point: Import path of the class or function, ``"module:name"``.
         create: The class or function.
-        kwargs: Arguments besides ``env``.
+        kwargs: Other arguments than ``env``.
     """
 
     entry_point: str
@@ -49,7 +49,7 @@ class EnvWrapper:
     kwargs: dict[str, Any]
 
     def wrap(self, env: Env) -> Env:
-        """Wrap an environment in the way of ``gymnasium.make``: ``create(env=env, **kwargs)``.
+        """Wrap an environment as ``gymnasium.make`` does: ``create(env=env, **kwargs)``.
 
         Raises:
             MlflowException: The wrapper rejects the arguments or the environment.
@@ -58,12 +58,12 @@ class EnvWrapper:
         try:
             wrapped = self.create(env=env, **self.kwargs)
         except ENV_ERRORS as error:
-            raise self._error(
-                f"cannot wrap {env}: {str(error).rstrip('.')}. "
-                "Use another wrapper or other arguments for this environment."
+            raise self._build_error(
+                f"cannot wrap {env}: {format_cause(error)} "
+                "Use another wrapper for this environment, or other arguments of the wrapper."
             ) from error
         if not isinstance(wrapped, gymnasium.Env):
-            raise self._error(
+            raise self._build_error(
                 f"returns {type(wrapped).__name__}, which is no gymnasium.Env. "
                 "Return a gymnasium.Wrapper."
             )
@@ -74,25 +74,31 @@ class EnvWrapper:
         parameters = list(signature.parameters.values())
         has_kwargs = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
         if "env" not in signature.parameters and not has_kwargs:
-            first = repr(parameters[0].name) if parameters else "no parameter"
-            raise self._error(
-                f"has {first} as its first parameter, but gymnasium.make passes the environment "
-                "as 'env'. Rename the parameter to env."
+            if not parameters:
+                raise self._build_error("has no parameter 'env'. Add it.")
+            raise self._build_error(
+                f"has {parameters[0].name!r} as its first parameter, but gymnasium.make passes the "
+                "environment as 'env'. Rename the parameter to env."
             )
         try:
             signature.bind(env=env, **self.kwargs)
         except TypeError as error:
             names = [parameter.name for parameter in parameters if parameter.name != "env"]
-            raise self._error(
-                f"does not accept the arguments {json.dumps(self.kwargs, default=str)}: {error}. "
-                f"Its arguments are: {', '.join(names) or 'none'}."
+            raise self._build_error(
+                f"does not accept the arguments {json.dumps(self.kwargs, default=str)}: "
+                f"{format_cause(error)} Pass its arguments: {', '.join(names) or 'none'}."
             ) from error
 
-    def _error(self, reason: str) -> MlflowException:
+    def _build_error(self, reason: str) -> MlflowException:
         error: MlflowException = MlflowException.invalid_parameter_value(
             f"wrapper {self.entry_point} {reason}"
         )
         return error
+
+
+def format_cause(error: Exception) -> str:
+    """Return the message of an error with exactly one period at its end."""
+    return f"{str(error).rstrip('. ')}."
 
 
 def import_wrapper(config: WrapperConfig) -> EnvWrapper:
@@ -100,7 +106,7 @@ def import_wrapper(config: WrapperConfig) -> EnvWrapper:
 
     Raises:
         MlflowException: The configuration is malformed, the import fails, or the imported object is
-            neither a ``gymnasium.Wrapper`` nor a function.
+            another class than a ``gymnasium.Wrapper`` or is not callable.
     """
     entry_point, kwargs = _parse_config(config)
     module, _, name = entry_point.partition(":")
@@ -108,8 +114,8 @@ def import_wrapper(config: WrapperConfig) -> EnvWrapper:
         create = getattr(importlib.import_module(module), name)
     except ENV_ERRORS as error:
         raise MlflowException.invalid_parameter_value(
-            f"wrapper {entry_point} cannot be imported: {error}. "
-            "Use 'module:Class' of an installed module, or of one in the working directory."
+            f"wrapper {entry_point} cannot be imported: {format_cause(error)} "
+            "Use 'module:Class' of an installed module or of a module in the working directory."
         ) from error
     is_other_class = isinstance(create, type) and not issubclass(create, gymnasium.Wrapper)
     if is_other_class or not callable(create):
@@ -131,6 +137,6 @@ def _parse_config(config: WrapperConfig) -> tuple[str, dict[str, Any]]:
     if not is_import_path or not isinstance(kwargs, dict):
         raise MlflowException.invalid_parameter_value(
             f"{json.dumps(config, default=str)} is no wrapper in JSON notation. "
-            "Use 'module:Class' or {'module:Class': {'argument': 1}}."
+            'Use "module:Class" or {"module:Class": {"argument": 1}}.'
         )
     return f"{module}:{name}", kwargs

@@ -68,17 +68,20 @@ def prepare_model(
     inference: InferenceBackend = "onnx",
     image_input: ImageInput = "tensor",
 ) -> PreparedModel:
-    """Export an algorithm and compare the export with SB3. No file is written.
+    """Prepare the content of a model: its files, signature and input example.
+
+    Export the policy to ONNX and compare the graph with SB3, or keep SB3's own file for native
+    inference. No file is written.
 
     Args:
         model: SB3 algorithm; it is not changed.
         environment: ``EnvSpec`` JSON. By default, the environment that the model holds.
-        inference: ``"native"`` skips the export: the model will unpickle SB3's own file.
+        inference: ``"native"`` skips the export. The model then unpickles SB3's own file.
         image_input: See ``signature.make_signature``.
 
     Raises:
-        MlflowException: The model is no SB3 algorithm, cannot be exported, or does not agree with
-            SB3; or MLflow does not allow the unpickling that native inference needs.
+        MlflowException: The model is no SB3 algorithm. The export fails. The graph differs from
+            SB3. Or MLflow does not allow the unpickling that native inference needs.
     """
     from mlflow_sb3.envs import spaces
     from mlflow_sb3.flavor import sb3_policy, source_env, vec_normalize
@@ -114,7 +117,7 @@ def prepare_model(
 
 @dataclass(frozen=True)
 class _PreparedPolicy:
-    """The policy of a model. A native one has neither graph, nor distribution, nor parity."""
+    """The policy of a model. With native inference, it has no graph, distribution and parity."""
 
     policy: Policy
     inputs: PolicyInputs
@@ -161,7 +164,10 @@ def _predict_example(policy: _PreparedPolicy) -> list[Any]:
 
 @dataclass(frozen=True)
 class PreparedModel:
-    """An exported agent. ``Model.log`` takes it as flavor, because it has ``save_model``."""
+    """An agent that is ready to be saved.
+
+    Pass it to ``Model.log`` as ``flavor``, which calls its ``save_model``.
+    """
 
     agent_info: AgentInfo
     files: dict[str, bytes]
@@ -188,6 +194,7 @@ class PreparedModel:
         mlflow_model = Model() if mlflow_model is None else mlflow_model
         self._add_flavor(mlflow_model)
         if conda_env is None and pip_requirements is None:
+            # MLflow accepts only one of pip_requirements and extra_pip_requirements.
             pip_requirements = [
                 *get_default_pip_requirements(self.agent_info.inference),
                 *_list_requirements(extra_pip_requirements),
@@ -207,7 +214,7 @@ class PreparedModel:
                 extra_pip_requirements=extra_pip_requirements,
                 metadata=metadata,
             )
-        self._write_agent(folder / AGENT_DIR, has_own_example=input_example is None)
+        self._write_agent(folder / AGENT_DIR, is_default_example=input_example is None)
         mlflow_model.model_size_bytes = sum(
             file.stat().st_size for file in folder.rglob("*") if file.is_file()
         )
@@ -223,8 +230,11 @@ class PreparedModel:
             **self.agent_info.versions,
         )
 
-    def _write_agent(self, folder: Path, *, has_own_example: bool) -> None:
-        info = self.agent_info if has_own_example else replace(self.agent_info, example_action=None)
+    def _write_agent(self, folder: Path, *, is_default_example: bool) -> None:
+        info = self.agent_info
+        if not is_default_example:
+            # The expected action is known only for the default example.
+            info = replace(info, example_action=None)
         folder.mkdir()
         (folder / AGENT_JSON).write_text(json.dumps(info.to_json(), indent=2))
         for name, content in self.files.items():
@@ -237,7 +247,7 @@ def _without_uv_lock() -> Iterator[None]:
 
     MLflow 3.17 copies it into the model. ``uv`` would then install it instead of the requirements.
     """
-    with env_vars.temporary_env({MLFLOW_UV_AUTO_DETECT.name: "false"}):
+    with env_vars.override_env({MLFLOW_UV_AUTO_DETECT.name: "false"}):
         yield
 
 

@@ -1,4 +1,4 @@
-"""The PyTorch module that is exported to ONNX: an SB3 policy for the raw environment."""
+"""PyTorch module that is exported to ONNX: an SB3 policy that takes raw observations."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from torch import nn
 
 from mlflow_sb3.envs.spaces import get_action_sizes, get_input_spaces, get_space_start
 from mlflow_sb3.flavor.policy_outputs import Tensors, compute_action
-from mlflow_sb3.inference.policy_inputs import ACTION_MASKS, STATE_NAMES, array_dtype
+from mlflow_sb3.inference.policy_inputs import ACTION_MASKS, STATE_NAMES, get_array_dtype
 
 
 class PolicyModule(nn.Module):
@@ -67,7 +67,7 @@ class PolicyModule(nn.Module):
         tensors = {}
         for name, space in self.input_spaces.items():
             start = get_space_start(space)
-            zeros = np.zeros((2, *(space.shape or ())), array_dtype(space.dtype))
+            zeros = np.zeros((2, *(space.shape or ())), get_array_dtype(space.dtype))
             tensors[name] = torch.as_tensor(zeros if start is None else zeros + start)
         if isinstance(self.policy, RecurrentActorCriticPolicy):
             layers, _, units = self.policy.lstm_hidden_state_shape
@@ -155,9 +155,10 @@ def _get_subspace(space: spaces.Space[Any], key: str) -> spaces.Space[Any]:
 def copy_policy(policy: BasePolicy) -> BasePolicy:
     """Return a copy of a policy on the CPU.
 
-    After a prediction, a policy stores its last distribution, which ``deepcopy`` cannot copy. The
-    copy does not have it. SB3's ``save`` and ``load`` are no alternative: a policy of sb3-contrib
-    2.9 does not save all its arguments, such as the size of an LSTM.
+    After a prediction, a policy stores its last distribution. ``deepcopy`` cannot copy the tensors
+    of that distribution, so the copy lacks them. ``save`` and ``load`` of SB3 cannot replace
+    ``deepcopy``: a policy of sb3-contrib 2.9 does not save all its arguments, such as the size of
+    an LSTM.
     """
     distributions = [
         value

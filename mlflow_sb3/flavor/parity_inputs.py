@@ -26,7 +26,7 @@ N_SAMPLED = 256
 N_VISITED = 256
 """Number of observations from episodes of the agent."""
 MAX_BOUND = 1e6
-"""Largest bound of sampled floats. Rounding errors of larger ones exceed the tolerance."""
+"""Largest bound of sampled floats. Rounding errors of larger floats exceed the tolerance."""
 _EPISODE_START_FRACTION = 0.25
 _ALLOWED_FRACTION = 0.5
 
@@ -37,7 +37,7 @@ class ParityInputs:
 
     observations: Observations
     from_episodes: int
-    """Number of observations from episodes; they come first."""
+    """Number of observations from episodes. They are the first rows."""
     state: LstmState | None = None
     """LSTM state of a recurrent policy."""
     episode_start: NDArray[np.bool_] | None = None
@@ -46,7 +46,7 @@ class ParityInputs:
 
     def split(self, sizes: tuple[int, ...]) -> list[ParityInputs]:
         """Split the batch into parts of these sizes, and a last part with the remaining rows."""
-        edges = [0, *np.cumsum(sizes).tolist(), batching.batch_size(self.observations)]
+        edges = [0, *np.cumsum(sizes).tolist(), batching.get_batch_size(self.observations)]
         return [self._take_rows(slice(*edge)) for edge in pairwise(edges)]
 
     def _take_rows(self, rows: slice) -> ParityInputs:
@@ -70,7 +70,7 @@ def make_parity_inputs(model: BaseAlgorithm, policy: OnnxPolicy, source: SourceE
     visited = _visit_observations(model, source)
     sampled = sample_observations(source.observation_space, N_SAMPLED)
     observations = sampled if visited is None else batching.concatenate([visited, sampled])
-    count = batching.batch_size(observations)
+    count = batching.get_batch_size(observations)
     rng = np.random.default_rng(0)
     state = episode_start = masks = None
     if policy.inputs.state_shape is not None:
@@ -91,7 +91,7 @@ def sample_observations(observation_space: GymSpace[Any], count: int) -> Observa
 
 
 def _limit_bounds(space: GymSpace[Any]) -> GymSpace[Any]:
-    """Return a copy of a space with bounds of floats up to ``MAX_BOUND``."""
+    """Return a copy of a space. Finite bounds of floats are clipped to ``MAX_BOUND``."""
     if isinstance(space, Dict):
         return Dict({key: _limit_bounds(subspace) for key, subspace in space.spaces.items()})
     if isinstance(space, Box) and space.dtype.kind == "f":

@@ -1,6 +1,6 @@
 """Run an agent with Stable-Baselines3 itself.
 
-``SB3Policy`` wraps an algorithm in memory: it is the reference for an exported graph, and plays the
+``SB3Policy`` wraps an algorithm in memory. Exported graphs are compared with it, and it plays the
 evaluation episodes of a training. ``SB3AgentPolicy`` loads a saved agent with
 ``inference="native"``. A logged model with native inference carries a copy of this module.
 """
@@ -25,7 +25,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from mlflow_sb3.envs import spaces
 from mlflow_sb3.flavor.vec_normalize import Statistics, make_standalone
 from mlflow_sb3.inference.agent_files import AGENT_ZIP, VEC_NORMALIZE_JSON, AgentInfo
-from mlflow_sb3.inference.batching import batch_size
+from mlflow_sb3.inference.batching import get_batch_size
 from mlflow_sb3.inference.policy_inputs import ACTION_MASKS, OBSERVATION, LstmState, PolicyInputs
 from mlflow_sb3.wrappers import shift_values
 
@@ -35,7 +35,7 @@ WITHOUT_REPLAY_BUFFER: dict[str, Any] = {
     "replay_buffer_class": None,
     "replay_buffer_kwargs": {},
 }
-"""``custom_objects`` to load an agent that only acts.
+"""``custom_objects`` to load an agent without its replay buffer, to predict only.
 
 A replay buffer would waste memory, and ``HerReplayBuffer`` needs an environment.
 """
@@ -44,8 +44,8 @@ A replay buffer would waste memory, and ``HerReplayBuffer`` needs an environment
 class SB3Policy:
     """An SB3 algorithm or policy that takes observations of the raw environment.
 
-    It normalizes observations. It converts Discrete and MultiDiscrete values that do not start at
-    0, because SB3 expects them to.
+    It normalizes observations. If a Discrete or MultiDiscrete space does not start at 0, it
+    subtracts the start from observations and adds it to actions, because SB3's values start at 0.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class SB3Policy:
             predictor: Algorithm or policy.
             observation_space: Observation space of the raw environment.
             action_space: Action space of the raw environment.
-            vec_normalize: Normalizes observations; it is not changed.
+            vec_normalize: Normalizes observations. It is not changed.
         """
         self._predictor = predictor
         self._observation_space = observation_space
@@ -153,17 +153,20 @@ class SB3AgentPolicy:
         """Predict actions; see ``OnnxPolicy.predict``.
 
         Raises:
-            ValueError: The inputs do not fit; or ``seed`` is not None, because SB3 samples from
-                the global generator of PyTorch.
+            ValueError: The inputs do not fit the policy. Or ``seed`` is not None: SB3
+                samples from the global generator of PyTorch.
         """
         if seed is not None:
             raise ValueError(
                 f"seed={seed} is not supported with inference=native: SB3 samples from the global "
                 "generator of PyTorch. Leave seed out."
             )
-        arrays, is_single = self.inputs.observation_arrays(observation)
-        extra = self.inputs.extra_inputs(batch_size(arrays), state, episode_start, action_masks)
-        with self._lock:  # an SB3 policy stores its last distribution, so threads must take turns
+        arrays, is_single = self.inputs.to_observation_arrays(observation)
+        extra = self.inputs.build_extra_inputs(
+            get_batch_size(arrays), state, episode_start, action_masks
+        )
+        # An SB3 policy stores its last distribution, so only one thread may call predict at a time.
+        with self._lock:
             actions, next_state = self._policy.predict(
                 self._to_batch(arrays),
                 state,
@@ -229,7 +232,13 @@ def load_statistics(folder: Path, agent_info: AgentInfo) -> Statistics | None:
 def describe_inputs(
     model: BaseAlgorithm, observation_space: GymSpace[Any], action_space: GymSpace[Any]
 ) -> PolicyInputs:
-    """Return the inputs of an algorithm's policy in an environment with these spaces."""
+    """Describe which inputs the policy of an algorithm needs.
+
+    Args:
+        model: Algorithm with the policy.
+        observation_space: Observation space of the raw environment.
+        action_space: Action space of the raw environment.
+    """
     layers, _, units = getattr(model.policy, "lstm_hidden_state_shape", (0, 0, 0))
     return PolicyInputs(
         spaces.describe_space(observation_space),

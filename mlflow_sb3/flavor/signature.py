@@ -10,7 +10,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 
-from mlflow_sb3.inference.batching import Observations, batch_size
+from mlflow_sb3.inference.batching import Observations, get_batch_size
 from mlflow_sb3.inference.policy_inputs import (
     ACTION_MASKS,
     OBSERVATION,
@@ -18,7 +18,7 @@ from mlflow_sb3.inference.policy_inputs import (
     PolicyInputs,
     SpaceInfo,
 )
-from mlflow_sb3.inference.pyfunc import EPISODE_START, reserved_names
+from mlflow_sb3.inference.pyfunc import EPISODE_START, list_reserved_names
 
 ImageInput = Literal["tensor", "base64"]
 """Format of image observations in a request: a tensor, or a binary column (base64 in JSON)."""
@@ -35,7 +35,7 @@ def make_signature(
     Args:
         inputs: Inputs of the policy. If observations of one array are the only input, the
             signature has one tensor without a name. Otherwise all tensors have names.
-        action_space: Action space. A recurrent policy returns a dict of ``action`` and its state.
+        action_space: Action space. The outputs of a recurrent policy are ``action`` and its state.
         image_input: ``"base64"`` declares one binary column with the bytes of images.
 
     Raises:
@@ -46,7 +46,7 @@ def make_signature(
     if image_input == "base64":
         return ModelSignature(_binary_schema(inputs), outputs, _PARAMS)
     spaces = inputs.space.spaces or {OBSERVATION: inputs.space}
-    if reserved := set(reserved_names(inputs)) & set(inputs.space.spaces or {}):
+    if reserved := set(list_reserved_names(inputs)) & set(inputs.space.spaces or {}):
         raise MlflowException.invalid_parameter_value(
             f"The observation has the key {min(reserved)!r}, which is a reserved name in requests "
             "to this agent. Rename the key in the environment."
@@ -70,7 +70,7 @@ def make_request(
         return pd.DataFrame({OBSERVATION: [image.tobytes() for image in observation]})
     arrays = observation if isinstance(observation, dict) else {OBSERVATION: observation}
     request = {name: values.astype(declared_dtype(values.dtype)) for name, values in arrays.items()}
-    count = batch_size(observation)
+    count = get_batch_size(observation)
     if inputs.state_shape is not None:
         request |= {name: np.zeros((count, *inputs.state_shape)) for name in STATE_NAMES}
         request[EPISODE_START] = np.ones(count, bool)
@@ -82,8 +82,8 @@ def make_request(
 def declared_dtype(dtype: Any) -> np.dtype[Any]:
     """Return the dtype in the signature for the dtype of a space.
 
-    MLflow accepts one dtype. It is float64 for floats, because JSON, DataFrames and plain numpy
-    arrays contain float64.
+    A tensor of a signature has exactly one dtype. Floats are declared as float64, because JSON,
+    DataFrames and most numpy arrays contain float64.
     """
     return np.dtype(np.float64) if np.dtype(dtype).kind == "f" else np.dtype(dtype)
 
@@ -96,7 +96,7 @@ def _extra_tensors(inputs: PolicyInputs) -> list[TensorSpec]:
         EPISODE_START: TensorSpec(np.dtype(bool), (-1,), EPISODE_START),
         ACTION_MASKS: TensorSpec(np.dtype(bool), (-1, inputs.mask_size or 0), ACTION_MASKS),
     }
-    return [specs[name] for name in reserved_names(inputs)]
+    return [specs[name] for name in list_reserved_names(inputs)]
 
 
 def _output_schema(inputs: PolicyInputs, action_space: SpaceInfo) -> Schema:

@@ -42,11 +42,13 @@ def sample_actions(
     return sampler(distribution, outputs, rng).reshape(outputs["action"].shape)
 
 
-def _deterministic(_: dict[str, Any], outputs: Outputs, __: np.random.Generator) -> NDArray[Any]:
+def _take_deterministic(
+    _: dict[str, Any], outputs: Outputs, __: np.random.Generator
+) -> NDArray[Any]:
     return outputs["action"]
 
 
-def _epsilon_greedy(
+def _sample_epsilon_greedy(
     distribution: dict[str, Any], outputs: Outputs, rng: np.random.Generator
 ) -> NDArray[Any]:
     """Return the greedy action, or a random one with probability ``epsilon``."""
@@ -55,7 +57,7 @@ def _epsilon_greedy(
     return np.where(rng.random(greedy.shape) < distribution["epsilon"], random, greedy)
 
 
-def _categorical(
+def _sample_categorical(
     distribution: dict[str, Any], outputs: Outputs, rng: np.random.Generator
 ) -> NDArray[Any]:
     """Sample each of the integers of an action, which have ``nvec`` values.
@@ -70,18 +72,20 @@ def _categorical(
     return np.asarray(values + np.array(distribution["start"]))
 
 
-def _bernoulli(_: dict[str, Any], outputs: Outputs, rng: np.random.Generator) -> NDArray[Any]:
+def _sample_bernoulli(
+    _: dict[str, Any], outputs: Outputs, rng: np.random.Generator
+) -> NDArray[Any]:
     return np.asarray(rng.logistic(size=outputs["logits"].shape) < outputs["logits"])
 
 
-def _gaussian(
+def _sample_gaussian(
     distribution: dict[str, Any], outputs: Outputs, rng: np.random.Generator
 ) -> NDArray[Any]:
     low, high = _read_bounds(distribution)
     return np.asarray(np.clip(_sample_normal(outputs, rng), low, high))
 
 
-def _squashed_gaussian(
+def _sample_squashed_gaussian(
     distribution: dict[str, Any], outputs: Outputs, rng: np.random.Generator
 ) -> NDArray[Any]:
     low, high = _read_bounds(distribution)
@@ -101,10 +105,10 @@ def _read_bounds(distribution: dict[str, Any]) -> tuple[NDArray[Any], NDArray[An
 
 
 _SAMPLERS: dict[str, Callable[[dict[str, Any], Outputs, np.random.Generator], NDArray[Any]]] = {
-    "deterministic": _deterministic,
-    "epsilon_greedy": _epsilon_greedy,
-    "categorical": _categorical,
-    "bernoulli": _bernoulli,
-    "gaussian": _gaussian,
-    "squashed_gaussian": _squashed_gaussian,
+    "deterministic": _take_deterministic,
+    "epsilon_greedy": _sample_epsilon_greedy,
+    "categorical": _sample_categorical,
+    "bernoulli": _sample_bernoulli,
+    "gaussian": _sample_gaussian,
+    "squashed_gaussian": _sample_squashed_gaussian,
 }

@@ -1,4 +1,4 @@
-"""The files in the ``agent`` folder of a model, and ``agent.json``, which describes the others."""
+"""Read and write ``agent.json``, which describes the other files in the ``agent`` folder."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class AgentInfo:
         return cls.from_json(values)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the values of ``agent.json``. Keys of the ONNX export are left out without one."""
+        """Return the values of ``agent.json``. Without an ONNX export, its keys are left out."""
         values = {"schema": SCHEMA} | asdict(self)
         for name in ("distribution", "parity"):
             if values[name] is None:
@@ -115,7 +115,7 @@ class AgentInfo:
         """Check that a file of the folder has not changed since the agent was saved.
 
         Raises:
-            ValueError: The SHA-256 of ``content`` differs from the saved one.
+            ValueError: The SHA-256 of ``content`` differs from the saved SHA-256.
         """
         digest, saved = hashlib.sha256(content).hexdigest(), self.digests.get(name)
         if digest != saved:

@@ -1,6 +1,6 @@
-"""Batches of observations: an array, or a dict of arrays for a Dict space.
+"""Stack, slice and join batches of observations.
 
-The first axis counts the observations.
+A batch is an array, or a dict of arrays for a Dict space. The first axis counts the observations.
 """
 
 from __future__ import annotations
@@ -40,6 +40,6 @@ def concatenate(batches: Sequence[Observations]) -> Observations:
     return np.concatenate([batch for batch in batches if not isinstance(batch, dict)])
 
 
-def batch_size(batch: Observations) -> int:
+def get_batch_size(batch: Observations) -> int:
     """Return the number of observations in a batch."""
     return len(next(iter(batch.values())) if isinstance(batch, dict) else batch)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mlflow_sb3.inference import action_sampling
 from mlflow_sb3.inference.agent_files import POLICY_ONNX, AgentInfo
-from mlflow_sb3.inference.batching import Observations, batch_size
+from mlflow_sb3.inference.batching import Observations, get_batch_size
 from mlflow_sb3.inference.policy_inputs import (
     ACTION_MASKS,
     STATE_NAMES,
@@ -28,8 +28,8 @@ class OnnxPolicy:
     """The policy of a trained agent, as an ONNX graph.
 
     The graph contains observation preprocessing, observation normalization, and the scaling and
-    clipping of actions. Observations and actions are therefore those of the raw environment.
-    A policy holds no state, so several threads can use the same one.
+    clipping of actions. The policy therefore takes observations and returns actions of the raw
+    environment. A policy holds no state, so several threads can use the same policy.
     """
 
     def __init__(
@@ -44,13 +44,13 @@ class OnnxPolicy:
         """Open a graph on one thread.
 
         Args:
-            graph: ONNX model. Its inputs are those of ``observation_space.inputs``, ``hidden`` and
-                ``cell`` for a recurrent policy, and ``action_masks`` for a masked one. Its outputs
+            graph: ONNX model. Its inputs are ``observation_space.inputs``, ``hidden`` and ``cell``
+                for a recurrent policy, and ``action_masks`` for a policy with masks. Its outputs
                 are ``action``, the distribution parameters and the next state.
             observation_space: Observation space of the environment.
             action_space: Action space of the environment.
-            distribution: Action distribution (see ``action_sampling``). Without one, actions
-                cannot be sampled.
+            distribution: Action distribution (see ``action_sampling``). If it is
+                None, actions cannot be sampled.
             agent_info: Content of ``agent.json``.
         """
         self._session = _open_session(graph)
@@ -131,9 +131,11 @@ class OnnxPolicy:
         Raises:
             ValueError: A shape or dtype does not fit, a value is NaN, or masks are missing.
         """
-        feeds, is_single = self.inputs.observation_arrays(observation)
+        feeds, is_single = self.inputs.to_observation_arrays(observation)
         if not self._has_only_observations or action_masks is not None:
-            feeds |= self.inputs.extra_inputs(batch_size(feeds), state, episode_start, action_masks)
+            feeds |= self.inputs.build_extra_inputs(
+                get_batch_size(feeds), state, episode_start, action_masks
+            )
         outputs = self._session.run(self._deterministic_outputs if deterministic else None, feeds)
         actions = outputs[0] if deterministic else self._sample(outputs, seed)
         if actions.dtype != self._action_dtype:
@@ -150,8 +152,8 @@ class OnnxPolicy:
         action_masks: NDArray[Any] | None = None,
     ) -> dict[str, NDArray[Any]]:
         """Return all outputs of the graph: action, distribution parameters and next state."""
-        feeds, _ = self.inputs.observation_arrays(observation)
-        feeds |= self.inputs.extra_inputs(batch_size(feeds), state, None, action_masks)
+        feeds, _ = self.inputs.to_observation_arrays(observation)
+        feeds |= self.inputs.build_extra_inputs(get_batch_size(feeds), state, None, action_masks)
         names = [*self._parameters, *self._next_states]
         return dict(zip(names, self._session.run(names, feeds), strict=True))
 

@@ -64,7 +64,7 @@ class PolicyInputs:
     space: SpaceInfo
     """Observation space."""
     state_shape: tuple[int, int] | None = None
-    """Layers and units of each array of the LSTM state. None for a policy without one."""
+    """Layers and units of each array of the LSTM state. None for other policies."""
     action_sizes: tuple[int, ...] | None = None
     """Number of values of each integer of an action. None for a policy without action masks."""
 
@@ -81,14 +81,15 @@ class PolicyInputs:
     @cached_property
     def _arrays(self) -> list[tuple[str, SpaceInfo, np.dtype[Any]]]:
         return [
-            (name, space, array_dtype(space.dtype)) for name, space in self.space.inputs.items()
+            (name, space, get_array_dtype(space.dtype)) for name, space in self.space.inputs.items()
         ]
 
-    def observation_arrays(self, observation: Any) -> tuple[dict[str, NDArray[Any]], bool]:
+    def to_observation_arrays(self, observation: Any) -> tuple[dict[str, NDArray[Any]], bool]:
         """Return the arrays of an observation by name, with the batch dimension.
 
         Returns:
-            The arrays, and whether ``observation`` was a single one without batch dimension.
+            The arrays, and whether ``observation`` was a single observation, without the batch
+            dimension.
 
         Raises:
             ValueError: A key, a shape, a dtype or a value does not fit the observation space.
@@ -117,7 +118,7 @@ class PolicyInputs:
             keys = sorted(map(str, observation))
             raise ValueError(f"observation has the keys {keys}. Expected {self.space}.")
 
-    def extra_inputs(
+    def build_extra_inputs(
         self, count: int, state: LstmState | None, episode_start: Any, action_masks: Any
     ) -> dict[str, NDArray[Any]]:
         """Return the LSTM state and the action masks for a batch, if the policy needs them.
@@ -201,7 +202,7 @@ class PolicyInputs:
         return masks
 
 
-def array_dtype(dtype: Any) -> np.dtype[Any]:
+def get_array_dtype(dtype: Any) -> np.dtype[Any]:
     """Return the dtype of a policy's input for the dtype of a space.
 
     The graph takes float32 for float16, and int8 for Booleans.

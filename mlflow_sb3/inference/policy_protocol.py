@@ -1,4 +1,4 @@
-"""Protocols of a policy: one for rollouts, and one for policies that were loaded from a model."""
+"""Define the protocols of policies: for rollouts, and for policies loaded from a model."""
 
 from __future__ import annotations
 

@@ -26,13 +26,13 @@ _STATE_DIMENSIONS = 3
 class PolicyModel:
     """The model that ``mlflow.pyfunc`` wraps.
 
-    It keeps no LSTM state: a client sends the state with a request and gets the next one back.
+    It keeps no LSTM state: a client sends the state with a request and gets the next state back.
     """
 
     def __init__(self, policy: AgentPolicy) -> None:
         """Serve a policy."""
         self._policy = policy
-        self._reserved_names = frozenset(reserved_names(policy.inputs))
+        self._reserved_names = frozenset(list_reserved_names(policy.inputs))
 
     def predict(
         self, model_input: Any, params: dict[str, Any] | None = None
@@ -99,7 +99,7 @@ class PolicyModel:
         return np.stack([np.frombuffer(image, dtype).reshape(space.shape) for image in images])
 
 
-def reserved_names(inputs: PolicyInputs) -> list[str]:
+def list_reserved_names(inputs: PolicyInputs) -> list[str]:
     """Return the names in a request of a policy that are no observations."""
     names = [] if inputs.state_shape is None else [*STATE_NAMES, EPISODE_START]
     return names if inputs.mask_size is None else [*names, ACTION_MASKS]

@@ -1,1 +1,1 @@
-"""Promotion of model versions: the gate, its record, promote, roll back and replay."""
+"""Promote model versions: run the gate, record the verdict, roll back and replay."""

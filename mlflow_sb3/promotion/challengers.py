@@ -38,10 +38,10 @@ def find_best_challengers(name: str, alias: str, experiment_id: str, top: int) -
     """
     champion = find_champion(name, alias)
     challengers: list[Version] = []
-    for run_ids in _pages_of_best_runs(experiment_id):
+    for run_ids in _search_best_runs(experiment_id):
         challengers += [
             version
-            for version in _latest_versions(name, run_ids)
+            for version in _find_latest_versions(name, run_ids)
             if champion is None or version.number != champion.number
         ]
         if len(challengers) >= top:
@@ -54,7 +54,7 @@ def find_best_challengers(name: str, alias: str, experiment_id: str, top: int) -
     return challengers[:top]
 
 
-def _latest_versions(name: str, run_ids: list[str]) -> list[Version]:
+def _find_latest_versions(name: str, run_ids: list[str]) -> list[Version]:
     """Return the latest version of each run in the order of the runs, except rolled back ones."""
     entities = [
         entity
@@ -66,7 +66,7 @@ def _latest_versions(name: str, run_ids: list[str]) -> list[Version]:
     return [latest[run_id] for run_id in run_ids if run_id in latest]
 
 
-def _pages_of_best_runs(experiment_id: str) -> Iterator[list[str]]:
+def _search_best_runs(experiment_id: str) -> Iterator[list[str]]:
     """Yield the ids of the training runs of an experiment in pages, best score first."""
     token = None
     for _ in range(_MAX_PAGES):

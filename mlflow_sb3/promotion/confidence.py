@@ -12,7 +12,7 @@ from scipy.special import stdtrit
 TAIL_RESAMPLES = 100
 """Bootstrap resamples expected beyond each bound: ``TAIL_RESAMPLES / alpha`` are drawn."""
 POWER = 0.8
-"""Power of the test in ``smallest_detectable_difference``."""
+"""Power of the test in ``compute_smallest_detectable_difference``."""
 
 _BLOCK_SIZE = 2_000_000
 """Largest number of values resampled at once, to limit memory."""
@@ -54,11 +54,11 @@ def bound_mean(values: NDArray[np.float64], alpha: float, *, seed: int) -> Confi
         alpha: Probability that one bound is wrong.
         seed: Seed of the bootstrap resamples.
     """
-    mean, error = float(values.mean()), standard_error(values)
+    mean, error = float(values.mean()), compute_standard_error(values)
     if error == 0.0:
         return ConfidenceBounds(mean, mean, mean, mean)
     t = float(stdtrit(len(values) - 1, 1 - alpha))
-    low_quantile, high_quantile = _bootstrap_t_quantiles(values, alpha, seed)
+    low_quantile, high_quantile = _compute_bootstrap_t_quantiles(values, alpha, seed)
     return ConfidenceBounds(
         t_lower=mean - t * error,
         t_upper=mean + t * error,
@@ -67,7 +67,7 @@ def bound_mean(values: NDArray[np.float64], alpha: float, *, seed: int) -> Confi
     )
 
 
-def standard_error(values: NDArray[np.float64]) -> float:
+def compute_standard_error(values: NDArray[np.float64]) -> float:
     """Return the standard error of the mean of at least two values.
 
     The result is exactly 0 if all values are equal.
@@ -77,7 +77,9 @@ def standard_error(values: NDArray[np.float64]) -> float:
     return float(values.std(ddof=1)) / math.sqrt(len(values))
 
 
-def smallest_detectable_difference(values: NDArray[np.float64], alpha: float) -> float | None:
+def compute_smallest_detectable_difference(
+    values: NDArray[np.float64], alpha: float
+) -> float | None:
     """Return the smallest mean that a one-sided t-test detects with a power of 80 %.
 
     The test has as many values, with the same standard deviation, as the sample.
@@ -89,12 +91,12 @@ def smallest_detectable_difference(values: NDArray[np.float64], alpha: float) ->
     Returns:
         The difference, or None if all values are equal.
     """
-    error, degrees_of_freedom = standard_error(values), len(values) - 1
+    error, degrees_of_freedom = compute_standard_error(values), len(values) - 1
     quantiles = stdtrit(degrees_of_freedom, 1 - alpha) + stdtrit(degrees_of_freedom, POWER)
     return float(quantiles) * error or None
 
 
-def max_undetected_fraction(count: int, alpha: float) -> float:
+def bound_undetected_fraction(count: int, alpha: float) -> float:
     """Return the upper bound for the fraction of an event that did not occur in ``count`` trials.
 
     The exact bound of the binomial distribution: ``1 - alpha ** (1 / count)``.
@@ -102,7 +104,7 @@ def max_undetected_fraction(count: int, alpha: float) -> float:
     return 1 - math.exp(math.log(alpha) / count)
 
 
-def _bootstrap_t_quantiles(
+def _compute_bootstrap_t_quantiles(
     values: NDArray[np.float64], alpha: float, seed: int
 ) -> tuple[float, float]:
     """Return the ``alpha`` and ``1 - alpha`` quantiles of the resampled t statistic.
@@ -111,21 +113,21 @@ def _bootstrap_t_quantiles(
     lower quantile and as infinity for the upper one, which makes both bounds wider.
     """
     resamples = math.ceil(TAIL_RESAMPLES / alpha) - 1
-    statistics = _bootstrap_t_statistics(values, resamples, seed)
+    statistics = _compute_bootstrap_t_statistics(values, resamples, seed)
     rank = math.ceil((1 - alpha) * (resamples + 1)) - 1
     high = np.sort(np.nan_to_num(statistics, nan=np.inf))[rank]
     low = np.sort(np.nan_to_num(statistics, nan=-np.inf))[resamples - 1 - rank]
     return float(low), float(high)
 
 
-def _bootstrap_t_statistics(
+def _compute_bootstrap_t_statistics(
     values: NDArray[np.float64], resamples: int, seed: int
 ) -> NDArray[np.float64]:
     """Return the t statistic of each resample, shape ``(resamples,)``; NaN if undefined."""
     mean, count = values.mean(), len(values)
     rng = np.random.default_rng(seed)
     statistics = []
-    for size in _block_sizes(resamples, max(1, _BLOCK_SIZE // count)):
+    for size in _split_into_blocks(resamples, max(1, _BLOCK_SIZE // count)):
         drawn = values[rng.integers(0, count, (size, count))]
         means = drawn.mean(axis=1)
         errors = drawn.std(axis=1, ddof=1) / math.sqrt(count)
@@ -134,5 +136,5 @@ def _bootstrap_t_statistics(
     return np.concatenate(statistics)
 
 
-def _block_sizes(total: int, largest: int) -> list[int]:
+def _split_into_blocks(total: int, largest: int) -> list[int]:
     return [min(largest, total - start) for start in range(0, total, largest)]

@@ -12,7 +12,7 @@ from mlflow_sb3.envs import rollout
 from mlflow_sb3.envs.rollout import Episodes
 from mlflow_sb3.promotion import confidence
 from mlflow_sb3.promotion.confidence import ConfidenceBounds
-from mlflow_sb3.promotion.gate import Comparison, worst_returns_mean
+from mlflow_sb3.promotion.gate import Comparison, compute_worst_returns_mean
 from mlflow_sb3.promotion.matchup import Matchup
 from mlflow_sb3.promotion.record import (
     EpisodePairs,
@@ -22,7 +22,7 @@ from mlflow_sb3.promotion.record import (
     RecordedBounds,
     RecordedLook,
     Rule,
-    seeds_digest,
+    hash_seeds,
 )
 from mlflow_sb3.registry.model_version import Version
 
@@ -63,7 +63,7 @@ def collect_evidence(matchup: Matchup, comparison: Comparison) -> GateEvidence:
     return GateEvidence(
         gate=comparison.gate,
         environment=matchup.environment,
-        seeds=seeds_digest(comparison.challenger.seeds.tolist()),
+        seeds=hash_seeds(comparison.challenger.seeds.tolist()),
         looks=[
             RecordedLook(
                 pairs=look.pairs,
@@ -76,11 +76,11 @@ def collect_evidence(matchup: Matchup, comparison: Comparison) -> GateEvidence:
         lower_bound=_finite_or_none(last_look.bounds.lower),
         upper_bound=_finite_or_none(last_look.bounds.upper),
         probability_of_improvement=comparison.probability_of_improvement,
-        smallest_detectable_difference=confidence.smallest_detectable_difference(
+        smallest_detectable_difference=confidence.compute_smallest_detectable_difference(
             differences, alpha
         ),
         largest_share_of_other_pairs=(
-            confidence.max_undetected_fraction(len(differences), alpha) if is_tie else None
+            confidence.bound_undetected_fraction(len(differences), alpha) if is_tie else None
         ),
         all_returns_equal=comparison.has_equal_returns,
         reward_threshold=matchup.reward_threshold,
@@ -95,7 +95,7 @@ def collect_evidence(matchup: Matchup, comparison: Comparison) -> GateEvidence:
     )
 
 
-def evidence_metrics(evidence: GateEvidence) -> dict[str, float]:
+def build_metrics(evidence: GateEvidence) -> dict[str, float]:
     """Return the metrics of a gate, ``promotion/...``; unknown values are left out."""
     values: dict[str, float | None] = {
         "pairs": len(evidence.episodes.seed),
@@ -124,4 +124,4 @@ def _finite_or_none(value: float) -> float | None:
 
 def _summarize(episodes: Episodes) -> EpisodeSummary:
     summary = asdict(rollout.summarize_returns(episodes))
-    return EpisodeSummary(**summary, worst_return=worst_returns_mean(episodes.returns))
+    return EpisodeSummary(**summary, worst_return=compute_worst_returns_mean(episodes.returns))

@@ -31,7 +31,7 @@ RELATIVE_TOLERANCE = 1e-9
 The order in which rewards are summed can change a return by this much.
 """
 WORST_FRACTION = 0.05
-"""Fraction of the episodes in ``worst_returns_mean``."""
+"""Fraction of the episodes in ``compute_worst_returns_mean``."""
 
 Verdict = Literal["promote", "reject", "tie", "inconclusive"]
 PlayPairs = Callable[[int, int], tuple[Episodes, Episodes]]
@@ -44,7 +44,8 @@ class Gate:
 
     Attributes:
         episodes: Largest number of pairs of episodes to play.
-        alpha: Probability of promoting a challenger that is not better than the champion.
+        alpha: Nominal upper bound for the probability of promoting a challenger that is not better
+            than the champion.
         min_improvement: Mean return by which the challenger must exceed the champion.
         min_return: Mean return that the challenger must reach; None for no limit.
 
@@ -140,8 +141,11 @@ class Comparison:
 
     @property
     def differences(self) -> NDArray[np.float64]:
-        """Return the differences of the pairs, shape ``(pairs,)``; see ``return_differences``."""
-        return return_differences(self.challenger.returns, self.champion.returns)
+        """Return the differences of the pairs, shape ``(pairs,)``.
+
+        See ``compute_return_differences``.
+        """
+        return compute_return_differences(self.challenger.returns, self.champion.returns)
 
     @property
     def probability_of_improvement(self) -> float:
@@ -174,7 +178,7 @@ def compare_agents(gate: Gate, play: PlayPairs, *, seed: int) -> Comparison:
         challenger_episodes, champion_episodes = play(len(challenger.seeds), pairs)
         challenger, champion = challenger + challenger_episodes, champion + champion_episodes
         _check_episodes(challenger, champion)
-        differences = return_differences(challenger.returns, champion.returns)
+        differences = compute_return_differences(challenger.returns, champion.returns)
         bounds = confidence.bound_mean(differences, gate.alpha, seed=seed)
         looks.append(Look(pairs, float(differences.mean()), bounds))
         if differences.any() and bounds.upper <= gate.min_improvement:
@@ -188,13 +192,13 @@ def compare_agents(gate: Gate, play: PlayPairs, *, seed: int) -> Comparison:
     return Comparison(gate, challenger, champion, looks, verdict, challenger_bounds)
 
 
-def worst_returns_mean(returns: NDArray[np.float64]) -> float:
+def compute_worst_returns_mean(returns: NDArray[np.float64]) -> float:
     """Return the mean of the lowest 5 % of the returns, at least one of them."""
     count = max(1, math.ceil(WORST_FRACTION * len(returns)))
     return float(np.sort(returns)[:count].mean())
 
 
-def return_differences(
+def compute_return_differences(
     challenger: NDArray[np.float64], champion: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Return challenger minus champion; exactly 0 within ``RELATIVE_TOLERANCE``.

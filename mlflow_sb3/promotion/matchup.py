@@ -110,14 +110,15 @@ def _load_agent(version: Version, public_key: KeyPath | None) -> RegisteredAgent
     except (MlflowException, OSError) as error:
         cause = permissions.explain_denial(error, "READ", f"the experiment of {version}") or error
         raise MlflowException.invalid_parameter_value(
-            f"{version} cannot be loaded: {cause}"
+            f"{version} cannot be loaded: {str(cause).rstrip('.')}. "
+            "Choose another version, or register the agent again."
         ) from error
 
 
 def _choose_environment(agents: list[RegisteredAgent], judging_environment: str | None) -> str:
     """Return the judging environment as ``EnvSpec`` JSON."""
     if judging_environment is None:
-        return _shared_environment(agents)
+        return _get_shared_environment(agents)
     if judging_environment == "champion":
         return agents[-1].environment
     if judging_environment == "challenger":
@@ -128,7 +129,7 @@ def _choose_environment(agents: list[RegisteredAgent], judging_environment: str 
     return env_spec.compose_spec(judging_environment)
 
 
-def _shared_environment(agents: list[RegisteredAgent]) -> str:
+def _get_shared_environment(agents: list[RegisteredAgent]) -> str:
     first, *others = agents
     for other in others:
         if not env_spec.is_same_env(first.environment, other.environment):
@@ -149,7 +150,7 @@ def _check_spaces(env: Env, agents: list[RegisteredAgent]) -> None:
 
 
 def _check_space(kind: str, space: SpaceInfo, trained: SpaceInfo, version: Version) -> None:
-    if _layout(space) != _layout(trained):
+    if _describe_layout(space) != _describe_layout(trained):
         raise MlflowException.invalid_parameter_value(
             f"The judging environment has the {kind} space {space.text}, but {version} was "
             f"trained with {trained.text}. Choose an environment that fits all agents; "
@@ -157,8 +158,8 @@ def _check_space(kind: str, space: SpaceInfo, trained: SpaceInfo, version: Versi
         )
 
 
-def _layout(space: SpaceInfo) -> Any:
-    """Return the parts of a space that a policy depends on; bounds of floats are not among them."""
+def _describe_layout(space: SpaceInfo) -> Any:
+    """Return the parts of a space that a policy depends on, without the bounds of floats."""
     if space.spaces is not None:
-        return {key: _layout(inner) for key, inner in space.spaces.items()}
+        return {key: _describe_layout(inner) for key, inner in space.spaces.items()}
     return space.shape, space.dtype, space.low, space.high

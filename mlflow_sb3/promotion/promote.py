@@ -29,7 +29,7 @@ class PromotionOptions:
     """Options of a promotion.
 
     Attributes:
-        alias: Alias given to the winner.
+        alias: Alias that the winner gets.
         gate: Settings of the statistical test.
         judging_environment: Environment that both agents play in; see ``arrange_matchup``.
         force_reason: Reason to promote the challenger without a gate; None to run the gate.
@@ -130,7 +130,9 @@ def _decide(
     is_allowed = not options.is_approval_required or approval == "approved"
     if options.force_reason is not None:
         record = PromotionRecord(context, "promote", is_accepted=is_allowed, approval=approval)
-        return replace(record, reason=report_text.forced_reason(record, options.force_reason))
+        return replace(
+            record, reason=report_text.explain_forced_promotion(record, options.force_reason)
+        )
     verdict, results = _run_gate(context, options, progress=progress)
     record = PromotionRecord(
         context,
@@ -140,7 +142,7 @@ def _decide(
         judging_environment=options.judging_environment,
         evidence=results,
     )
-    return replace(record, reason=report_text.verdict_reason(record, results))
+    return replace(record, reason=report_text.explain_verdict(record, results))
 
 
 def _read_approval(version: Version) -> str | None:

@@ -32,15 +32,16 @@ class PromotionRequest:
     Attributes:
         model_name: Name of the registered model.
         number: Version to promote; None for the version with the alias ``challenger``.
-        alias: Alias given to the winner.
+        alias: Alias that the winner gets.
         episodes: Largest number of pairs of episodes to play.
-        alpha: Probability of promoting any challenger that is not better.
+        alpha: Nominal upper bound for the probability of promoting any challenger that is not
+            better.
         min_improvement: Mean return by which a challenger must exceed the champion.
         min_return: Mean return that a challenger must reach; None for no limit.
-        environment: Judging environment, see ``arrange_matchup``; empty for the shared one.
+        environment: Judging environment, see ``arrange_matchup``; empty if both agents share it.
         candidates: ``challenger`` for one version, ``best`` for the best trainings.
         top: Largest number of versions for ``candidates="best"``.
-        experiment: Name of the experiment for ``best``; empty for that of the active run.
+        experiment: Name of the experiment for ``best``; empty for the active run's experiment.
         rule: ``test`` to run the gate, ``force`` to promote without it.
         reason: Reason for ``rule="force"``.
         approval: ``required`` if the version needs the tag ``approval=approved``, or ``none``.

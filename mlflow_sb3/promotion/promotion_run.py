@@ -50,7 +50,7 @@ def log_evidence(record: PromotionRecord) -> None:
     if record.evidence is None:
         return
     folder = f"promotion/{len(record.earlier) + 1}" if record.earlier else "promotion"
-    metrics = evidence.evidence_metrics(record.evidence)
+    metrics = evidence.build_metrics(record.evidence)
     permissions.log_metrics(metrics, record.context.challenger.model_id)
     mlflow.log_table(asdict(record.evidence.episodes), f"{folder}/episodes.json")
     mlflow.log_figure(plot_evidence(record, record.evidence), f"{folder}/returns.png")
@@ -59,7 +59,7 @@ def log_evidence(record: PromotionRecord) -> None:
 def plot_evidence(record: PromotionRecord, results: GateEvidence) -> Figure:
     """Plot the returns of the pairs and the mean differences of a gate."""
     challenger = str(record.context.challenger)
-    champion = report_text.opponent_name(record.context)
+    champion = report_text.get_opponent_name(record.context)
     return plots.plot_pairs(
         PairedReturns(
             title=f"{record.verdict}: {challenger} against {champion}",
@@ -94,7 +94,7 @@ def write_record(record: PromotionRecord) -> None:
     for key, value in tags.items():
         client.set_model_version_tag(challenger.name, number, key, value)
     before = client.get_model_version(challenger.name, number).description
-    description = report_text.version_description(record, before, MAX_TEXT_LENGTH)
+    description = report_text.update_description(record, before, MAX_TEXT_LENGTH)
     client.update_model_version(challenger.name, number, description)
 
 

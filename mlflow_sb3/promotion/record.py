@@ -69,7 +69,7 @@ class RecordedLook(RecordedBounds):
 
 @dataclass(frozen=True)
 class EpisodeSummary:
-    """Summary of one agent's episodes; see ``ReturnSummary`` and ``worst_returns_mean``."""
+    """Summary of one agent's episodes; see ``ReturnSummary`` and ``compute_worst_returns_mean``."""
 
     episodes: int
     mean_return: float
@@ -109,14 +109,14 @@ class GateEvidence:
     Attributes:
         gate: Settings of the test.
         environment: ``EnvSpec`` JSON of the environment that both agents played in.
-        seeds: SHA-256 of the seeds; see ``seeds_digest``.
+        seeds: SHA-256 of the seeds; see ``hash_seeds``.
         looks: Mean difference and bounds after each number of pairs that the gate tested.
-        mean_difference: Mean return of the challenger minus that of the champion.
+        mean_difference: Mean return of the challenger minus mean return of the champion.
         lower_bound: Lower bound of the mean difference.
         upper_bound: Upper bound of the mean difference.
         probability_of_improvement: Fraction of pairs won by the challenger; a tie counts one half.
         smallest_detectable_difference: Mean difference that the gate detects with 80 % power.
-        largest_share_of_other_pairs: After a tie, the bound for the fraction of pairs that differ.
+        largest_share_of_other_pairs: After a tie, upper bound for the fraction of differing pairs.
         all_returns_equal: Whether all episodes of both agents have the same return.
         reward_threshold: Reward threshold of the environment.
         challenger_episodes: Summary of the challenger's episodes.
@@ -203,7 +203,7 @@ class PromotionRecord:
         )
 
 
-def seeds_digest(seeds: list[int]) -> str:
+def hash_seeds(seeds: list[int]) -> str:
     """Return the SHA-256 of the seeds, written one per line."""
     return hashlib.sha256("".join(f"{seed}\n" for seed in seeds).encode()).hexdigest()
 

@@ -37,7 +37,7 @@ def replay_promotion(
         MlflowException: The promotion had no gate or failed, or a version changed since then.
     """
     record = promotion_run.load_record(run_id)
-    recorded = _replayable_evidence(run_id, record)
+    recorded = _require_evidence(run_id, record)
     champion = record.context.champion
     matchup = arrange_matchup(
         _find_unchanged_version(record.context.challenger),
@@ -61,7 +61,7 @@ def replay_promotion(
     )
 
 
-def _replayable_evidence(run_id: str, record: PromotionRecord) -> GateEvidence:
+def _require_evidence(run_id: str, record: PromotionRecord) -> GateEvidence:
     if record.evidence is None:
         raise MlflowException.invalid_parameter_value(
             f"Run {run_id} decided by rule {record.context.rule} and played no episodes. "

@@ -11,16 +11,16 @@ BEGIN_MARK, END_MARK = "<!-- mlflow-sb3: promotion -->", "<!-- mlflow-sb3: end -
 """Marks around the generated part of a description; other text of the description is kept."""
 
 
-def opponent_name(context: PromotionContext) -> str:
-    """Return ``name/number`` of the champion, or the name of the random policy."""
+def get_opponent_name(context: PromotionContext) -> str:
+    """Return ``name/number`` of the champion, or a description of the random policy."""
     return RANDOM_POLICY if context.champion is None else str(context.champion)
 
 
-def verdict_reason(record: PromotionRecord, evidence: GateEvidence) -> str:
+def explain_verdict(record: PromotionRecord, evidence: GateEvidence) -> str:
     """Explain the verdict of a gate.
 
     Args:
-        record: Context and verdict; its reason is not read.
+        record: Record of the promotion. Its ``reason`` is ignored, because this function writes it.
         evidence: Results of the gate.
     """
     context = record.context
@@ -33,8 +33,8 @@ def verdict_reason(record: PromotionRecord, evidence: GateEvidence) -> str:
         return f"{_describe_tie(context, evidence)}, so {champion_stays}."
     means = (
         f"The mean return of {context.challenger} is "
-        f"{format_number(evidence.challenger_episodes.mean_return)} and that of "
-        f"{opponent_name(context)} is {format_number(evidence.champion_episodes.mean_return)}, "
+        f"{format_number(evidence.challenger_episodes.mean_return)} and the mean return of "
+        f"{get_opponent_name(context)} is {format_number(evidence.champion_episodes.mean_return)}, "
         f"over {len(evidence.episodes.seed)} episodes on the same seeds."
     )
     if record.verdict == "promote":
@@ -43,11 +43,11 @@ def verdict_reason(record: PromotionRecord, evidence: GateEvidence) -> str:
     return f"{means} {failure}, so {champion_stays}.{_describe_power(record, evidence)}"
 
 
-def forced_reason(record: PromotionRecord, why: str) -> str:
+def explain_forced_promotion(record: PromotionRecord, why: str) -> str:
     """Explain a promotion without a gate.
 
     Args:
-        record: Context and verdict; its reason is not read.
+        record: Record of the promotion. Its ``reason`` is ignored, because this function writes it.
         why: Reason of the user.
     """
     champion = record.context.champion
@@ -55,8 +55,8 @@ def forced_reason(record: PromotionRecord, why: str) -> str:
     return f"Without a gate, {_describe_promotion(record)}{replaced}. Reason: {why.rstrip('.')}."
 
 
-def rollback_reason(context: PromotionContext, why: str) -> str:
-    """Explain a rollback to the challenger of the context.
+def explain_rollback(context: PromotionContext, why: str) -> str:
+    """Explain that ``context.challenger``, the earlier champion, has the alias again.
 
     Args:
         context: Context of the rollback.
@@ -67,31 +67,33 @@ def rollback_reason(context: PromotionContext, why: str) -> str:
     return f"{context.challenger} is the {context.alias} again{replaced}.{reason}"
 
 
-def version_description(record: PromotionRecord, before: str | None, max_length: int) -> str:
-    """Insert a promotion into the description of a version.
+def update_description(
+    record: PromotionRecord, old_description: str | None, max_length: int
+) -> str:
+    """Return the description of a version with a generated part about a promotion.
 
-    The promotion replaces an earlier one between the marks. Text outside of the marks is kept.
+    An earlier generated part between the marks is replaced. Text outside of the marks is kept.
 
     Args:
         record: Record of the promotion.
-        before: Description so far.
+        old_description: Description so far.
         max_length: Largest number of characters. If the text does not fit, the table is left
-            out; if it still does not fit, the description stays as it is.
+            out. If it still does not fit, the old description is returned.
     """
-    above, _, rest = (before or "").partition(BEGIN_MARK)
+    above, _, rest = (old_description or "").partition(BEGIN_MARK)
     below = rest.partition(END_MARK)[2]
     verdict = f"**{record.verdict}** ({record.context.rule}): {record.reason}"
-    table = [] if record.evidence is None else ["\n".join(_table_rows(record, record.evidence))]
+    table = [] if record.evidence is None else ["\n".join(_format_table(record, record.evidence))]
     source = _describe_source(record.context)
     for generated in ([verdict, *table, source], [verdict, source]):
         parts = [above.strip(), BEGIN_MARK, *generated, END_MARK, below.strip()]
         text = "\n\n".join(part for part in parts if part)
         if len(text) <= max_length:
             return text
-    return before or ""
+    return old_description or ""
 
 
-def _table_rows(record: PromotionRecord, evidence: GateEvidence) -> list[str]:
+def _format_table(record: PromotionRecord, evidence: GateEvidence) -> list[str]:
     challenger, champion = evidence.challenger_episodes, evidence.champion_episodes
     columns = (
         ("mean return", challenger.mean_return, champion.mean_return),
@@ -100,14 +102,15 @@ def _table_rows(record: PromotionRecord, evidence: GateEvidence) -> list[str]:
         ("mean episode length in steps", challenger.mean_length, champion.mean_length),
     )
     lower, upper = format_number(evidence.lower_bound), format_number(evidence.upper_bound)
+    confidence = _format_confidence(evidence)
     detectable = format_number(evidence.smallest_detectable_difference)
     comparison = {
         "mean difference": format_number(evidence.mean_difference),
-        f"bounds of the mean difference ({_confidence(evidence)} each)": f"{lower} to {upper}",
+        f"bounds of the mean difference ({confidence} each)": f"{lower} to {upper}",
         "smallest detectable difference (80 % power)": detectable,
         "probability of improvement": format_number(evidence.probability_of_improvement),
     }
-    names = f"{record.context.challenger} | {opponent_name(record.context)}"
+    names = f"{record.context.challenger} | {get_opponent_name(record.context)}"
     return [
         f"| {len(evidence.episodes.seed)} pairs | {names} |",
         "| --- | --- | --- |",
@@ -126,8 +129,8 @@ def _describe_source(context: PromotionContext) -> str:
 
 def _describe_improvement(evidence: GateEvidence) -> str:
     return (
-        f"The difference of {format_number(evidence.mean_difference)} is at least "
-        f"{format_number(evidence.lower_bound)} with {_confidence(evidence)}"
+        f"The mean difference is {format_number(evidence.mean_difference)}, and with "
+        f"{_format_confidence(evidence)} at least {format_number(evidence.lower_bound)}"
     )
 
 
@@ -143,14 +146,17 @@ def _describe_failure(record: PromotionRecord, evidence: GateEvidence) -> str:
     if lower is not None and lower > gate.min_improvement:
         return _describe_missed_return(record.context.challenger, evidence)
     if record.verdict == "reject":
-        bound = f"{format_number(upper)} with {_confidence(evidence)}"
-        return f"The difference of {difference} is at most {bound}{minimum}"
+        bound = f"with {_format_confidence(evidence)} at most {format_number(upper)}"
+        return f"The mean difference is {difference}, and {bound}{minimum}"
     if lower is None or upper is None:
-        return f"Too few pairs differ to compute bounds of the difference of {difference}{minimum}"
+        return (
+            f"The mean difference is {difference}, but too few pairs differ to compute its "
+            f"bounds{minimum}"
+        )
     bounds = f"{format_number(lower)} and {format_number(upper)}"
     return (
-        f"The difference of {difference} has the bounds {bounds} "
-        f"({_confidence(evidence)} each){minimum}"
+        f"The mean difference is {difference}, and its bounds are {bounds} "
+        f"({_format_confidence(evidence)} each){minimum}"
     )
 
 
@@ -160,18 +166,18 @@ def _describe_missed_return(challenger: Version, evidence: GateEvidence) -> str:
     lower = None if bounds is None else bounds.t_lower
     upper = None if bounds is None else bounds.t_upper
     return (
-        f"The mean return of {challenger} has the bounds {format_number(lower)} and "
-        f"{format_number(upper)} ({_confidence(evidence)} each), "
+        f"The bounds of the mean return of {challenger} are {format_number(lower)} and "
+        f"{format_number(upper)} ({_format_confidence(evidence)} each), "
         f"and min_return is {format_number(evidence.gate.min_return)}"
     )
 
 
 def _describe_power(record: PromotionRecord, evidence: GateEvidence) -> str:
-    """Tell which difference an inconclusive gate would have detected."""
+    """Return a sentence with the smallest difference that an inconclusive gate detects."""
     lower, upper = evidence.lower_bound, evidence.upper_bound
     if record.verdict != "inconclusive" or lower is None or upper is None:
         return ""
-    if lower > evidence.gate.min_improvement:  # the gate missed min_return instead
+    if lower > evidence.gate.min_improvement:  # the challenger missed min_return instead
         return ""
     detectable = format_number(evidence.smallest_detectable_difference)
     return (
@@ -181,14 +187,16 @@ def _describe_power(record: PromotionRecord, evidence: GateEvidence) -> str:
 
 
 def _describe_tie(context: PromotionContext, evidence: GateEvidence) -> str:
-    agents = f"{context.challenger} and {opponent_name(context)}"
+    """Explain a tie. The JSON key ``all_returns_equal`` means that the return is a constant."""
+    agents = f"{context.challenger} and {get_opponent_name(context)}"
     mean_return, pairs = evidence.challenger_episodes.mean_return, len(evidence.episodes.seed)
     mean = format_number(mean_return)
-    if not evidence.all_returns_equal:
+    is_return_constant = evidence.all_returns_equal
+    if not is_return_constant:
         share = f"{100 * (evidence.largest_share_of_other_pairs or 0.0):.2f} %"
         return (
             f"{agents} have equal returns in all {pairs} pairs of episodes, with a mean of {mean}. "
-            f"With {_confidence(evidence)}, at most {share} of all pairs differ"
+            f"With {_format_confidence(evidence)}, at most {share} of further pairs would differ"
         )
     threshold = evidence.reward_threshold
     reached = (
@@ -197,8 +205,8 @@ def _describe_tie(context: PromotionContext, evidence: GateEvidence) -> str:
         else ""
     )
     return (
-        f"{agents} return {mean} in all {pairs} episodes.{reached} "
-        "The environment cannot distinguish them"
+        f"{agents} both have a return of {mean} in all {pairs} pairs of episodes.{reached} "
+        "These episodes cannot show which agent is better"
     )
 
 
@@ -212,5 +220,5 @@ def _describe_promotion(record: PromotionRecord) -> str:
     )
 
 
-def _confidence(evidence: GateEvidence) -> str:
+def _format_confidence(evidence: GateEvidence) -> str:
     return f"{100 * (1 - evidence.gate.alpha):.4g} % confidence"

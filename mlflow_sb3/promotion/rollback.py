@@ -45,7 +45,7 @@ def roll_back(
     permissions.check_permission("MANAGE", model=name)
     alias_history.recover_interrupted_move(name, alias)
     history = alias_history.read_history(name, alias)
-    interrupted_run_id = _interrupted_run_id(history)
+    interrupted_run_id = _find_interrupted_run_id(history)
     if history.champion is not None and interrupted_run_id is not None:
         champion = versions.find_version(name, number=history.champion)
         record = _record_completed_rollback(champion, alias, run)
@@ -56,11 +56,11 @@ def roll_back(
     return record
 
 
-def _interrupted_run_id(history: AliasHistory) -> str | None:
-    """Return the run of the last move if that is a rollback that did not finish.
+def _find_interrupted_run_id(history: AliasHistory) -> str | None:
+    """Return the run id of the last move if that move is an unfinished rollback.
 
-    The alias has moved by then. The user who repeats the call wants to finish that rollback, not
-    to go back one more version.
+    The alias has already moved. The repeated call therefore finishes that rollback, and does not
+    go back one more version.
     """
     last = history.last_move
     if last is None or last.by != "rollback" or last.run_id == history.completed_rollback:
@@ -88,7 +88,7 @@ def _restore_version(
     champion = None if number is None else versions.find_version(history.name, number=number)
     context = evidence.collect_context(run, target, champion, alias=history.alias, rule="rollback")
     _check_target(context, public_key)
-    reason = report_text.rollback_reason(context, why)
+    reason = report_text.explain_rollback(context, why)
     record = PromotionRecord(context, "rollback", is_accepted=True, reason=reason)
     promotion_run.write_record(record)
     if champion is not None:

@@ -1,4 +1,4 @@
-"""Check that a model version can be served: load it through MLflow and predict its input example."""
+"""Check that a model version can be served: load it and predict the action for its example."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ ABSOLUTE_TOLERANCE = 1e-5
 def check_servable(version: Version, *, public_key: KeyPath | None = None) -> None:
     """Check that a version can be loaded through ``mlflow.pyfunc`` and predicts the stored action.
 
-    If the caller of ``log_model`` passed an input example, there is no stored action. The version
-    must then only return some action.
+    ``log_model`` stores the expected action only for its own input example. For an example of the
+    caller, this function only checks that the prediction succeeds.
 
     Args:
         version: Model version with a digest.
@@ -49,7 +49,8 @@ def check_servable(version: Version, *, public_key: KeyPath | None = None) -> No
             action = _predict_example(folder, info.inference)
         except Exception as error:  # the code of a model can raise anything
             raise MlflowException.invalid_parameter_value(
-                f"{version} cannot be served: {type(error).__name__}: {error}"
+                f"{version} cannot be served: {type(error).__name__}: {str(error).rstrip('.')}. "
+                "Install the package versions in its requirements.txt, or log it again."
             ) from error
     expected = None if info.example_action is None else np.array(info.example_action)
     if expected is not None and not _is_close(action, expected):
@@ -63,9 +64,10 @@ def check_servable(version: Version, *, public_key: KeyPath | None = None) -> No
 def _predict_example(folder: Path, inference: InferenceBackend) -> Any:
     """Return the action for the input example of a model.
 
-    The code of a model can differ from the imported package. A new process then imports it.
+    If the code in the model differs from this package, predict in a new process, because one
+    process cannot import both.
     """
-    if digest.hash_model(folder / CODE_DIR) == _hash_shipped_code(inference):
+    if digest.hash_folder(folder / CODE_DIR) == _hash_shipped_code(inference):
         return np.asarray(_load_and_predict(str(folder)))
     return np.asarray(_predict_in_new_process(folder))
 
@@ -100,10 +102,10 @@ def _predict_in_new_process(folder: Path) -> Any:
 
 @cache
 def _hash_shipped_code(inference: InferenceBackend) -> str:
-    """Return the digest of the code folder of a model that this package logs."""
+    """Return the digest of the code folder that this package would log."""
     with TemporaryDirectory() as folder:
         shipped_code.copy_package(Path(folder), inference)
-        return digest.hash_model(Path(folder))
+        return digest.hash_folder(Path(folder))
 
 
 def _is_close(action: np.ndarray[Any, Any], expected: np.ndarray[Any, Any]) -> bool:

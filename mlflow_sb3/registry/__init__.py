@@ -1,1 +1,1 @@
-"""Registered model versions: aliases and their history, digests and signatures."""
+"""Register model versions, move their aliases, and check their digests and signatures."""

@@ -21,7 +21,7 @@ from mlflow_sb3.registry.lock import PromotionLock, hold_lock
 MAX_HISTORY = 200
 """Largest number of versions in a history."""
 MAX_LOOKUPS = 10
-"""Largest number of former versions to look up. Each one takes a request."""
+"""Largest number of former versions to look up. Each version takes one request."""
 PREVIOUS_ALIAS = "previous-{alias}"
 """Alias of the version that had the alias before."""
 _HISTORY_TAG = "mlflow_sb3.reigns.{alias}"
@@ -34,7 +34,7 @@ _COMPLETED_TAG = "mlflow_sb3.concluded.{alias}"
 class AliasMove:
     """A move of an alias.
 
-    Args:
+    Attributes:
         by: Kind of the step that moved the alias.
         run_id: Run of that step.
     """
@@ -47,7 +47,7 @@ class AliasMove:
 class AliasHistory:
     """The versions that had an alias of a registered model.
 
-    Args:
+    Attributes:
         name: Name of the registered model.
         alias: The alias.
         numbers: Version numbers, oldest first.
@@ -129,8 +129,8 @@ def move_alias(
 
     Args:
         history: Current history of the alias.
-        numbers: New version numbers of the history. The last one gets the alias, and the one
-            before it gets the alias ``previous-…``.
+        numbers: New version numbers of the history. The last version gets the alias, and the
+            version before it gets the alias ``previous-…``.
         move: Description of the move.
         lock: Lock of the registered model.
 
@@ -154,7 +154,7 @@ def mark_rollback_complete(name: str, alias: str, run_id: str) -> None:
 
 
 def find_last_existing_version(name: str, numbers: Sequence[int]) -> int | None:
-    """Return the last number whose version still exists.
+    """Return the last number of a version that still exists.
 
     Only the last ``MAX_LOOKUPS`` distinct numbers are looked up.
 

@@ -1,4 +1,4 @@
-"""Compute the SHA-256 digest of a model folder."""
+"""Compute the SHA-256 digest of a folder."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ _MLFLOW_METADATA = Path("registered_model_meta")
 """File that MLflow adds to a downloaded model. It is not part of the model."""
 
 
-def hash_model(folder: Path) -> str:
+def hash_folder(folder: Path) -> str:
     """Return the digest of all files of a model, including ``MLmodel`` and the code.
 
-    The digest covers one line per file, sorted by path. A line holds the path and the SHA-256
-    digest of the file.
+    It is the SHA-256 of a text with one line per file, sorted by path. A line has the path and the
+    SHA-256 digest of the file.
+
+    Args:
+        folder: Folder of a model, or of a part of it.
 
     Returns:
         The digest as 64 hexadecimal digits.

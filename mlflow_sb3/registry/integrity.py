@@ -16,7 +16,7 @@ from mlflow.utils.uri import is_models_uri
 
 from mlflow_sb3.client.registry_client import RegistryClient
 from mlflow_sb3.registry import signing
-from mlflow_sb3.registry.digest import hash_model
+from mlflow_sb3.registry.digest import hash_folder
 from mlflow_sb3.registry.model_version import DIGEST_TAG, SIGNATURE_TAG, Version
 from mlflow_sb3.registry.signing import KeyPath
 from mlflow_sb3.registry.versions import find_version
@@ -108,7 +108,7 @@ def _check_digest(version: Version, folder: Path) -> None:
             f"Model version {version} has no files, because its artifacts were deleted. "
             "Use another version, or register the agent again."
         )
-    digest = hash_model(folder)
+    digest = hash_folder(folder)
     if digest != version.digest:
         raise MlflowException.invalid_parameter_value(
             f"Model version {version} changed after registration (digest {digest}, expected "

@@ -1,7 +1,7 @@
-"""A lock that all users of a registry share, so that one promotion at a time moves an alias.
+"""Lock a registered model, so that only one promotion at a time moves its alias.
 
-The lock of the registered model ``agent`` is a registered model ``agent.lock``. MLflow lets only
-one process create it. It exists only while the lock is held.
+To lock ``cartpole-v1-dqn``, a process creates the registered model ``cartpole-v1-dqn.lock``. MLflow
+lets only one process create it. The process deletes it afterwards.
 """
 
 from __future__ import annotations
@@ -25,26 +25,28 @@ from mlflow_sb3.client import env_vars, permissions
 LOCK_TIMEOUT = 30.0
 """Seconds after which another process may take over a lock.
 
-A process holds the lock for about a second, so a longer hold means that it was killed.
+A process normally holds the lock for about a second, so after this time it was probably killed. If
+it still runs, ``PromotionLock.check`` raises ``LockLostError`` in it.
 """
 ACQUIRE_TIMEOUT = 300.0
-"""How long to wait for the lock while other processes hold it in turn, in seconds."""
+"""How long to wait for the lock while other processes hold it, in seconds."""
 LOCK_PREFIX = "mlflow-sb3 lock "
-"""Prefix of the description of a lock's registered model.
+"""Prefix of a lock's token, which is the description of the lock's registered model.
 
-A description is used because MLflow deletes the tags of a registered model before the model.
+The token is the description and not a tag, because MLflow reads a registered model and its tags in
+two queries: a lock that is deleted between the queries would seem to have no token.
 """
 
-_SHORT_REQUESTS = {
+_FAIL_FAST_ENV = {
     MLFLOW_HTTP_REQUEST_MAX_RETRIES.name: "1",
     MLFLOW_HTTP_REQUEST_TIMEOUT.name: "10",
 }
-"""Settings of MLflow while the lock is held. A request must fail before ``LOCK_TIMEOUT``."""
+"""Environment variables while the lock is held. A request must fail before ``LOCK_TIMEOUT``."""
 _NOT_FOUND_CODE = "RESOURCE_DOES_NOT_EXIST"
 _UNREADABLE = ""
-"""Token of a lock that this user may not read.
+"""Token of a lock that this user may not read, because it belongs to another user.
 
-The lock belongs to another user. It may also not exist, because some servers deny both cases.
+Some servers answer PERMISSION_DENIED for a missing model too.
 """
 
 
@@ -56,7 +58,7 @@ class LockLostError(MlflowException):
 class PromotionLock:
     """A lock that this process holds.
 
-    Args:
+    Attributes:
         name: Name of the lock's registered model.
         token: Description of that model. It identifies the holder.
     """
@@ -68,12 +70,12 @@ class PromotionLock:
         """Check that this process still holds the lock.
 
         Raises:
-            LockLostError: Another process holds it.
+            LockLostError: Another process took over the lock, deleted it, or made it unreadable.
         """
         if _read_token(self.name) != self.token:
             raise LockLostError(
-                f"Another process took over {self.name}, because this process did not answer for "
-                f"{LOCK_TIMEOUT:.0f} s. Call the step again."
+                f"Another process took over {self.name}, because this process held it for more "
+                f"than {LOCK_TIMEOUT:.0f} s. Call the step again."
             )
 
 
@@ -85,16 +87,16 @@ def hold_lock(name: str) -> Iterator[PromotionLock]:
         name: Name of the registered model to lock.
 
     Raises:
-        MlflowException: Other processes held the lock for ``ACQUIRE_TIMEOUT``, or a registered
-            model that is not a lock has its name.
+        MlflowException: Other processes held the lock for ``ACQUIRE_TIMEOUT``, the user may not
+            read it, or a registered model that is not a lock has its name.
     """
     lock = PromotionLock(f"{name}.lock", LOCK_PREFIX + uuid.uuid4().hex)
     _acquire(lock)
-    try:
-        with env_vars.temporary_env(_SHORT_REQUESTS):
+    with env_vars.override_env(_FAIL_FAST_ENV):
+        try:
             yield lock
-    finally:
-        _release(lock.name, lock.token)
+        finally:
+            _release(lock.name, lock.token)
 
 
 def _acquire(lock: PromotionLock) -> None:
@@ -113,8 +115,8 @@ def _acquire(lock: PromotionLock) -> None:
         elif token and time.monotonic() - last_change > LOCK_TIMEOUT:
             _release(lock.name, token)
     raise MlflowException(
-        f"Other processes held {lock.name} for {ACQUIRE_TIMEOUT:.0f} s. Call the step again, or "
-        "let the owner or an admin delete that registered model."
+        f"Other processes held {lock.name} for {ACQUIRE_TIMEOUT:.0f} s, or you may not read it. "
+        "Call the step again, or let the owner or an admin delete that registered model."
     )
 
 
@@ -123,7 +125,8 @@ def _try_create(lock: PromotionLock) -> bool:
     try:
         MlflowClient().create_registered_model(lock.name, description=lock.token)
     except MlflowException as error:
-        # MLflow reads the existing model for its error message. It may be deleted meanwhile.
+        # To write its error message, MLflow reads the existing model. If that model was deleted
+        # meanwhile, the code is RESOURCE_DOES_NOT_EXIST.
         if error.error_code not in ("RESOURCE_ALREADY_EXISTS", _NOT_FOUND_CODE):
             raise
         return False
@@ -157,9 +160,9 @@ def _release(name: str, token: str) -> None:
         MlflowClient().delete_registered_model(name)
     except MlflowException as error:
         if error.error_code == permissions.PERMISSION_DENIED_CODE:
-            raise permissions.permission_error(
+            raise permissions.build_permission_error(
                 "MANAGE",
-                f"registered model {name}, which a process of another user left behind",
+                f"registered model {name}, which a killed process of another user created",
                 remedy="ask its owner or an admin to delete it",
             ) from error
         if error.error_code != _NOT_FOUND_CODE:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from mlflow.entities.model_registry import ModelVersion
 
 DIGEST_TAG = "mlflow_sb3.digest"
-"""Tag of a model version: SHA-256 digest of its files, see ``digest.hash_model``."""
+"""Tag of a model version: SHA-256 digest of its files, see ``digest.hash_folder``."""
 SIGNATURE_TAG = "mlflow_sb3.signature"
 """Tag of a model version: Ed25519 signature of the digest, in base64."""
 
@@ -16,7 +16,7 @@ SIGNATURE_TAG = "mlflow_sb3.signature"
 class Version:
     """One version of a registered model.
 
-    Args:
+    Attributes:
         name: Name of the registered model.
         number: Number of the version, from 1.
         model_id: Id of the logged model, ``m-…``.

@@ -52,7 +52,7 @@ def sign_digest(digest: str, private_key: KeyPath) -> str:
     """Sign a digest.
 
     Args:
-        digest: Digest from ``digest.hash_model``.
+        digest: Digest from ``digest.hash_folder``.
         private_key: PEM file (PKCS 8) of an Ed25519 private key without a password.
 
     Returns:
@@ -69,7 +69,7 @@ def verify_digest(digest: str, signature: str, public_key: KeyPath) -> bool:
     """Return whether the signature is valid for the digest and the key.
 
     Args:
-        digest: Digest from ``digest.hash_model``.
+        digest: Digest from ``digest.hash_folder``.
         signature: Signature from ``sign_digest``. Text that is not base64 is not valid.
         public_key: PEM file of an Ed25519 public key.
 
@@ -96,16 +96,16 @@ def _load_private_key(path: KeyPath) -> Ed25519PrivateKey:
     try:
         key = load_pem_private_key(content, password=None)
     except TypeError as error:  # cryptography raises it for a key with a password
-        raise _key_error(path, "private", "is encrypted with a password") from error
+        raise _build_key_error(path, "private", "is encrypted with a password") from error
     except (ValueError, UnsupportedAlgorithm) as error:
         problem = (
             "is a public key"
             if b"BEGIN PUBLIC KEY" in content
             else "holds no private key in PEM (PKCS 8)"
         )
-        raise _key_error(path, "private", problem) from error
+        raise _build_key_error(path, "private", problem) from error
     if not isinstance(key, Ed25519PrivateKey):
-        raise _key_error(path, "private", f"is of type {type(key).__name__}, not Ed25519")
+        raise _build_key_error(path, "private", f"is of type {type(key).__name__}, not Ed25519")
     return key
 
 
@@ -121,9 +121,9 @@ def _load_public_key(path: KeyPath) -> Ed25519PublicKey:
         problem = (
             "is a private key" if b"PRIVATE KEY-----" in content else "holds no public key in PEM"
         )
-        raise _key_error(path, "public", problem) from error
+        raise _build_key_error(path, "public", problem) from error
     if not isinstance(key, Ed25519PublicKey):
-        raise _key_error(path, "public", f"is of type {type(key).__name__}, not Ed25519")
+        raise _build_key_error(path, "public", f"is of type {type(key).__name__}, not Ed25519")
     return key
 
 
@@ -131,10 +131,10 @@ def _read_key(path: KeyPath, kind: str) -> bytes:
     try:
         return Path(path).read_bytes()
     except OSError as error:
-        raise _key_error(path, kind, f"cannot be read ({error.strerror})") from error
+        raise _build_key_error(path, kind, f"cannot be read ({error.strerror})") from error
 
 
-def _key_error(path: KeyPath, kind: str, problem: str) -> MlflowException:
+def _build_key_error(path: KeyPath, kind: str, problem: str) -> MlflowException:
     error: MlflowException = MlflowException.invalid_parameter_value(
         f"{kind.capitalize()} key {os.fspath(path)!r} {problem}. {_REMEDIES[kind]}"
     )

@@ -11,7 +11,7 @@ from mlflow_sb3.client.registry_client import RegistryClient
 from mlflow_sb3.registry.model_version import Version
 
 ROLLED_BACK_TAG = "mlflow_sb3.rolled_back"
-"""Tag of a version that lost its alias by a rollback: id of the rollback's run."""
+"""Tag of a version from which a rollback removed the alias: id of the rollback's run."""
 
 _NOT_FOUND_CODES = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 """Error codes of MLflow for a missing model or version, and for a missing alias."""
@@ -27,7 +27,7 @@ def check_model_exists(name: str) -> None:
         RegistryClient().get_registered_model(name)
     except MlflowException as error:
         if error.error_code == permissions.PERMISSION_DENIED_CODE:
-            raise permissions.permission_error("READ", f"registered model {name}") from error
+            raise permissions.build_permission_error("READ", f"registered model {name}") from error
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
         registry_uri = connection.redact_uri(mlflow.get_registry_uri())
@@ -52,7 +52,7 @@ def find_version(name: str, *, alias: str | None = None, number: int | None = No
         if error.error_code not in (*_NOT_FOUND_CODES, permissions.PERMISSION_DENIED_CODE):
             raise
         check_model_exists(name)
-        message = _missing_version_message(name, alias, number)
+        message = _explain_missing_version(name, alias, number)
         raise MlflowException.invalid_parameter_value(message) from error
 
 
@@ -106,7 +106,7 @@ def find_version_of_run(name: str, run_id: str, tags: dict[str, str]) -> Version
 
 
 def find_versions_of_runs(name: str, run_ids: list[str]) -> list[ModelVersion]:
-    """Return the versions of a registered model that some runs logged, with one request."""
+    """Return the versions of a registered model that some runs logged. Send one request."""
     if not run_ids:
         return []
     quoted_ids = ", ".join(f"'{run_id}'" for run_id in run_ids)
@@ -133,11 +133,11 @@ def remove_alias(version: Version, alias: str) -> None:
 
 
 def set_alias(name: str, alias: str, number: int) -> None:
-    """Point an alias to a version. Another version with that alias loses it."""
+    """Point an alias to a version. If another version has that alias, it is removed there."""
     RegistryClient().set_registered_model_alias(name, alias, str(number))
 
 
-def _missing_version_message(name: str, alias: str | None, number: int | None) -> str:
+def _explain_missing_version(name: str, alias: str | None, number: int | None) -> str:
     missing = f"alias {alias!r}" if number is None else f"version {number}"
     aliases = RegistryClient().get_registered_model(name).aliases
     listing = ", ".join(f"{key} (version {value})" for key, value in sorted(aliases.items()))

@@ -1,1 +1,1 @@
-"""Figures, videos and reports of episodes."""
+"""Plot episodes, record them as videos, and format their returns."""

@@ -1,1 +1,1 @@
-"""The lifecycle of a step's MLflow run: signals, heartbeat, previous attempts and local state."""
+"""Run steps in MLflow runs: handle signals, send heartbeats, and find previous attempts."""

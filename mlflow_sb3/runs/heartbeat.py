@@ -1,4 +1,4 @@
-"""Detect runs whose process has ended, and mark them as failed.
+"""Detect runs that have no process any more, and mark them as failed.
 
 On the same machine, the lock file of a run shows whether its process is alive, see ``run_lock``.
 For other machines, the process sends heartbeats: it writes the time to a tag of the run.
@@ -135,13 +135,13 @@ def mark_failed(run_id: str) -> None:
     client = MlflowClient()
     client.set_tag(run_id, "error", _FAILURE_REASON)
     client.set_terminated(run_id, "FAILED")
-    # This tag comes last. A heartbeat that arrives before it would undo only a part of the above.
+    # Set this tag last. A heartbeat that arrives earlier would undo only a part of the changes.
     client.set_tag(run_id, PRESUMED_DEAD_TAG, "true")
     run_lock.delete_lock_file(run_id)
 
 
 def restore_running(run_id: str, client: MlflowClient) -> None:
-    """Undo ``mark_failed`` for a run whose process is alive after all."""
+    """Undo ``mark_failed`` for a run if its process still runs."""
     tags = client.get_run(run_id).data.tags
     if PRESUMED_DEAD_TAG in tags:
         client.update_run(run_id, "RUNNING")

@@ -1,4 +1,4 @@
-"""Identify the processes that started this one.
+"""Identify the processes that started this process.
 
 Every step imports this module first, before a parent can exit. The module imports nothing slow.
 """

@@ -22,7 +22,7 @@ from mlflow_sb3.runs.git import COMMIT_TAG
 ENTRY_POINT_TAG = "mlflow.project.entryPoint"
 PARENT_RUN_TAG = "mlflow.parentRunId"
 CONTINUES_TAG = "mlflow_sb3.continues"
-"""Tag of a run of ``main``: id of the run whose steps it took over."""
+"""Tag of a run of ``main``: id of an earlier run of ``main``, from which it took over steps."""
 CHANGES_TAG = "mlflow_sb3.changes"
 """Tag of a run of ``main``: digest of the uncommitted changes."""
 MAX_ATTEMPTS = 50
@@ -37,8 +37,8 @@ _IGNORED_PARAMS = frozenset({"fresh", "exclusive"})
 class PreviousAttempt:
     """A call of ``main`` and the steps that can be reused.
 
-    Args:
-        run_id: Run of the previous ``main``, or of this one if there is no previous attempt.
+    Attributes:
+        run_id: Run of the previous call, or of this call if there is no previous attempt.
         steps: Runs of the steps, latest first. Steps of still earlier attempts are included.
     """
 
@@ -91,7 +91,7 @@ def continue_previous_attempt(run_id: str, *, fresh: bool) -> PreviousAttempt:
         if attempt.info.status == "FINISHED" or _is_running(attempt):
             break
         if steps := _find_steps(attempt):
-            # The tag comes first. If this process is killed meanwhile, no step is lost.
+            # Set the tag first, so that no step is lost if this process is killed meanwhile.
             client.set_tag(run_id, CONTINUES_TAG, attempt.info.run_id)
             for step in steps:
                 client.set_tag(step.info.run_id, PARENT_RUN_TAG, run_id)
@@ -171,8 +171,8 @@ def _find_steps(attempt: Run) -> list[Run]:
 def _wait_for_end(step: Run) -> Run:
     """Return a step after its process has ended.
 
-    A step of a killed ``main`` may still write its snapshot. A step whose process was killed, or
-    never started, is marked as failed.
+    A step of a killed ``main`` may still write its snapshot. If the process of the step was killed
+    or never started, the step is marked as failed.
     """
     deadline = time.monotonic() + STEP_END_TIMEOUT
     while (

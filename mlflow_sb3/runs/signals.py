@@ -49,7 +49,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 class StopRequest:
-    """Records whether a signal asked this process to stop.
+    """Record whether a signal asked this process to stop.
 
     Attributes:
         requested: Number of the signal, or None.

@@ -1,6 +1,6 @@
 """Locate the folders for local state of runs, such as snapshots and journals.
 
-They outlive the process of a run, so that an interrupted training can resume.
+They stay on disk when the process of a run ends, so that an interrupted training can resume.
 """
 
 from __future__ import annotations

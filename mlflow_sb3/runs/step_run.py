@@ -35,7 +35,7 @@ FINISH_INTERVAL = 1.0
 EXIT_TIMEOUT = 5.0
 """How long a process may take to exit after its step has ended, in seconds."""
 
-_NO_RETRIES = {
+_FAIL_AT_ONCE_ENV = {
     MLFLOW_HTTP_REQUEST_MAX_RETRIES.name: "0",
     MLFLOW_HTTP_REQUEST_TIMEOUT.name: str(connection.ANSWER_TIMEOUT),
 }
@@ -61,7 +61,7 @@ def describe_error(error: Exception) -> str:
 def start_step_run(describe: Callable[[Exception], str] = describe_error) -> Iterator[str]:
     """Start the MLflow run of a step and record how the step ended.
 
-    The run is the one that ``mlflow run`` created, or a new one. It ends as FINISHED, as FAILED
+    The run is the run that ``mlflow run`` created, or a new run. It ends as FINISHED, as FAILED
     after an error, or as KILLED after SIGTERM or SIGINT. If ``mlflow run`` started the step and
     then exits, the step stops as after SIGTERM.
 
@@ -80,7 +80,7 @@ def start_step_run(describe: Callable[[Exception], str] = describe_error) -> Ite
     with (
         ExitStack() as settings,
         signals.raise_on_signal(
-            before=lambda: settings.enter_context(env_vars.temporary_env(_NO_RETRIES))
+            before=lambda: settings.enter_context(env_vars.override_env(_FAIL_AT_ONCE_ENV))
         ),
         mlflow.start_run() as run,
         _record_end(run.info.run_id, describe),
@@ -114,7 +114,7 @@ def limit_exit_time() -> Iterator[None]:
 
 @contextmanager
 def _record_end(run_id: str, describe: Callable[[Exception], str]) -> Iterator[None]:
-    """Set the final status of the run and the tag that gives the reason."""
+    """Set the final status of the run and the tag with the reason."""
     try:
         with signals.prefer_interrupt():
             yield
@@ -141,7 +141,7 @@ def _finish(run_id: str) -> None:
         if isinstance(error, MlflowException) and error.error_code != "INTERNAL_ERROR":
             raise  # the server refused the request, so a retry does not help
         deadline = time.monotonic() + FINISH_TIMEOUT
-        with env_vars.temporary_env(retry.SHORT_RETRIES):
+        with env_vars.override_env(retry.FAIL_FAST_ENV):
             while not retry.try_call(lambda: MlflowClient().set_terminated(run_id)):
                 if time.monotonic() > deadline:
                     raise
@@ -155,7 +155,7 @@ def _end(run_id: str, status: str, tag: str, reason: str) -> None:
     the error that ended the step.
     """
     client = MlflowClient()
-    with env_vars.temporary_env(_NO_RETRIES):
+    with env_vars.override_env(_FAIL_AT_ONCE_ENV):
         with suppress(*retry.CONNECTION_ERRORS):
             if client.get_run(run_id).info.status == "FINISHED":
                 status = "FINISHED"
@@ -178,7 +178,7 @@ def _log_traceback(run_id: str, text: str) -> None:
         with suppress(Exception):  # each artifact store raises its own exception types
             MlflowClient().log_text(run_id, text, TRACEBACK_FILE)
 
-    with env_vars.temporary_env(_NO_RETRIES):
+    with env_vars.override_env(_FAIL_AT_ONCE_ENV):
         thread = threading.Thread(target=log, name="log-traceback", daemon=True)
         thread.start()
         thread.join(TRACEBACK_TIMEOUT)

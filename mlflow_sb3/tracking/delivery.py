@@ -1,4 +1,4 @@
-"""Deliver what a run left in its folder because the tracking server did not answer."""
+"""Deliver the logged data of a run that the tracking server did not receive in time."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class RejectedError(MlflowException):
     """The tracking server never accepts an item of a run, such as an invalid metric name."""
 
 
-def undelivered_message(journal: Journal) -> str:
-    """Return an error message that says where the entries are and how to deliver them."""
+def explain_undelivered(journal: Journal) -> str:
+    """Return an error message with the location of the entries and the command to deliver them."""
     folder = journal.folder
     if journal.is_written():
         location = f"The rest is safe in {folder}."
@@ -49,11 +49,11 @@ def undelivered_message(journal: Journal) -> str:
 def deliver_journal(
     folder: Path, *, tracking_uri: str | None = None, upload_snapshots: bool = True
 ) -> tuple[str, bool]:
-    """Send the journal of a run whose process has ended. Remove the folder if the run finished.
+    """Send the journal of a run after its process has ended. Remove the folder if the run finished.
 
     Args:
         folder: Local folder of the run.
-        tracking_uri: New tracking URI, if the server has moved. By default, the stored one.
+        tracking_uri: New tracking URI, if the server has moved. By default, the stored URI.
         upload_snapshots: Also upload the snapshots of a run that did not finish.
 
     Returns:
@@ -83,7 +83,10 @@ def deliver_journal(
 
 
 def _raise_if_rejected(folder: Path, sender: JournalSender) -> None:
-    """Raise an error for rejected items of this delivery or, as stored in a file, of an earlier."""
+    """Raise an error for rejected items of this delivery or of an earlier delivery.
+
+    A file in the folder stores the rejected items.
+    """
     stored = folder / _REJECTIONS_FILE
     if sender.rejections:
         atomic_file.write_file(stored, "; ".join(sender.rejections).encode())

@@ -1,4 +1,4 @@
-"""Thread that sends the journal of a run to the tracking server."""
+"""Send the journal of a run to the tracking server in a thread."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ SEND_INTERVAL = 2.0
 _FINAL_SEND_INTERVAL = 1.0
 """Seconds between two attempts after the run has ended."""
 _MIN_FINAL_TIMEOUT = 5.0
-"""Seconds that the last attempt gets, even with a timeout of 0."""
+"""Smallest time for the last attempt, in seconds, even with a timeout of 0."""
 
 
 class DeliveryThread:
-    """Sends pending journal entries regularly, until the run ends and all are delivered."""
+    """Send pending journal entries regularly, until the run ends and all entries are delivered."""
 
     def __init__(self, sender: JournalSender) -> None:
         """Prepare the thread. Call ``start`` to start it."""
@@ -59,7 +59,7 @@ class DeliveryThread:
         return self._count_pending() == 0
 
     def _count_pending(self) -> int:
-        return len(self._journal.pending_entries())
+        return len(self._journal.get_pending_entries())
 
     def _work(self) -> None:
         while not self._has_run_ended.wait(SEND_INTERVAL):

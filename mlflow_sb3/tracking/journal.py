@@ -1,7 +1,8 @@
-"""Append-only file of the metrics, parameters, tags and files that a run logged.
+"""Append the metrics, parameters, tags and files that a run logs to a journal file.
 
 The training thread appends entries, and another thread sends them to the tracking server. The
-file survives the process. If an entry cannot be written, as on a full disk, it stays in memory.
+file stays on disk when the process ends. If an entry cannot be written, as on a full disk, it stays
+in memory.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ class Journal:
 
         Args:
             folder: Folder of a run.
-            tracking_uri: New tracking URI, if the server has moved. By default, the stored one.
+            tracking_uri: New tracking URI, if the server has moved. By default, the stored URI.
 
         Raises:
             FileNotFoundError: The folder has no journal.
@@ -87,7 +88,7 @@ class Journal:
             self._unwritten.append(numbered)
             self._try_to_write(self._write_entries)
 
-    def pending_entries(self) -> list[JournalEntry]:
+    def get_pending_entries(self) -> list[JournalEntry]:
         """Return the entries that the tracking server does not have yet, in order."""
         with self._lock:
             return list(self._pending)
@@ -133,7 +134,7 @@ class Journal:
         self._file = os.open(self.folder / _ENTRIES_FILE, flags, 0o644)
 
     def _write_entries(self) -> None:
-        """Write all unwritten entries, including those of earlier failed attempts."""
+        """Write all unwritten entries, including entries of earlier failed attempts."""
         if self._file is None:
             self._open_file()
         while self._file is not None and self._unwritten:

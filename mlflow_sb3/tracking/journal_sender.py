@@ -34,7 +34,7 @@ BatchItem = Metric | Param | RunTag
 
 @dataclass
 class JournalSender:
-    """Sends the pending entries of a journal to its tracking server."""
+    """Send the pending entries of a journal to its tracking server."""
 
     journal: Journal
     rejections: list[str] = field(default_factory=list)
@@ -51,7 +51,7 @@ class JournalSender:
             MlflowException, OSError, RequestException: The server does not answer. Batches that
                 arrived before are marked as delivered.
         """
-        for batch in _split_into_batches(self.journal.pending_entries()):
+        for batch in _split_into_batches(self.journal.get_pending_entries()):
             self._send(batch)
             self.journal.mark_delivered(batch[-1]["n"])
 
@@ -98,8 +98,8 @@ class JournalSender:
     def _check_run_is_writable(self) -> None:
         """Raise MLflow's error if the server rejects every change of the run for now.
 
-        It does so while the run is deleted or its database is read-only. Both may end, so the
-        entries must stay pending.
+        The server rejects every change while the run is deleted or the database is read-only. Both
+        states may end, so the entries must stay pending.
         """
         # a new value each time, because a tag that does not change is always accepted
         self.client.set_tag(self.journal.run_id, REJECTED_TAG, str(now_ms()))

@@ -1,4 +1,4 @@
-"""Output format for SB3's logger that writes to a ``RunLogger``."""
+"""Write the values of SB3's logger to a ``RunLogger``."""
 
 from __future__ import annotations
 

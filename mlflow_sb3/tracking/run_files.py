@@ -1,4 +1,4 @@
-"""Write the files that a run logs to the disk, from where they are uploaded later."""
+"""Write the files that a run logs to the local disk before they are uploaded."""
 
 from __future__ import annotations
 

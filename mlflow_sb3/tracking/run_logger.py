@@ -17,7 +17,7 @@ from mlflow_sb3.client import env_vars, retry
 from mlflow_sb3.client.timestamps import now_ms
 from mlflow_sb3.runs.signals import Interrupted
 from mlflow_sb3.tracking import journal
-from mlflow_sb3.tracking.delivery import UndeliveredError, undelivered_message
+from mlflow_sb3.tracking.delivery import UndeliveredError, explain_undelivered
 from mlflow_sb3.tracking.delivery_thread import DeliveryThread
 from mlflow_sb3.tracking.journal_sender import MAX_METRICS, MAX_PARAMS, JournalSender
 from mlflow_sb3.tracking.run_files import RunFiles
@@ -75,8 +75,8 @@ class RunLogger:
 
     def __enter__(self) -> Self:
         """Start the threads."""
-        self._short_retries = env_vars.temporary_env(retry.SHORT_RETRIES)
-        self._short_retries.__enter__()
+        self._fail_fast = env_vars.override_env(retry.FAIL_FAST_ENV)
+        self._fail_fast.__enter__()
         self._delivery_thread.start()
         self._uploader.start()
         return self
@@ -93,15 +93,15 @@ class RunLogger:
             UndeliveredError: Training succeeded, but the tracking server did not receive
                 everything in time. The message has the command that delivers the rest.
         """
-        self._journal.append(status=_run_status(error), time=now_ms())
+        self._journal.append(status=_get_final_status(error), time=now_ms())
         try:
             is_delivered = self._finish_delivery(error)
         finally:
-            self._short_retries.__exit__(None, None, None)
+            self._fail_fast.__exit__(None, None, None)
         if not is_delivered and error is None:
-            raise UndeliveredError(undelivered_message(self._journal))
+            raise UndeliveredError(explain_undelivered(self._journal))
         if not is_delivered:
-            _logger.warning(undelivered_message(self._journal))
+            _logger.warning(explain_undelivered(self._journal))
         elif self._sender.rejections:
             _logger.warning("The tracking server rejected: %s", "; ".join(self._sender.rejections))
 
@@ -145,7 +145,7 @@ class RunLogger:
         self._latest_snapshot = path
         self._uploader.offer(path)
 
-    def metric_state(self) -> dict[str, Any]:
+    def get_metric_state(self) -> dict[str, Any]:
         """Return the state of the metrics, for a snapshot.
 
         A resumed run needs it to restore each metric point once.
@@ -154,7 +154,7 @@ class RunLogger:
             ``counts``: number of points logged so far, by key. ``waiting``: points that the
             tracking server does not have yet, as tuples (key, value, timestamp in ms, step).
         """
-        pending = self._journal.pending_entries()
+        pending = self._journal.get_pending_entries()
         waiting = [tuple(point) for entry in pending for point in entry.get("metrics", ())]
         return {"counts": dict(self._metric_counts), "waiting": waiting}
 
@@ -187,7 +187,7 @@ class RunLogger:
         return is_delivered
 
 
-def _run_status(error: BaseException | None) -> str:
+def _get_final_status(error: BaseException | None) -> str:
     """Return the MLflow status of a run that ends with this exception, if any."""
     if error is None:
         return "FINISHED"

@@ -1,4 +1,4 @@
-"""Header of a snapshot: JSON at the start of the file, readable without unpickling."""
+"""Read the header of a snapshot: JSON at the start of the file, readable without unpickling."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ OBSOLETE_UPLOAD_TIMEOUT = 10.0
 
 
 class SnapshotUploader:
-    """Uploads the latest snapshot of a run in a thread.
+    """Upload the latest snapshot of a run in a thread.
 
     A snapshot may have gigabytes. Therefore neither the training nor the journal waits for it.
     """
@@ -52,7 +52,7 @@ class SnapshotUploader:
         self._thread.start()
 
     def offer(self, path: Path) -> None:
-        """Set the snapshot to upload next. It replaces an earlier one that still waits."""
+        """Set the snapshot to upload next. It replaces a snapshot that still waits."""
         self._offered = path
 
     def stop(self) -> None:
@@ -118,7 +118,9 @@ def upload_snapshot(client: MlflowClient, run_id: str, path: Path, *, name: str)
         _link_or_copy(path, copy)
         digest = atomic_file.read_valid_digest(copy)
         if digest is None:
-            raise ValueError(f"Snapshot {path} is incomplete. It is not uploaded.")
+            raise ValueError(
+                f"Snapshot {path} is incomplete, so it is not uploaded. Wait for the next snapshot."
+            )
         header = snapshot_header.read_header(copy)
         client.log_artifact(run_id, str(copy), SNAPSHOT_DIR)
     about = {"step": header.step, "learned": header.learned, "digest": digest}

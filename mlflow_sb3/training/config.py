@@ -1,4 +1,4 @@
-"""Resolve the options of a training to a complete configuration that can be repeated."""
+"""Resolve the options of a training to a complete configuration."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def resolve_config(
         base_agent = finetune.load_base_agent(
             from_model, algo, description, tuned.hyperparams, seed=loop.get_learning_seed(seed)
         )
-        resolved = hyperparam_check.plain_hyperparams(algo, base_agent.model)
+        resolved = hyperparam_check.to_plain_hyperparams(algo, base_agent.model)
         from_model = integrity.pin_version_uri(from_model)
     config = TrainingConfig(
         env=env,
@@ -160,8 +160,8 @@ def _find_preset(
     env: str, algo: str, env_kwargs: dict[str, Any], *, preset: PresetSource, from_model: str
 ) -> Preset:
     """Return the preset of an environment. It is empty for fine-tuning."""
-    # This imports the module in front of the id, which may register an Atari game. find_preset
-    # needs that, and an invalid id is reported here.
+    # make_env reports an invalid id. It also imports the module in front of the id, such as
+    # ale_py for Atari games. find_preset needs the registered environment.
     env_spec.make_env(env, env_kwargs).close()
     if from_model:
         return Preset(from_model)

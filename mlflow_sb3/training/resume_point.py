@@ -39,11 +39,12 @@ class ResumePoint:
     def load(self) -> SnapshotState:
         """Load the snapshot. This unpickles.
 
-        If the snapshot has no environments, new ones are made. Their seeds were used by no
-        episode of the interrupted run.
+        If the snapshot has no environments, make new environments. Seed them with values that no
+        episode of the interrupted run used.
 
         Raises:
-            MlflowException: Unpickling is forbidden, or the environments do not fit.
+            MlflowException: MLflow does not allow unpickling, or the new environments have other
+                wrappers than the environments of the snapshot.
         """
         from mlflow_sb3.envs import seeds
         from mlflow_sb3.training import snapshot
@@ -82,7 +83,7 @@ class ResumePoint:
 
         Args:
             run_logger: Logger of the new run.
-            metric_state: Result of ``RunLogger.metric_state`` at the time of the snapshot.
+            metric_state: Result of ``RunLogger.get_metric_state`` at the time of the snapshot.
         """
         points: list[MetricPoint] = []
         for key, count in metric_state["counts"].items():
@@ -108,7 +109,7 @@ class ResumePoint:
 
 
 def _get_identity(point: MetricPoint) -> tuple[int, int, str]:
-    """Return a key that is equal for a point and its copy in MLflow's store, even for NaN."""
+    """Return a key that is the same for a point and its copy in MLflow's store, even for NaN."""
     value = point.value
     if not math.isnan(value):
         value = max(-_MAX_METRIC, min(_MAX_METRIC, value))

@@ -8,11 +8,7 @@ from gymnasium import spaces
 from mlflow.exceptions import MlflowException
 from stable_baselines3 import DQN
 
-from mlflow_sb3.algorithms.algorithms import (
-    ALGORITHMS,
-    get_algorithm_class,
-    get_default_policy,
-)
+from mlflow_sb3.algorithms.algorithms import ALGORITHMS, get_algorithm_class, get_default_policy
 from tests.algorithms.examples import BOX, IMAGE, SMALL
 
 

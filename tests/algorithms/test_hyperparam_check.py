@@ -9,8 +9,8 @@ from stable_baselines3 import PPO
 from mlflow_sb3.algorithms.hyperparam_check import (
     check_hyperparams,
     get_policy,
-    plain_hyperparams,
     resolve_hyperparams,
+    to_plain_hyperparams,
 )
 from tests.algorithms.examples import BOX
 
@@ -88,7 +88,7 @@ def test_a_policy_of_the_caller_replaces_the_default() -> None:
 
 
 def test_plain_hyperparameters_leave_out_schedules(ppo: PPO) -> None:
-    hyperparams = plain_hyperparams("ppo", ppo)
+    hyperparams = to_plain_hyperparams("ppo", ppo)
 
     assert (hyperparams["n_steps"], hyperparams["gamma"]) == ("64", "0.99")
     assert "clip_range" not in hyperparams

@@ -67,7 +67,7 @@ def test_an_unreachable_server_fails_in_seconds_with_a_remedy() -> None:
 
     assert seconds < 10
     assert message.startswith("tracking server http://127.0.0.1:9 does not answer: ")
-    assert message.endswith("Start it, or set MLFLOW_TRACKING_URI to another one.")
+    assert message.endswith("Start it, or set MLFLOW_TRACKING_URI to another server.")
     assert dict(os.environ) == environment
 
 
@@ -144,7 +144,7 @@ def test_a_request_that_fails_quickly_is_repeated() -> None:
         raise MlflowException("connection closed")
 
     with pytest.raises(MlflowException, match="connection closed"):
-        connection.with_short_timeout(fail)
+        connection.call_with_short_timeout(fail)
 
     assert len(attempts) == connection.MAX_ATTEMPTS
 
@@ -157,7 +157,7 @@ def test_an_answer_of_the_server_is_not_requested_again() -> None:
         raise MlflowException.invalid_parameter_value("no such name")
 
     with pytest.raises(MlflowException, match="no such name"):
-        connection.with_short_timeout(fail)
+        connection.call_with_short_timeout(fail)
 
     assert len(attempts) == 1
 

@@ -15,7 +15,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_variables_are_set_in_the_context_and_restored_after_it() -> None:
-    with env_vars.temporary_env({"EXISTING": "now", "MISSING": "now"}):
+    with env_vars.override_env({"EXISTING": "now", "MISSING": "now"}):
         inside = os.environ["EXISTING"], os.environ["MISSING"]
 
     assert inside == ("now", "now")
@@ -26,7 +26,7 @@ def test_variables_are_set_in_the_context_and_restored_after_it() -> None:
 def test_variables_are_restored_after_an_error() -> None:
     with (
         pytest.raises(RuntimeError, match="inside"),
-        env_vars.temporary_env({"EXISTING": "now", "MISSING": "now"}),
+        env_vars.override_env({"EXISTING": "now", "MISSING": "now"}),
     ):
         raise RuntimeError("inside")
 

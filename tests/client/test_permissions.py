@@ -65,7 +65,7 @@ def test_a_denied_request_of_unknown_permission_is_explained_with_the_answer_of_
 
 @pytest.mark.usefixtures("store")
 def test_a_missing_permission_keeps_its_message() -> None:
-    error = permissions.permission_error("MANAGE", "registered model agent", held="READ")
+    error = permissions.build_permission_error("MANAGE", "registered model agent", held="READ")
 
     assert permissions.explain_denial(error, "EDIT", "experiment 3") == (
         "user '(not logged in)' lacks MANAGE on registered model agent, and has READ; "

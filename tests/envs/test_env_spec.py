@@ -43,7 +43,7 @@ def test_a_missing_argument_of_an_environment_is_reported() -> None:
 def test_an_unknown_id_is_rejected(env_id: str) -> None:
     with pytest.raises(
         MlflowException,
-        match=f"environment '{env_id}' cannot be made: .*Use the ID of a registered environment",
+        match=f"environment '{env_id}' cannot be made: .*Use the id of a registered environment",
     ):
         env_spec.make_env(env_id)
 

@@ -38,11 +38,11 @@ def test_the_notation_of_rl_zoo3_is_accepted() -> None:
             "tests.environments:Nothing",
             "wrapper tests.environments:Nothing cannot be imported: module .* has no attribute",
         ),
-        ("Nothing", "\"Nothing\" is no wrapper in JSON notation. Use 'module:Class' or"),
-        (7, "7 is no wrapper in JSON notation. Use 'module:Class'"),
+        ("Nothing", '"Nothing" is no wrapper in JSON notation. Use "module:Class" or'),
+        (7, '7 is no wrapper in JSON notation. Use "module:Class"'),
         (
             {SCALE_OBSERVATION: 2},
-            "is no wrapper in JSON notation. Use 'module:Class' or",
+            'is no wrapper in JSON notation. Use "module:Class" or',
         ),
         ({"a:A": {}, "b:B": {}}, "is no wrapper in JSON notation"),
         (
@@ -60,7 +60,7 @@ def test_the_notation_of_rl_zoo3_is_accepted() -> None:
         ),
         (
             {SCALE_OBSERVATION: {"factr": 2}},
-            'does not accept the arguments {"factr": 2}: .* Its arguments are: factor',
+            'does not accept the arguments {"factr": 2}: .* Pass its arguments: factor',
         ),
         (
             "gymnasium.wrappers:ResizeObservation",

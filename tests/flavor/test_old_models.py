@@ -76,13 +76,13 @@ def register(folder: Path) -> Version:
     logged = mlflow.initialize_logged_model(name="agent")
     MlflowClient().log_model_artifacts(logged.model_id, str(folder))
     mlflow.finalize_logged_model(logged.model_id, "READY")
-    tags = {DIGEST_TAG: digest.hash_model(folder)}
+    tags = {DIGEST_TAG: digest.hash_folder(folder)}
     entity = mlflow.register_model(f"models:/{logged.model_id}", "agent", tags=tags)
     return versions.find_version("agent", number=int(entity.version))
 
 
-def test_the_digest_of_its_files_is_still_the_same(folder: Path) -> None:
-    assert digest.hash_model(folder) == DIGEST
+def test_the_digest_of_an_old_model_is_still_the_same(folder: Path) -> None:
+    assert digest.hash_folder(folder) == DIGEST
 
 
 def test_the_policy_loads_and_has_a_file_format_without_a_schema(folder: Path) -> None:
@@ -108,7 +108,9 @@ def test_the_algorithm_and_the_served_model_predict_what_the_policy_predicts(
     assert served.predict(OBSERVATIONS).tolist() == expected
 
 
-def test_a_new_process_serves_it_with_its_own_code(folder: Path, tmp_path: Path) -> None:
+def test_a_new_process_serves_an_old_model_with_the_code_of_the_model(
+    folder: Path, tmp_path: Path
+) -> None:
     np.save(tmp_path / "observations.npy", OBSERVATIONS)
 
     completed = subprocess.run(
@@ -132,7 +134,7 @@ def test_a_new_process_serves_it_with_its_own_code(folder: Path, tmp_path: Path)
     assert actions == mlflow_sb3.load_policy(str(folder)).predict(OBSERVATIONS)[0].tolist()
 
 
-def test_it_plays_in_its_environment_with_a_frame_stack(old_version: Version) -> None:
+def test_an_old_model_plays_in_its_environment_with_a_frame_stack(old_version: Version) -> None:
     agent = registered_agent.load_agent(old_version)
 
     with agent.make_env() as env:
@@ -140,7 +142,7 @@ def test_it_plays_in_its_environment_with_a_frame_stack(old_version: Version) ->
     assert agent.play(range(5)).returns.mean() > 50
 
 
-def test_it_wins_against_a_weaker_champion_and_can_be_rolled_back(
+def test_an_old_model_replaces_a_weaker_champion_and_can_be_rolled_back(
     old_version: Version, weak_folder: Path
 ) -> None:
     weak = register(weak_folder)
@@ -157,7 +159,7 @@ def test_it_wins_against_a_weaker_champion_and_can_be_rolled_back(
     assert versions.find_version("agent", alias="champion").number == weak.number
 
 
-def test_a_rollback_restores_it(old_version: Version, weak_folder: Path) -> None:
+def test_a_rollback_restores_an_old_model(old_version: Version, weak_folder: Path) -> None:
     with mlflow.start_run():
         promote.promote_version(old_version, PromotionOptions(force_reason="the first champion"))
         promote.promote_version(register(weak_folder), PromotionOptions(force_reason="try it"))

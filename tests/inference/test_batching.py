@@ -18,5 +18,5 @@ def test_a_split_batch_can_be_joined_again(observations: Any) -> None:
 
     joined = batching.concatenate(parts)
 
-    assert [batching.batch_size(part) for part in (*parts, joined)] == [1, 2, 3]
+    assert [batching.get_batch_size(part) for part in (*parts, joined)] == [1, 2, 3]
     np.testing.assert_equal(joined, batch)

@@ -95,7 +95,7 @@ def test_equal_values_have_bounds_equal_to_the_value(value: float) -> None:
         [value] * 4, rel=1e-12
     )
     assert bounds.lower == bounds.upper
-    assert confidence.standard_error(np.full(400, value)) == 0.0
+    assert confidence.compute_standard_error(np.full(400, value)) == 0.0
 
 
 @pytest.mark.parametrize("outliers", [1, 2])
@@ -174,7 +174,7 @@ def test_the_block_size_does_not_change_the_bounds(
 def test_the_detectable_difference_has_a_power_of_80_percent() -> None:
     values = np.tile([-1.0, 1.0], 200)
 
-    bounds = confidence.smallest_detectable_difference(values, ALPHA)
+    bounds = confidence.compute_smallest_detectable_difference(values, ALPHA)
 
     # 400 values with standard deviation 1 and the normal quantiles: (1.645 + 0.842) / 20
     assert bounds == pytest.approx(0.1243, rel=0.01)
@@ -183,7 +183,7 @@ def test_the_detectable_difference_has_a_power_of_80_percent() -> None:
 def test_the_detectable_difference_is_detected_in_four_of_five_samples() -> None:
     rng = np.random.default_rng(0)
     values = rng.normal(0.0, 1.0, 10_000)[:100]
-    difference = confidence.smallest_detectable_difference(
+    difference = confidence.compute_smallest_detectable_difference(
         (values - values.mean()) / values.std(ddof=1), ALPHA
     )
     assert difference is not None
@@ -195,12 +195,12 @@ def test_the_detectable_difference_is_detected_in_four_of_five_samples() -> None
 
 
 def test_equal_values_have_no_detectable_difference() -> None:
-    assert confidence.smallest_detectable_difference(np.zeros(400), ALPHA) is None
+    assert confidence.compute_smallest_detectable_difference(np.zeros(400), ALPHA) is None
 
 
 @pytest.mark.parametrize(
     ("count", "fraction"), [(1, 0.95), (59, 0.0495), (100, 0.0295), (400, 0.00746)]
 )
 def test_the_undetected_fraction_is_the_exact_binomial_bound(count: int, fraction: float) -> None:
-    assert confidence.max_undetected_fraction(count, ALPHA) == pytest.approx(fraction, rel=0.01)
-    assert (1 - confidence.max_undetected_fraction(count, ALPHA)) ** count == pytest.approx(ALPHA)
+    assert confidence.bound_undetected_fraction(count, ALPHA) == pytest.approx(fraction, rel=0.01)
+    assert (1 - confidence.bound_undetected_fraction(count, ALPHA)) ** count == pytest.approx(ALPHA)

@@ -36,8 +36,8 @@ def test_the_context_has_versions_run_and_packages(levels: Levels) -> None:
 def test_metrics_leave_unknown_values_out(levels: Levels) -> None:
     results = evidence_of(promote(levels[4]))
 
-    metrics = evidence.evidence_metrics(results)
-    unbounded = evidence.evidence_metrics(replace(results, lower_bound=None))
+    metrics = evidence.build_metrics(results)
+    unbounded = evidence.build_metrics(replace(results, lower_bound=None))
 
     assert metrics["promotion/pairs"] == len(results.episodes.seed)
     assert metrics["promotion/mean_difference"] == results.mean_difference

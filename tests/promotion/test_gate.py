@@ -17,8 +17,8 @@ from mlflow_sb3.promotion.gate import (
     PlayPairs,
     Verdict,
     compare_agents,
-    return_differences,
-    worst_returns_mean,
+    compute_return_differences,
+    compute_worst_returns_mean,
 )
 
 
@@ -328,7 +328,10 @@ def test_equal_returns_of_all_episodes_are_recognized(
     ("count", "mean"), [(1, 0.0), (20, 0.0), (21, 0.5), (100, 2.0), (400, 9.5)]
 )
 def test_the_worst_returns_are_5_percent_and_at_least_one(count: int, mean: float) -> None:
-    assert worst_returns_mean(np.random.default_rng(0).permutation(count).astype(float)) == mean
+    assert (
+        compute_worst_returns_mean(np.random.default_rng(0).permutation(count).astype(float))
+        == mean
+    )
 
 
 @pytest.mark.parametrize(
@@ -367,7 +370,7 @@ def test_the_default_gate_rejects_rare_catastrophes_and_promotes_better_agents()
 
 
 def test_rounding_errors_are_no_difference() -> None:
-    found = return_differences(
+    found = compute_return_differences(
         np.array([0.6000000000000001, 1e6 + 1e-7, 2.0, 0.0]), np.array([0.6, 1e6, 1.0, 0.0])
     )
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mlflow_sb3.promotion.record import PromotionRecord, seeds_digest
+from mlflow_sb3.promotion.record import PromotionRecord, hash_seeds
 
 RECORDS = Path(__file__).parent / "records"
 """Records written by version 0.1.0, which had no dataclasses for them."""
@@ -71,6 +71,6 @@ def test_a_value_of_another_type_is_refused() -> None:
 
 
 def test_the_digest_depends_on_the_order_of_the_seeds() -> None:
-    assert seeds_digest([1, 2]) == seeds_digest([1, 2])
-    assert seeds_digest([1, 2]) != seeds_digest([2, 1])
-    assert seeds_digest([1, 2]) != seeds_digest([12])
+    assert hash_seeds([1, 2]) == hash_seeds([1, 2])
+    assert hash_seeds([1, 2]) != hash_seeds([2, 1])
+    assert hash_seeds([1, 2]) != hash_seeds([12])

@@ -31,19 +31,19 @@ EVIDENCE = replace(
     champion_episodes=replace(STORED.evidence.champion_episodes, mean_return=5.0),
 )
 MEANS = (
-    "The mean return of levels/2 is 7.00 and that of levels/1 is 5.00, "
+    "The mean return of levels/2 is 7.00 and the mean return of levels/1 is 5.00, "
     "over 2 episodes on the same seeds."
 )
 
 
 def explain(verdict: RecordedVerdict, evidence: GateEvidence, *, is_accepted: bool = False) -> str:
     record = replace(STORED, verdict=verdict, is_accepted=is_accepted)
-    return report_text.verdict_reason(record, evidence)
+    return report_text.explain_verdict(record, evidence)
 
 
 def test_a_promotion_is_explained_by_the_lower_bound() -> None:
     assert explain("promote", EVIDENCE, is_accepted=True) == (
-        f"{MEANS} The difference of 2.00 is at least 1.00 with 95 % confidence, "
+        f"{MEANS} The mean difference is 2.00, and with 95 % confidence at least 1.00, "
         "so levels/2 becomes the champion."
     )
 
@@ -59,7 +59,7 @@ def test_a_rejection_is_explained_by_the_upper_bound() -> None:
     evidence = replace(EVIDENCE, lower_bound=-3.0, upper_bound=-1.0, mean_difference=-2.0)
 
     assert explain("reject", evidence) == (
-        f"{MEANS} The difference of -2.00 is at most -1.00 with 95 % confidence, "
+        f"{MEANS} The mean difference is -2.00, and with 95 % confidence at most -1.00, "
         "so levels/1 stays the champion."
     )
 
@@ -67,7 +67,7 @@ def test_a_rejection_is_explained_by_the_upper_bound() -> None:
 def test_a_missed_min_improvement_is_named() -> None:
     evidence = replace(EVIDENCE, gate=Gate(episodes=2, min_improvement=4.0))
 
-    assert "is at most 3.00 with 95 % confidence, and min_improvement is 4.00, so" in explain(
+    assert "with 95 % confidence at most 3.00, and min_improvement is 4.00, so" in explain(
         "reject", evidence
     )
 
@@ -79,7 +79,7 @@ def test_a_missed_min_return_is_named() -> None:
     )
 
     assert explain("reject", evidence) == (
-        f"{MEANS} The mean return of levels/2 has the bounds 6.00 and 8.00 "
+        f"{MEANS} The bounds of the mean return of levels/2 are 6.00 and 8.00 "
         "(95 % confidence each), and min_return is 9.00, so levels/1 stays the champion."
     )
     assert "80 % power" not in explain("inconclusive", evidence)
@@ -89,7 +89,8 @@ def test_an_inconclusive_gate_names_the_detectable_difference() -> None:
     evidence = replace(EVIDENCE, lower_bound=-1.0)
 
     assert explain("inconclusive", evidence) == (
-        f"{MEANS} The difference of 2.00 has the bounds -1.00 and 3.00 (95 % confidence each), "
+        f"{MEANS} The mean difference is 2.00, and its bounds are -1.00 and 3.00 "
+        "(95 % confidence each), "
         "so levels/1 stays the champion. "
         "With this number of pairs, the gate detects a difference of 0.80 with 80 % power."
     )
@@ -99,7 +100,7 @@ def test_a_gate_without_bounds_says_that_too_few_pairs_differ() -> None:
     evidence = replace(EVIDENCE, lower_bound=None, upper_bound=None)
 
     assert explain("inconclusive", evidence) == (
-        f"{MEANS} Too few pairs differ to compute bounds of the difference of 2.00, "
+        f"{MEANS} The mean difference is 2.00, but too few pairs differ to compute its bounds, "
         "so levels/1 stays the champion."
     )
 
@@ -109,7 +110,8 @@ def test_a_tie_names_the_largest_share_of_pairs_that_differ() -> None:
 
     assert explain("tie", evidence) == (
         "levels/2 and levels/1 have equal returns in all 2 pairs of episodes, with a mean of 7.00. "
-        "With 95 % confidence, at most 4.87 % of all pairs differ, so levels/1 stays the champion."
+        "With 95 % confidence, at most 4.87 % of further pairs would differ, "
+        "so levels/1 stays the champion."
     )
 
 
@@ -121,12 +123,14 @@ def test_a_tie_names_the_largest_share_of_pairs_that_differ() -> None:
         (None, ""),
     ],
 )
-def test_a_tie_at_the_reward_threshold_says_so(threshold: float | None, reached: str) -> None:
+def test_a_tie_at_the_reward_threshold_names_the_threshold(
+    threshold: float | None, reached: str
+) -> None:
     evidence = replace(EVIDENCE, all_returns_equal=True, reward_threshold=threshold)
 
     assert explain("tie", evidence) == (
-        f"levels/2 and levels/1 return 7.00 in all 2 episodes.{reached} "
-        "The environment cannot distinguish them, so levels/1 stays the champion."
+        f"levels/2 and levels/1 both have a return of 7.00 in all 2 pairs of episodes.{reached} "
+        "These episodes cannot show which agent is better, so levels/1 stays the champion."
     )
 
 
@@ -134,10 +138,10 @@ def test_without_a_champion_the_opponent_is_the_random_policy() -> None:
     context = replace(STORED.context, champion=None)
     record = replace(STORED, verdict="reject", context=context)
 
-    reason = report_text.verdict_reason(record, EVIDENCE)
+    reason = report_text.explain_verdict(record, EVIDENCE)
 
-    assert report_text.opponent_name(context) == "a uniform random policy"
-    assert "that of a uniform random policy is 5.00" in reason
+    assert report_text.get_opponent_name(context) == "a uniform random policy"
+    assert "the mean return of a uniform random policy is 5.00" in reason
     assert reason.endswith("so there is no champion yet.")
 
 
@@ -145,10 +149,10 @@ def test_a_forced_promotion_gives_the_reason_of_the_user() -> None:
     accepted = replace(STORED, verdict="promote", is_accepted=True)
     first = replace(accepted, context=replace(STORED.context, champion=None))
 
-    assert report_text.forced_reason(accepted, "it is safer.") == (
+    assert report_text.explain_forced_promotion(accepted, "it is safer.") == (
         "Without a gate, levels/2 becomes the champion in place of levels/1. Reason: it is safer."
     )
-    assert report_text.forced_reason(first, "the first") == (
+    assert report_text.explain_forced_promotion(first, "the first") == (
         "Without a gate, levels/2 becomes the champion. Reason: the first."
     )
 
@@ -156,19 +160,19 @@ def test_a_forced_promotion_gives_the_reason_of_the_user() -> None:
 def test_a_rollback_gives_the_reason_of_the_user() -> None:
     without_champion = replace(STORED.context, champion=None)
 
-    assert report_text.rollback_reason(STORED.context, "it crashed") == (
+    assert report_text.explain_rollback(STORED.context, "it crashed") == (
         "levels/2 is the champion again, in place of levels/1. Reason: it crashed."
     )
-    assert report_text.rollback_reason(without_champion, "") == "levels/2 is the champion again."
+    assert report_text.explain_rollback(without_champion, "") == "levels/2 is the champion again."
 
 
-def test_a_description_that_is_too_long_loses_its_table() -> None:
+def test_a_description_that_is_too_long_omits_its_table() -> None:
     record = replace(STORED, reason="a reason")
-    whole = report_text.version_description(record, "text of a user", 5000)
+    whole = report_text.update_description(record, "text of a user", 5000)
 
-    short = report_text.version_description(record, "text of a user", len(whole) - 1)
+    short = report_text.update_description(record, "text of a user", len(whole) - 1)
 
     assert "| mean return |" in whole
     assert "| mean return |" not in short
     assert "a reason" in short
-    assert report_text.version_description(record, "x" * 5000, 5000) == "x" * 5000
+    assert report_text.update_description(record, "x" * 5000, 5000) == "x" * 5000

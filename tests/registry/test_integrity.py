@@ -20,7 +20,7 @@ from stable_baselines3 import PPO
 import mlflow_sb3
 from mlflow_sb3.flavor import registered_agent
 from mlflow_sb3.registry import integrity, registration, signing, versions
-from mlflow_sb3.registry.digest import hash_model
+from mlflow_sb3.registry.digest import hash_folder
 from mlflow_sb3.registry.model_version import DIGEST_TAG, SIGNATURE_TAG, Version
 from steps.evaluate import evaluate
 from steps.promote import promote
@@ -370,7 +370,7 @@ def change_requirements(version: Version) -> str:
     """Change a file that does not affect the policy, and return the new digest."""
     with (get_folder(version) / "requirements.txt").open("a") as requirements:
         requirements.write("malware\n")
-    return hash_model(get_folder(version))
+    return hash_folder(get_folder(version))
 
 
 def set_tags(version: Version, tags: dict[str, str | None]) -> Version:

@@ -3,13 +3,13 @@ from __future__ import annotations
 import mlflow
 from mlflow.entities.model_registry import ModelVersion
 
-from mlflow_sb3.registry.digest import hash_model
+from mlflow_sb3.registry.digest import hash_folder
 from mlflow_sb3.registry.model_version import DIGEST_TAG, SIGNATURE_TAG, Version
 from tests.registry.model_files import get_folder
 
 
 def test_a_registered_version_has_its_digest_its_model_and_its_run(registered: Version) -> None:
-    assert registered.digest == hash_model(get_folder(registered))
+    assert registered.digest == hash_folder(get_folder(registered))
     assert mlflow.get_logged_model(registered.model_id).source_run_id == registered.run_id
     assert str(registered) == "agent/1"
     assert registered.uri == "models:/agent/1"

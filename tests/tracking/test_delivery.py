@@ -12,7 +12,7 @@ from mlflow_sb3.tracking.delivery import (
     RejectedError,
     UndeliveredError,
     deliver_journal,
-    undelivered_message,
+    explain_undelivered,
 )
 from mlflow_sb3.tracking.journal import Journal
 from mlflow_sb3.tracking.run_logger import MetricPoint, RunLogger
@@ -133,7 +133,7 @@ def test_an_incomplete_snapshot_is_not_uploaded(tmp_path: Path) -> None:
 def test_the_message_hides_the_password_of_the_tracking_uri(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "run", "id", "https://somebody:secret@example.org:5000")
 
-    message = undelivered_message(journal)
+    message = explain_undelivered(journal)
 
     assert "https://somebody:***@example.org:5000" in message
     assert "secret" not in message
@@ -143,7 +143,7 @@ def test_the_message_hides_the_password_of_the_tracking_uri(tmp_path: Path) -> N
 def test_the_command_in_the_message_quotes_the_folder(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "my runs", "id", "uri")
 
-    assert shlex.split(undelivered_message(journal))[-1] == str(tmp_path / "my runs")
+    assert shlex.split(explain_undelivered(journal))[-1] == str(tmp_path / "my runs")
     journal.close()
 
 
@@ -152,10 +152,10 @@ def test_the_message_says_whether_entries_are_lost(tmp_path: Path) -> None:
     folder.write_text("a file at the path of the folder")
     journal = Journal(folder, "run", "uri")
     journal.append(tags={"key": "a"})
-    assert "which are lost" in undelivered_message(journal)
+    assert "which are lost" in explain_undelivered(journal)
     folder.unlink()
 
     journal.append(tags={"key": "b"})
 
-    assert f"The rest is safe in {folder}" in undelivered_message(journal)
+    assert f"The rest is safe in {folder}" in explain_undelivered(journal)
     journal.close()

@@ -29,8 +29,13 @@ def test_a_reopened_journal_has_the_pending_entries(tmp_path: Path) -> None:
     append_tags(reopened, "f")
 
     assert (reopened.run_id, reopened.tracking_uri) == ("run", "uri")
-    assert [entry["n"] for entry in reopened.pending_entries()] == [3, 4, 5, 6]
-    assert [entry["tags"]["key"] for entry in reopened.pending_entries()] == ["c", "d", "e", "f"]
+    assert [entry["n"] for entry in reopened.get_pending_entries()] == [3, 4, 5, 6]
+    assert [entry["tags"]["key"] for entry in reopened.get_pending_entries()] == [
+        "c",
+        "d",
+        "e",
+        "f",
+    ]
     reopened.close()
 
 
@@ -54,7 +59,7 @@ def test_all_entries_are_pending_if_the_delivered_number_is_unreadable(
 
     reopened = Journal.reopen(tmp_path)
 
-    assert [entry["n"] for entry in reopened.pending_entries()] == [1]
+    assert [entry["n"] for entry in reopened.get_pending_entries()] == [1]
     reopened.close()
 
 
@@ -69,7 +74,7 @@ def test_a_journal_cut_at_any_byte_keeps_its_complete_lines(tmp_path: Path) -> N
         (folder / "journal.jsonl").write_bytes(content[:length])
 
         cut = Journal(folder, "run", "uri")
-        complete_lines = len(cut.pending_entries())
+        complete_lines = len(cut.get_pending_entries())
         append_tags(cut, "new")
         cut.close()
 
@@ -85,7 +90,7 @@ def test_an_unwritable_journal_stays_in_memory_and_warns_once(
     journal = Journal(tmp_path / "no folder", "run", "uri")
     append_tags(journal, "a", "b")
 
-    assert [entry["n"] for entry in journal.pending_entries()] == [1, 2]
+    assert [entry["n"] for entry in journal.get_pending_entries()] == [1, 2]
     assert caplog.text.count("cannot be written") == 1
 
 
@@ -124,7 +129,7 @@ def test_a_journal_on_a_read_only_disk_can_be_reopened(small_disk: Path) -> None
     journal.close()
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
 
-    assert [entry["n"] for entry in Journal.reopen(small_disk / "run").pending_entries()] == [1]
+    assert [entry["n"] for entry in Journal.reopen(small_disk / "run").get_pending_entries()] == [1]
 
 
 def test_other_users_cannot_read_the_folder_of_a_journal(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def test_a_rejected_metric_does_not_affect_the_others(sender: JournalSender) -> 
     assert stored_steps(sender) == [1, 2]
     assert len(sender.rejections) == 1
     assert sender.rejections[0].startswith("no * name: Invalid value")
-    assert sender.journal.pending_entries() == []
+    assert sender.journal.get_pending_entries() == []
 
 
 def test_a_missing_file_is_reported_as_rejected(sender: JournalSender) -> None:

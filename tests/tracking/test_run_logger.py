@@ -95,7 +95,7 @@ def test_the_metric_state_has_counts_and_pending_points(
     ):
         run_logger.log_metrics([MetricPoint("a", 1.0, 5, 1), MetricPoint("b", 2.0, 5, 1)])
         run_logger.log_metrics([MetricPoint("a", 3.0, 6, 2)])
-        state = run_logger.metric_state()
+        state = run_logger.get_metric_state()
 
     assert state == {
         "counts": {"a": 2, "b": 1},

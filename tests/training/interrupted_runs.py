@@ -72,7 +72,7 @@ def _take_snapshot(run_id: str, run_logger: RunLogger, facts: TrainingFacts) -> 
     writer = SnapshotWriter(
         state_dir.get_run_dir(run_id) / SNAPSHOT_DIR,
         context={"asked": {}, "recipe": CONFIG.to_json(), "facts": facts.to_json()},
-        get_extra=run_logger.metric_state,
+        get_extra=run_logger.get_metric_state,
         on_written=run_logger.offer_snapshot,
     )
     writer.take(model, [])
