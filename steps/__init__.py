@@ -1,4 +1,4 @@
-"""Entry points of the MLflow Project, for ``mlflow run`` or ``python -m steps.<name>``."""
+"""Define the steps of the MLflow Project, for ``mlflow run`` or ``python -m steps.<name>``."""
 
 # Read the ids of the parent processes before the slow imports of a step, because a parent that
 # exits in the meantime could not be identified afterwards.

@@ -26,7 +26,7 @@ def deliver(folder: Path) -> None:
         run_id, is_finished = delivery.deliver_journal(folder)
     except FileNotFoundError as error:
         raise click.ClickException(
-            f"{folder} contains no journal. Give the folder that the training printed."
+            f"{folder} contains no journal. Pass the folder that the training printed."
         ) from error
     except delivery.RejectedError as error:
         raise click.ClickException(" ".join(str(error).split())) from error

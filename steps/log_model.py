@@ -17,7 +17,7 @@ from steps.step import Step
 
 
 @click.command(cls=Step)
-@click.option("--run-id", required=True, help="Run id of the entry point train.")
+@click.option("--run-id", required=True, help="Id of a run of train.")
 @new_model_name_option
 @inference_option
 @click.option(
@@ -25,7 +25,7 @@ from steps.step import Step
     default="tensor",
     show_default=True,
     type=click.Choice(["tensor", "base64"]),
-    help="How requests contain images. tensor: nested lists. base64: a binary column.",
+    help="Encoding of images in requests. tensor: nested lists. base64: a binary column.",
 )
 @signing_key_option
 def log_model(

@@ -1,4 +1,4 @@
-"""Parameter types and shared options of the entry points.
+"""Define parameter types and shared options of the entry points.
 
 Every option has a default, because an MLflow Project passes all its parameters to the command. An
 empty text stands for "not set". A help text may end with ``[default: ...]`` if the default value
@@ -70,7 +70,7 @@ class VersionNumber(click.ParamType[int | None]):
         if number < 1:
             self.fail(
                 f"{value!r} is not the number of a model version. "
-                "Give a positive integer, or give an alias instead.",
+                "Pass a positive integer, or pass an alias instead.",
                 param,
                 ctx,
             )
@@ -174,7 +174,8 @@ approval_option = click.option(
     default="none",
     show_default=True,
     type=click.Choice(["none", "required"]),
-    help="required: promote only a version with the tag approval=approved.",
+    help="required: run the gate, but move the alias only to a version with the tag "
+    "approval=approved.",
 )
 fail_on_reject_option = click.option(
     "--fail-on-reject",
@@ -192,12 +193,12 @@ state_folder_option = click.option(
 signing_key_option = click.option(
     "--signing-key",
     default="",
-    help="PEM file of the Ed25519 private key that signs the version. A relative path starts at "
-    "the project folder.  [default: do not sign]",
+    help="PEM file of the Ed25519 private key that signs the version. A relative path is "
+    "relative to the project folder.  [default: do not sign]",
 )
 public_key_option = click.option(
     "--public-key",
     default="",
     help="PEM file of the Ed25519 public key that must have signed the version. A relative path "
-    "starts at the project folder.  [default: do not check signatures]",
+    "is relative to the project folder.  [default: do not check signatures]",
 )

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @click.option(
     "--replay",
     default="",
-    help="Run id of an earlier promotion: repeat its gate, and change nothing.",
+    help="Id of the run of an earlier promotion: repeat its gate, and change nothing.",
 )
 @public_key_option
 def promote(replay: str, **options: Any) -> None:
@@ -57,7 +57,10 @@ def _replay(run_id: str, public_key: str | None) -> None:
 
     signing.check_keys(None, public_key)
     if differences := replay_promotion(run_id, public_key=public_key, progress=True):
-        raise click.ClickException(f"The replay of run {run_id} differs: {'; '.join(differences)}.")
+        raise click.ClickException(
+            f"The replay of run {run_id} differs: {'; '.join(differences)}. "
+            "Use the package versions and the kind of processor of that run."
+        )
     click.echo(f"identical: the replay of run {run_id} has the same episodes, bounds and verdict.")
 
 

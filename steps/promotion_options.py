@@ -1,4 +1,4 @@
-"""Options of the entry point ``promote``, in groups."""
+"""Define the options of the entry point ``promote``, in groups."""
 
 from __future__ import annotations
 
@@ -20,14 +20,15 @@ def challenger_options(command: Command) -> Command:
             help="Version to promote.  [default: the version with the alias challenger]",
         ),
         click.option(
-            "--alias", default="champion", show_default=True, help="Alias given to the winner."
+            "--alias", default="champion", show_default=True, help="Alias that the winner gets."
         ),
         click.option(
             "--candidates",
             default="challenger",
             show_default=True,
             type=click.Choice(["challenger", "best"]),
-            help="challenger: promote one version. best: promote the best trained versions.",
+            help="challenger: run the gate for one version. best: run it for the best trained "
+            "versions.",
         ),
         click.option(
             "--top",
@@ -39,7 +40,7 @@ def challenger_options(command: Command) -> Command:
         click.option(
             "--experiment",
             default="",
-            help="Name of the experiment for --candidates best.  [default: that of this run]",
+            help="Name of the experiment for --candidates best.  [default: experiment of this run]",
         ),
     )
 
@@ -60,7 +61,8 @@ def gate_options(command: Command) -> Command:
             default=0.05,
             show_default=True,
             type=float,
-            help="Probability of promoting a challenger that is not better.",
+            help="Nominal upper bound for the probability of promoting a challenger that is not "
+            "better.",
         ),
         click.option(
             "--min-improvement",
@@ -79,7 +81,7 @@ def gate_options(command: Command) -> Command:
             "--environment",
             default="",
             help="Environment that both agents play in: challenger, champion, a Gymnasium id or "
-            "EnvSpec JSON.  [default: the one that both were trained in]",
+            "EnvSpec JSON.  [default: environment of both trainings]",
         ),
         click.option(
             "--rule",

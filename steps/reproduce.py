@@ -13,7 +13,7 @@ from steps.step import Step
 
 
 @click.command(cls=Step)
-@click.option("--run-id", required=True, help="Run id of the entry point train.")
+@click.option("--run-id", required=True, help="Id of a run of train.")
 def reproduce(run_id: str) -> None:
     """Repeat a training, and report whether the weights are identical."""
     from mlflow_sb3.training import reproduce as reproduction

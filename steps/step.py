@@ -1,4 +1,4 @@
-"""Click command of a step: it runs inside an MLflow run and reports an error in one line."""
+"""Define the click command of a step, which runs inside an MLflow run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mlflow_sb3.runs import step_run
 
 
 class Step(click.Command):
-    """Command that runs inside an MLflow run: the run of ``mlflow run``, or a new one.
+    """Command that runs inside an MLflow run: the run of ``mlflow run``, or a new run.
 
     An error is printed in one line and stored in the tag ``error`` of the run, and the run is
     FAILED. This includes wrong usage. After SIGTERM or SIGINT the run is KILLED.

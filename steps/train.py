@@ -28,13 +28,13 @@ from steps.step import Step
 @click.option(
     "--resume",
     default="",
-    help="Run id of an interrupted training to resume.  [default: start a new training]",
+    help="Id of the run of an interrupted training to resume.  [default: start a new training]",
 )
 @click.option(
     "--snapshot-every",
     default="",
     type=OptionalValue(click.IntRange(min=1)),
-    help="Environment steps between two snapshots.  [default: limit the cost to 2 % of the time]",
+    help="Environment steps between two snapshots.  [default: as often as 2 % of the time allows]",
 )
 @state_folder_option
 @click.option(
@@ -55,29 +55,29 @@ def train(
     **options: Any,
 ) -> None:
     """Train an agent with Stable-Baselines3 and keep its best checkpoint."""
-    from mlflow_sb3.training import train_run
+    from mlflow_sb3.training import train_step
 
-    settings = train_run.TrainSettings(
+    settings = train_step.TrainSettings(
         snapshot_every, state_folder, delivery_timeout, warn=partial(click.echo, err=True)
     )
     if resume:
-        changed = _changed_options(context, options)
+        changed = _find_changed_options(context, options)
         try:
-            result = train_run.resume_training(context.obj, resume, changed, settings)
-        except train_run.OptionConflictError as error:
+            result = train_step.resume_training(context.obj, resume, changed, settings)
+        except train_step.OptionConflictError as error:
             raise click.UsageError(str(error)) from error
     else:
-        result = train_run.start_training(context.obj, options, settings)
+        result = train_step.start_training(context.obj, options, settings)
     click.echo(
         f"Kept the checkpoint of step {result.best.step} of {len(result.checkpoints)} checkpoints: "
         f"mean return {result.best.score:.2f} over {len(result.best.returns)} fresh episodes"
     )
 
 
-def _changed_options(context: click.Context, options: dict[str, Any]) -> dict[str, Any]:
+def _find_changed_options(context: click.Context, options: dict[str, Any]) -> dict[str, Any]:
     """Return the options that differ from their defaults.
 
-    The command line cannot tell them apart, because an MLflow Project passes all its parameters.
+    An option with its default counts as not set, because an MLflow Project passes all parameters.
     """
     defaults = {
         option.name: option.type_cast_value(context, option.get_default(context))
