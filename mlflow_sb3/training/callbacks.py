@@ -1,4 +1,4 @@
-"""SB3 callbacks of a training: evaluate checkpoints, take snapshots, resume, show progress."""
+"""SB3 callbacks that evaluate checkpoints, take and restore snapshots, and show progress."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ class CheckpointCallback(BaseCallback):
 
         Args:
             evaluator: Evaluates the checkpoints.
-            every: Timesteps between two checkpoints.
+            every: Smallest number of timesteps between two checkpoints. A checkpoint is taken at
+                the start of the next rollout.
         """
         super().__init__()
         self.checkpoints: list[Checkpoint] = []
@@ -70,7 +71,8 @@ class CheckpointCallback(BaseCallback):
     def _start_evaluation(self) -> Checkpoint:
         if self._pending is not None:
             self._finish_pending(self._pending)
-        # SB3 may not dump again. The values that it has recorded would then be lost.
+        # SB3 might not call dump again before training ends, and the values recorded so far would
+        # be lost.
         self.logger.dump(self.model.num_timesteps)
         self._pending = Checkpoint.from_model(self.model)
         self._evaluator.start(self._pending, EPISODES_PER_CHECKPOINT)
@@ -78,7 +80,7 @@ class CheckpointCallback(BaseCallback):
 
     def _finish_pending(self, checkpoint: Checkpoint) -> None:
         self._log_result(checkpoint)
-        # Leave a place for the last checkpoint, which always enters the selection.
+        # Keep one checkpoint less, because the last checkpoint always enters the selection.
         self.checkpoints = keep_best([*self.checkpoints, checkpoint], MAX_CHECKPOINTS - 1)
 
     def _log_result(self, checkpoint: Checkpoint) -> None:
@@ -107,7 +109,7 @@ class RestoreCallback(BaseCallback):
 
         Args:
             callbacks: Callbacks whose attributes are restored.
-            state: The loaded snapshot; None for a new training.
+            state: The loaded snapshot. None for a new training.
         """
         super().__init__()
         self._callbacks = callbacks
@@ -125,6 +127,9 @@ class RestoreCallback(BaseCallback):
 class SnapshotCallback(BaseCallback):
     """Take snapshots between two rollouts, and stop after a signal.
 
+    Some algorithms dump their metrics only after several rollouts. Snapshots are taken, and the
+    training stops, only at the first rollout after a dump (see ``get_rollouts_per_dump``).
+
     This must be the last callback, so that a snapshot includes the effects of all others.
     """
 
@@ -140,16 +145,17 @@ class SnapshotCallback(BaseCallback):
 
         Args:
             callbacks: Callbacks whose attributes belong to a snapshot.
-            writer: Writes the snapshots; None for none.
-            stop: Records whether a signal asked to stop.
-            rng_state: State of the random generators to continue with; None for a new training.
+            writer: Writes the snapshots. None: take no snapshots.
+            stop: Records whether a signal requested to stop.
+            rng_state: State of the random generators to restore. None for a new training.
         """
         super().__init__()
         self._callbacks = callbacks
         self._writer = writer
         self._stop = stop
-        self._restored_rng_state = rng_state
+        self._rng_state_to_restore = rng_state
         self._rng_state: RngState | None = None
+        """State to store in the next snapshot. None: the state when the snapshot is taken."""
 
     def _on_training_start(self) -> None:
         self._n_rollouts = 0
@@ -158,7 +164,7 @@ class SnapshotCallback(BaseCallback):
         if self._writer is not None:
             self._writer.start(self.model.num_timesteps)
         if self._draws_early:
-            # ARS has drawn numbers when on_rollout_start is called. A snapshot therefore stores
+            # ARS draws random numbers before it calls on_rollout_start. A snapshot therefore stores
             # the state at the start of learning or at the end of the previous rollout.
             self._restore_rng_state()
             self._rng_state = rng_state.get_rng_state()
@@ -188,13 +194,13 @@ class SnapshotCallback(BaseCallback):
 
     def _stop_if_requested(self) -> None:
         if self._writer is not None and self._stop.requested:
-            self._writer.wait()  # the end of the run uploads the snapshot
+            self._writer.wait()  # finish writing: the end of the run uploads this snapshot
         self._stop.raise_if_requested()
 
     def _restore_rng_state(self) -> None:
-        if self._restored_rng_state is not None:
-            rng_state.set_rng_state(self._restored_rng_state)
-            self._restored_rng_state = None
+        if self._rng_state_to_restore is not None:
+            rng_state.set_rng_state(self._rng_state_to_restore)
+            self._rng_state_to_restore = None
 
 
 class TqdmCallback(BaseCallback):

@@ -28,9 +28,9 @@ class Checkpoint:
     archive: bytes = field(repr=False)
     """Content of the zip file that SB3's ``save`` writes."""
     training_score: float
-    """Mean return of the evaluation episodes during training; NaN before they have ended."""
+    """Mean return of the evaluation episodes during training. NaN until they have ended."""
     statistics: Statistics | None = field(default=None, repr=False)
-    """Settings and statistics of VecNormalize at this step; None without VecNormalize."""
+    """Settings and statistics of VecNormalize at this step. None without VecNormalize."""
     returns: list[float] = field(default_factory=list, repr=False)
     """Returns of the fresh evaluation episodes after training."""
 

@@ -30,7 +30,7 @@ class EvaluationTask:
 
     checkpoints: Sequence[Checkpoint]
     first_episode: int
-    """Index of the first episode in the seed stream ``choice``."""
+    """Index of the first episode in ``choice``, the stream of seeds for checkpoint selection."""
     n_episodes: int
 
 
@@ -46,7 +46,8 @@ class CheckpointEvaluator:
         Args:
             model: The algorithm that is trained.
             env_spec_json: The environment, as ``EnvSpec`` JSON.
-            seed: Seed of the training. Episodes use its seed stream ``choice``.
+            seed: Seed of the training. The seeds of the episodes are its stream ``choice``, the
+                seeds for checkpoint selection (see ``generate_episode_seeds``).
         """
         self._model = model
         self._env_spec_json = env_spec_json
@@ -59,10 +60,10 @@ class CheckpointEvaluator:
     @classmethod
     @contextmanager
     def with_worker(cls, model: BaseAlgorithm, env_spec_json: str, *, seed: int) -> Iterator[Self]:
-        """Create an evaluator, with a worker process if one is possible.
+        """Create an evaluator, with a worker process if possible.
 
-        The model must be on a CPU and PyTorch on one thread, because neither CUDA nor threads
-        survive ``fork``.
+        There is no worker process if the model is on a GPU or if PyTorch uses several threads,
+        because neither CUDA nor threads survive ``fork``. See also ``forked_worker.is_available``.
         """
         evaluator = cls(model, env_spec_json, seed=seed)
         if _can_fork(model):
@@ -86,10 +87,10 @@ class CheckpointEvaluator:
         return self._worker is not None and self._has_pending_task and not self._worker.is_ready()
 
     def finish(self, checkpoint: Checkpoint, n_episodes: int) -> Episodes:
-        """Return the episodes of the checkpoint of the last ``start``.
+        """Return the episodes of a checkpoint that was passed to the last ``start``.
 
-        If no worker process evaluates the checkpoint, this process does. It uses a copy of the
-        policy and restores the random generators.
+        Without a worker process, this process runs the episodes. It uses a copy of the policy and
+        restores the random generators.
         """
         is_pending, self._has_pending_task = self._has_pending_task, False
         if self._worker is not None and is_pending:
@@ -115,7 +116,8 @@ class CheckpointEvaluator:
 
         Args:
             task: The checkpoints and their episodes.
-            on_episode: Called once for each episode; for the worker's episodes, after all of them.
+            on_episode: Called once for each episode. For the episodes of the worker process, it is
+                called after the worker has finished all of them.
             while_waiting: Called twice a second while the worker process finishes.
 
         Returns:
@@ -146,14 +148,15 @@ class CheckpointEvaluator:
             self._worker = ForkedWorker(self._run_in_worker)
         except OSError as error:
             _logger.warning(
-                "Could not start a worker process for evaluations: %s. Training waits for them.",
+                "Could not start a worker process: %s. Training pauses during evaluations.",
                 error,
             )
 
     def _drop_worker(self, error: WorkerLostError) -> None:
         """Continue without the worker process."""
         _logger.warning(
-            "The worker process for evaluations is lost: %s. Training waits for them.", error
+            "The worker process for evaluations is lost: %s. The main process evaluates instead.",
+            error,
         )
         self.close_worker()
 
@@ -164,7 +167,7 @@ class CheckpointEvaluator:
         on_episode: Callable[[], object],
         while_waiting: Callable[[], object],
     ) -> list[Episodes]:
-        """Return the results of the worker process; repeat the task here if it is lost."""
+        """Return the results of the worker process. If the worker is lost, run the task here."""
         try:
             results = worker.receive(while_waiting=while_waiting)
         except WorkerLostError as error:
@@ -175,7 +178,7 @@ class CheckpointEvaluator:
         return results
 
     def _run_in_worker(self, task: EvaluationTask) -> list[Episodes]:
-        vars(self._model).pop("replay_buffer", None)  # evaluation needs none: free the memory
+        vars(self._model).pop("replay_buffer", None)  # free memory that evaluation does not need
         return self._evaluate_here(task)
 
     def _evaluate_here(

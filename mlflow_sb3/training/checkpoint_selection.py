@@ -1,6 +1,6 @@
 """Select the checkpoint to keep after training.
 
-A checkpoint that is best in ten episodes during training may only be lucky. Selection therefore
+The best mean return of ten episodes during training may be due to chance. The selection therefore
 evaluates the best checkpoints on fresh seeds. Each round has fewer checkpoints and more episodes.
 """
 
@@ -44,7 +44,7 @@ def select_checkpoint(
         checkpoints: At least one checkpoint. Their ``returns`` are filled in.
         evaluator: Runs the episodes. Their seeds differ from those used during training.
         on_episode: Called after each episode, for a progress bar.
-        while_waiting: Called twice a second while a worker process finishes its share.
+        while_waiting: Called twice a second while a worker process finishes its checkpoints.
 
     Returns:
         The selected checkpoint.

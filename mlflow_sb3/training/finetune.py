@@ -33,7 +33,7 @@ _FIXED_OFF_POLICY_HYPERPARAMS = (
     "replay_buffer_class",
     "replay_buffer_kwargs",
 )
-"""More such hyperparameters of off-policy algorithms. They also decide the replay buffer."""
+"""More fixed hyperparameters of off-policy algorithms. They also decide the replay buffer."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,8 @@ def load_base_agent(
 ) -> BaseAgent:
     """Load an agent with its networks, its optimizer and its VecNormalize statistics.
 
-    This unpickles SB3's file. A model has no replay buffer: the agent first takes
-    ``learning_starts`` steps to fill a new one.
+    This unpickles SB3's file. A logged model has no replay buffer. The agent therefore takes
+    ``learning_starts`` steps to fill a new buffer before it learns.
 
     Args:
         model_uri: As in ``mlflow_sb3.load_model``.
@@ -87,15 +87,15 @@ def load_base_agent(
 
 
 def get_base_env_spec(model_uri: str, env_spec_json: str) -> str:
-    """Return the environment that an agent was trained in, if it has the requested id.
+    """Return the training environment of an agent, if it has the id of the requested environment.
 
     Args:
         model_uri: As in ``mlflow_sb3.load_model``.
         env_spec_json: Requested environment as ``EnvSpec`` JSON.
 
     Returns:
-        The agent's environment with its arguments and wrappers, as ``EnvSpec`` JSON. If its id
-        is another one or unknown, ``env_spec_json``.
+        The agent's environment with its arguments and wrappers, as ``EnvSpec`` JSON. If the id of
+        that environment is unknown or differs, ``env_spec_json``.
     """
     with integrity.fetch_uri(model_uri) as folder:
         agent_env = policy_loader.read_agent_info(folder).environment
@@ -142,7 +142,7 @@ def _load_model(
 
 
 def _read_n_envs(folder: Path) -> int:
-    """Return the number of environments that the agent was trained in at once."""
+    """Return the number of environments in the ``VecEnv`` that the agent was trained in."""
     with zipfile.ZipFile(folder / AGENT_ZIP) as archive:
         return int(json.loads(archive.read("data"))["n_envs"])
 

@@ -22,7 +22,7 @@ from mlflow_sb3.runs import signals
 Result = TypeVar("Result")
 
 STALL_TIMEOUT = 60.0
-"""Seconds without a result and without CPU time after which a worker counts as stuck."""
+"""A worker counts as stuck if it returns nothing and uses no CPU time for this many seconds."""
 PROCESS_NAME = "forked-worker"
 SENDER_NAME = "send-to-forked-worker"
 """Name of the thread that sends a task."""
@@ -40,8 +40,8 @@ class WorkerLostError(Exception):
 class ForkedWorker(Generic[Result]):
     """Run a function in a forked process: ``send`` a task, then ``receive`` its result.
 
-    The process has all objects of this process at the time of the fork. It ends with ``close``,
-    and with this process. It ignores SIGTERM and SIGINT, which this process handles.
+    The worker gets a copy of all objects of the parent process. It ends when the parent calls
+    ``close`` or ends itself. It ignores SIGTERM and SIGINT, which the parent handles.
     """
 
     def __init__(
@@ -50,7 +50,8 @@ class ForkedWorker(Generic[Result]):
         """Fork this process. Call ``is_available`` first.
 
         Args:
-            function: Maps a task to its result. Both must be picklable, the function need not be.
+            function: Returns the result of a task. The task and the result must be picklable. The
+                function need not be.
             stall_timeout: See ``STALL_TIMEOUT``.
 
         Raises:
@@ -66,13 +67,17 @@ class ForkedWorker(Generic[Result]):
             name=PROCESS_NAME,
         )
         with warnings.catch_warnings():
-            # Python 3.12 and later warn of a fork with threads; the worker needs none of them
+            # Python 3.12 and later warn if a process with threads is forked. The worker does not
+            # use these threads.
             warnings.simplefilter("ignore", DeprecationWarning)
             self._process.start()
         worker_connection.close()
 
     def send(self, task: Any) -> None:
-        """Send a task, without waiting until the worker reads it. Send one task at a time."""
+        """Send a task without waiting until the worker reads it.
+
+        Call ``receive`` before you send the next task.
+        """
         self._sender = threading.Thread(
             target=self._send, args=[task], name=SENDER_NAME, daemon=True
         )
@@ -89,7 +94,8 @@ class ForkedWorker(Generic[Result]):
             while_waiting: Called twice a second. It may raise.
 
         Raises:
-            WorkerLostError: There will be no result. Run the task in this process instead.
+            WorkerLostError: The worker failed, was killed or is stuck. The caller can run the task
+                in this process instead.
         """
         cpu_time, last_progress = self._read_cpu_time(), time.monotonic()
         while not self._connection.poll(_POLL_INTERVAL):
@@ -105,10 +111,11 @@ class ForkedWorker(Generic[Result]):
         return result
 
     def close(self) -> None:
-        """Kill the worker process. Processes that it has started continue."""
+        """Kill the worker process. Processes that the worker has started continue."""
         self._process.kill()
         self._process.join()
-        # ends a pending send, even if another process still holds the other end of the pipe
+        # Shut the pipe down to end a pending send. Closing it is not enough if another process
+        # still has the other end open.
         with socket.socket(fileno=os.dup(self._connection.fileno())) as pipe, suppress(OSError):
             pipe.shutdown(socket.SHUT_RDWR)
         if self._sender.ident:
@@ -126,7 +133,10 @@ class ForkedWorker(Generic[Result]):
             self._connection.send(task)
 
     def _read_cpu_time(self) -> list[str]:
-        """Return the user and system time of the worker process; empty if it has ended."""
+        """Return the user and system time of the worker process. Empty if it no longer exists.
+
+        A killed worker exists, with constant times, until ``close`` joins it.
+        """
         try:
             stat = Path(f"/proc/{self._process.pid}/stat").read_text()
         except OSError:
@@ -135,9 +145,10 @@ class ForkedWorker(Generic[Result]):
 
 
 def is_available() -> bool:
-    """Return whether a forked process can work, and has a CPU core of its own.
+    """Return whether this process can be forked, and may use more than one CPU core.
 
-    It needs Linux. No worker is forked if a package is loaded that does not survive ``fork``.
+    Forking needs Linux and a process that is not a daemon of ``multiprocessing``. It is not
+    possible if a package is loaded that does not survive ``fork``.
     """
     if sys.platform != "linux" or multiprocessing.current_process().daemon:
         return False
@@ -152,17 +163,18 @@ def _serve(
 ) -> None:
     """Run tasks in the worker process until it is killed or an error occurs.
 
-    The parent process repeats a failed task and reports its error.
+    After an error, the worker ends and ``receive`` raises WorkerLostError in the parent process.
+    The caller of ``receive`` repeats the task there, and then sees the error.
     """
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         return
     parent_connection.close()
     for number in signals.STOP_SIGNALS:
-        # not SIG_IGN, which programs that the environments start would inherit
+        # Use a handler instead of SIG_IGN: programs that an environment starts inherit SIG_IGN.
         signal.signal(number, lambda *_: None)
     try:
         while True:
             connection.send(function(connection.recv()))
-    except Exception:  # noqa: BLE001 the parent repeats the task and shows any error
+    except Exception:  # noqa: BLE001 the caller of receive repeats the task and sees the error
         return

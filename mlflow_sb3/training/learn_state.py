@@ -1,4 +1,4 @@
-"""Continue ``learn`` of an SB3 algorithm: save the values that it resets, and restore them."""
+"""Save and restore the values that ``learn`` of an SB3 algorithm resets when it starts."""
 
 from __future__ import annotations
 
@@ -74,13 +74,13 @@ class LearnState:
         )
 
     def restore(self, model: BaseAlgorithm) -> None:
-        """Set the values of an algorithm; call it at the start of the first rollout."""
+        """Set the values of an algorithm. Call this at the start of the first rollout."""
         for target, attributes in (
             (model.action_noise, self.action_noise),
             (_get_gsde_distribution(model), self.gsde_distribution),
         ):
             if attributes is not None:
-                vars(target).update(pickle.loads(attributes))  # noqa: S301 a part of the snapshot
+                vars(target).update(pickle.loads(attributes))  # noqa: S301 the snapshot is trusted
         logger: Any = model.logger
         for name, values in self.logger_values.items():
             getattr(logger, name).update(values)
@@ -92,8 +92,9 @@ class LearnState:
 def get_rollouts_per_dump(model: BaseAlgorithm) -> int:
     """Return how many rollouts an algorithm collects between two dumps of its metrics.
 
-    On-policy algorithms count them in a local variable of ``learn``: A2C dumps after every 100.
-    A resumed ``learn`` starts this count at 0, so that snapshots are only taken after a dump.
+    A2C, for example, dumps after every 100 rollouts. On-policy algorithms count the rollouts in a
+    local variable of ``learn``, and a resumed ``learn`` starts to count at 0. Snapshots are
+    therefore only taken after a dump.
     """
     if not isinstance(model, OnPolicyAlgorithm):
         return 1
@@ -101,9 +102,9 @@ def get_rollouts_per_dump(model: BaseAlgorithm) -> int:
 
 
 def _get_gsde_distribution(model: BaseAlgorithm) -> StateDependentNoiseDistribution | None:
-    """Return the distribution of a gSDE policy, or None.
+    """Return the distribution of a gSDE policy. None for other policies.
 
-    SB3 samples its matrices before it calls ``on_rollout_start`` of the callbacks.
+    SB3 samples its exploration matrices before it calls ``on_rollout_start`` of the callbacks.
     """
     actor = getattr(model, "actor", None) or model.policy
     distribution = getattr(actor, "action_dist", None)

@@ -39,7 +39,7 @@ class TrainingResult:
     checkpoints: list[Checkpoint]
     """All checkpoints that entered the selection."""
     last_digest: str
-    """Digest of the weights at the end of learning; see ``weights_digest``."""
+    """Digest of the weights at the end of learning; see ``compute_weights_digest``."""
     best_digest: str
     """Digest of the weights of the selected checkpoint."""
 
@@ -78,7 +78,7 @@ def train(
         env_spec_json: The environment, as ``EnvSpec`` JSON.
         algo: Name of the algorithm in lower case, such as ``"dqn"``.
         timesteps: Environment steps.
-        seed: Seed of two independent streams, for learning and for the evaluation of checkpoints.
+        seed: Base seed. Learning and the evaluation of checkpoints use independent streams of it.
         hyperparams: See ``builder.build_algorithm``.
         base_model: Algorithm to train further, with its own environments, hyperparameters and
             seed. By default, a new algorithm is built.
@@ -88,15 +88,16 @@ def train(
         resume_from: Snapshot of this training to continue from.
         stop: Checked between rollouts, and between the episodes of the selection.
         progress: Whether to show progress bars on standard error.
-        torch_threads: Threads of PyTorch during training. Small networks are not faster with
-            more threads, and another number changes the last bits of the weights.
+        torch_threads: Threads of PyTorch during training. More threads do not make small networks
+            faster. Another number of threads changes the last bits of the weights.
 
     Returns:
         The model with the weights of the best checkpoint, and all checkpoints.
 
     Raises:
         MlflowException: Environment, algorithm and hyperparameters do not fit together.
-        Interrupted: ``stop`` requested it. The last snapshot has the state at that moment.
+        Interrupted: ``stop`` was requested. During learning, the last snapshot has the state at
+            which learning stopped.
     """
     with _use_torch_threads(torch_threads):
         if resume_from is not None:
@@ -143,7 +144,7 @@ def compute_weights_digest(model: BaseAlgorithm) -> str:
 
 @contextmanager
 def _complete_last_snapshot(snapshot_writer: SnapshotWriter | None) -> Iterator[None]:
-    """Wait for the last snapshot at the end, because the run logger uploads it then."""
+    """Wait at the end until the last snapshot is complete, so that the run logger can upload it."""
     try:
         yield
     finally:
@@ -162,10 +163,10 @@ def _use_torch_threads(count: int) -> Iterator[None]:
 
 
 def _use_fused_adam(model: BaseAlgorithm) -> None:
-    """Let Adam update all weights in one operation, unless the hyperparameters decide it.
+    """Use PyTorch's fused Adam, unless the hyperparameters set ``fused`` or ``foreach``.
 
-    On a CPU, PyTorch uses about a dozen small operations for each tensor by default, which take a
-    seventh of DQN's training time. The fused version only differs in rounding.
+    On a CPU, Adam by default runs about a dozen small operations for each tensor. They take a
+    seventh of DQN's training time. The fused version differs only in rounding.
     """
     for name in model.get_parameters():
         optimizer = attrgetter(name)(model)

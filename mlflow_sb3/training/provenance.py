@@ -1,4 +1,4 @@
-"""Record what decides the weights of an agent, and list the differences between two trainings."""
+"""Record the code and the machine of a training, and list the differences of two trainings."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 POLICY_DIGEST_TAG = "mlflow_sb3.policy_digest"
 """Tag of a training run: digest of the selected weights; see ``loop.compute_weights_digest``."""
 INEXACT_TAG = "mlflow_sb3.inexact"
-"""Tag of a resumed run: why its weights may differ from those of an uninterrupted training."""
+"""Tag of a resumed run: reasons why its weights may differ from an uninterrupted training."""
 _LABELS = {
     "commit": "commit",
     "changes": "digest of the uncommitted changes",
@@ -36,7 +36,7 @@ _LABELS = {
     "torch_capability": "PyTorch instruction set",
     "torch_threads": "thread count",
 }
-"""How messages name the attributes of ``TrainingFacts``."""
+"""Names of the attributes of ``TrainingFacts`` in messages."""
 
 
 def log_provenance(
@@ -80,7 +80,8 @@ def list_differences(
 ) -> list[str]:
     """Describe the differences between two trainings that could explain different weights.
 
-    Hyperparameters are compared by the parameters of the runs, so that a changed record shows.
+    Hyperparameters are read from the parameters of the runs, not from the records. A record that
+    was changed by hand therefore causes a difference.
 
     Args:
         run: Run of the first training.
@@ -120,8 +121,8 @@ def _list_packages() -> dict[str, str]:
     """Return the versions of the installed packages, by name."""
     versions = {}
     for distribution in metadata.distributions():
-        # The remains of a removed package have no name. importlib_metadata, if it is loaded,
-        # raises an error for them.
+        # A package that was removed incompletely has no name. If importlib_metadata is loaded, it
+        # raises an error for such a package.
         with suppress(FileNotFoundError):
             if "Name" in (fields := distribution.metadata):
                 versions[fields["Name"]] = fields["Version"]

@@ -38,13 +38,15 @@ class Reproduction:
 
 @contextmanager
 def checkout_commit(commit: str | None) -> Iterator[Path]:
-    """Check out a commit into a temporary worktree of this clone; the working tree stays as it is.
+    """Check out a commit into a temporary worktree of this clone.
+
+    The working tree of the clone does not change.
 
     Yields:
         Folder of the project in the worktree.
 
     Raises:
-        MlflowException: ``commit`` is None, or neither in this clone nor in its origin.
+        MlflowException: ``commit`` is None, or is neither in this clone nor in its remote origin.
     """
     if commit is None:
         raise MlflowException.invalid_parameter_value(
@@ -63,7 +65,7 @@ def checkout_commit(commit: str | None) -> Iterator[Path]:
                 f"Commit {commit} cannot be checked out in {worktree}. See git worktree list."
             )
         try:
-            # the project may be in a subfolder of its repository
+            # The project may be in a subfolder of its repository.
             yield worktree / (_run_git("rev-parse", "--show-prefix") or "")
         finally:
             _run_git("worktree", "remove", "--force", str(worktree))
@@ -112,7 +114,7 @@ def _has_commit(commit: str) -> bool:
 
 
 def _run_git(*arguments: str) -> str | None:
-    """Return the output of a git command in the project; None if it fails."""
+    """Return the output of a git command in the project. None if the command fails."""
     try:
         done = subprocess.run(["git", *arguments], cwd=PROJECT, capture_output=True, check=False)  # noqa: S607
     except OSError as error:

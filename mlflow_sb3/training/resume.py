@@ -34,12 +34,15 @@ _logger = logging.getLogger(__name__)
 def find_snapshot(run_id: str, state_folder: str | None = None) -> Iterator[ResumePoint]:
     """Find the newest snapshot of an interrupted run.
 
-    If the run has none, because it was interrupted early and was itself resumed, the snapshot of
-    the run before it is used. The journal of the run on this machine is delivered first.
+    If the run has none, but itself resumed an earlier run, use the snapshot of that run, and so on.
+    The journal of the run on this machine is delivered first.
 
     Args:
         run_id: Id of a run of the entry point ``train``.
         state_folder: See ``state_dir.get_state_dir``.
+
+    Yields:
+        The snapshot. Its path is valid only inside the ``with`` block.
 
     Raises:
         MlflowException: The run finished, is still running, or has no snapshot.
@@ -53,7 +56,7 @@ def find_snapshot(run_id: str, state_folder: str | None = None) -> Iterator[Resu
     run = flush_journal(run, state_folder)
     if run.info.status == "FINISHED":
         raise MlflowException.invalid_parameter_value(
-            f"Run {run_id} has finished, so that there is nothing to resume. "
+            f"Run {run_id} has finished, so there is nothing to resume. "
             "Use log_model to register its agent."
         )
     with TemporaryDirectory() as downloads:
@@ -75,11 +78,12 @@ def flush_journal(run: Run, state_folder: str | None = None) -> Run:
     return MlflowClient().get_run(run.info.run_id)
 
 
-def delete_snapshots(run_id: str, state_folder: str | None = None) -> None:
-    """Delete the snapshots of an interrupted run after the resumed run has finished.
+def delete_training_state(run_id: str, state_folder: str | None = None) -> None:
+    """Delete the state of an interrupted run after the resumed run has finished.
 
-    Also delete those of the runs that it had continued from, both in the local folders and among
-    the artifacts. If the server does not answer, the remaining snapshots stay.
+    The state is the local folder of the run, with its journal and its snapshots, and the snapshots
+    among its artifacts. If the run itself resumed an earlier run, delete the state of that run too,
+    and so on. If the server does not answer, the remaining files stay.
     """
     client = MlflowClient()
     current: str | None = run_id
@@ -109,7 +113,7 @@ def has_snapshot(run: Run, state_folder: str | None = None) -> bool:
 
 @dataclass(frozen=True)
 class _UploadedSnapshot:
-    """Name of a snapshot among the artifacts, and the values of its tag."""
+    """A snapshot among the artifacts of a run. All attributes but the name are in its tag."""
 
     name: str
     step: int
@@ -122,7 +126,7 @@ class _UploadedSnapshot:
 
 
 def _find_resume_point(run: Run, state_folder: str | None, downloads: Path) -> ResumePoint:
-    """Search a run, then the run that it was resumed from, and so on."""
+    """Return the snapshot of a run, or else of the run that it resumed, and so on."""
     visited: set[str] = set()
     current: Run | None = run
     while current is not None and current.info.run_id not in visited:
@@ -160,7 +164,7 @@ def _find_newest(run: Run, folder: Path, downloads: Path) -> ResumePoint | None:
             return ResumePoint(run.info.run_id, path, snapshot_header.read_header(path))
     if local is None and failure is not None:
         raise MlflowException(
-            f"The only snapshot of run {run.info.run_id} is among its artifacts and cannot be "
+            f"The snapshots of run {run.info.run_id} are among its artifacts and cannot be "
             f"downloaded: {failure}. Resume when the artifact store answers, or train again."
         ) from failure
     return local

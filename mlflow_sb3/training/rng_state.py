@@ -20,7 +20,7 @@ class RngState:
     numpy_state: Any
     torch_state: torch.Tensor
     cuda_states: list[torch.Tensor]
-    """One state for each CUDA device; empty without CUDA."""
+    """One state for each CUDA device. Empty without CUDA."""
 
 
 def get_rng_state() -> RngState:

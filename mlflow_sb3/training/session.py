@@ -25,7 +25,7 @@ from mlflow_sb3.training.snapshot_writer import SnapshotWriter
 
 @dataclass(frozen=True)
 class TrainingSession:
-    """A training whose model is ready: learn, then select a checkpoint."""
+    """A training with a built or restored model. Call ``learn``, then ``select``."""
 
     model: BaseAlgorithm
     timesteps: int
@@ -37,7 +37,8 @@ class TrainingSession:
     def learn(self, callbacks: list[BaseCallback]) -> None:
         """Run ``learn`` for the remaining timesteps.
 
-        If the snapshot was taken after learning, only restore the first callback.
+        If the training resumes from a snapshot that was taken after learning, skip ``learn`` and
+        only restore the first callback.
         """
         state = self.resume_from
         if state is not None and state.is_learned:
@@ -79,7 +80,7 @@ class TrainingSession:
     def _surround_callbacks(
         self, callbacks: list[BaseCallback], bar: tqdm[NoReturn]
     ) -> list[BaseCallback]:
-        """Put the callback that restores first, and the callback that takes snapshots last."""
+        """Put ``RestoreCallback`` first and ``SnapshotCallback`` last."""
         state = self.resume_from
         return [
             RestoreCallback(callbacks, state),
@@ -108,7 +109,10 @@ class TrainingSession:
 
 @contextmanager
 def _explain_errors(model: BaseAlgorithm) -> Iterator[None]:
-    """Name the algorithm and the step of an error. SB3 checks some hyperparameters only late."""
+    """Add the algorithm and the step to an error.
+
+    SB3 checks some hyperparameters only during ``learn``.
+    """
     try:
         yield
     except algorithms.TRAINING_ERRORS as error:

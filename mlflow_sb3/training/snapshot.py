@@ -1,8 +1,9 @@
 """Write and load snapshots: the complete state of a training between two rollouts.
 
-A training that continues from a snapshot ends with the same weights, to the bit. The state
-comprises the algorithm with its environments and buffers, the attributes of the callbacks, the
-global random generators, and the values that ``learn`` resets.
+The state comprises the algorithm with its environments and buffers, the attributes of the
+callbacks, the global random generators, and the values that ``learn`` resets. A training that
+continues from a snapshot ends with the same weights, to the bit. This does not hold if the
+environments cannot be pickled: the snapshot then leaves them out, and ``inexact`` is set.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class SnapshotState:
     rng_state: RngState
     learn_state: LearnState
     extra: dict[str, Any]
-    """Values that were stored besides the training."""
+    """Other picklable values; see ``write_snapshot``."""
 
 
 def write_snapshot(
@@ -58,14 +59,14 @@ def write_snapshot(
 
     Args:
         file: Binary file to write to.
-        header: Header of the snapshot. With a reason in ``inexact``, environments are left out.
+        header: Header of the snapshot. If ``header.inexact`` is set, the environments are left out.
         model: Algorithm between two rollouts.
         callbacks: Callbacks whose attributes belong to the state.
         rng_state: State of the random generators to store; by default, the current state.
-        extra: Picklable values to store besides.
+        extra: Other picklable values to store.
 
     Raises:
-        PicklingError: A part of the state cannot be pickled, with whatever error.
+        PicklingError: A part of the state cannot be pickled. The original error is the cause.
         OSError: The file cannot be written.
     """
     left_out = {sb3_internals.LOGGER_ATTRIBUTE}
@@ -89,14 +90,15 @@ def load_snapshot(path: Path, env: VecEnv | None = None) -> SnapshotState:
 
     Args:
         path: The file.
-        env: New environments for a snapshot that has none; see ``rebuild_envs``.
+        env: New environments for a snapshot without environments; see ``rebuild_envs``.
 
     Returns:
-        The state, whose model is ready for ``learn``. Call ``restore_training`` at the start of
-        the first rollout.
+        The state. Its model is ready for ``learn``. Call ``restore_training`` at the start of the
+        first rollout.
 
     Raises:
-        MlflowException: The file is no snapshot of this version, or ``env`` has other wrappers.
+        MlflowException: The file is not a snapshot, its format has another version, or ``env`` has
+            other wrappers.
     """
     with path.open("rb") as file:
         header = parse_header(file, path)
@@ -130,7 +132,7 @@ def restore_training(
 
 
 def rebuild_envs(env_spec_json: str, header: SnapshotHeader) -> VecEnv | None:
-    """Return new environments for a snapshot that has none; None if it has its own.
+    """Return new environments for a snapshot without environments. None if it contains them.
 
     Args:
         env_spec_json: The environment, as ``EnvSpec`` JSON.
@@ -145,7 +147,7 @@ def rebuild_envs(env_spec_json: str, header: SnapshotHeader) -> VecEnv | None:
 
 
 def list_layers(vec_env: VecEnv | None) -> list[Any]:
-    """Return a VecEnv and all that it wraps, from the outermost to the innermost."""
+    """Return a VecEnv and the VecEnvs inside it, from the outermost to the innermost."""
     layers: list[Any] = []
     while vec_env is not None:
         layers.append(vec_env)

@@ -1,4 +1,4 @@
-"""Pickle the state of a training: short replay buffers, complete environments."""
+"""Pickle the state of a training: the filled part of replay buffers, and whole environments."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def dump_state(state: dict[str, Any], file: BinaryIO, *, external: Sequence[Any]
         external: Objects that are left out and replaced by their position.
 
     Raises:
-        PicklingError: An object cannot be pickled, with whatever error.
+        PicklingError: An object cannot be pickled. The original error is the cause.
         OSError: The file cannot be written.
     """
     target = _ErrorRecorder(file)
@@ -43,10 +43,10 @@ def dump_state(state: dict[str, Any], file: BinaryIO, *, external: Sequence[Any]
 
 
 def pickle_attributes(instance: Any) -> bytes | None:
-    """Return the pickled attributes of an object; None for None.
+    """Return the pickled attributes of an object. None if ``instance`` is None.
 
     Raises:
-        PicklingError: An attribute cannot be pickled, with whatever error.
+        PicklingError: An attribute cannot be pickled. The original error is the cause.
     """
     try:
         return None if instance is None else cloudpickle.dumps(vars(instance))
@@ -59,7 +59,7 @@ def load_state(file: BinaryIO, *, external: Sequence[Any]) -> dict[str, Any]:
 
     Args:
         file: Binary file, at the position of the pickle.
-        external: Objects in place of the objects that were left out.
+        external: Objects to insert in place of the objects that were left out.
 
     Raises:
         MlflowException: An external object has another class than the object that was left out.
@@ -69,9 +69,10 @@ def load_state(file: BinaryIO, *, external: Sequence[Any]) -> dict[str, Any]:
 
 
 class _ErrorRecorder:
-    """File that keeps the error of a failed write.
+    """File that stores the error of a failed write.
 
-    Objects that are pickled may raise OSError, too. The recorded error tells both apart.
+    An object may also raise OSError while it is pickled. The stored error shows that the file
+    raised the error.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -89,9 +90,9 @@ class _ErrorRecorder:
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
     """Pickler with other rules for replay buffers and environments.
 
-    Of a replay buffer, only the filled part is pickled. Of VecEnvWrapper and EzPickle, all
-    attributes are pickled: by default, VecNormalize drops its running returns, and EzPickle
-    everything but the arguments of the constructor.
+    It pickles only the filled part of a replay buffer. It pickles all attributes of a VecEnvWrapper
+    and of an EzPickle. By default, VecNormalize leaves out its running returns, and EzPickle keeps
+    only the arguments of the constructor.
     """
 
     def __init__(self, file: _ErrorRecorder, external: Sequence[Any]) -> None:
@@ -153,7 +154,7 @@ def _shorten(value: Any, buffer: ReplayBuffer) -> Any:
         return value
     if len(value) != buffer.buffer_size:
         return value
-    # one row more: optimize_memory_usage stores the next observation there
+    # Keep one more row: with optimize_memory_usage, it has the next observation.
     return _LeadingRows(value[: buffer.pos + 1], value.shape)
 
 

@@ -1,4 +1,4 @@
-"""Write the last two snapshots of a training to a folder, at intervals that cost little time."""
+"""Write snapshots of a training to a folder at regular intervals, and keep the last two."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ _logger = logging.getLogger(__name__)
 class SnapshotWriter:
     """Write snapshots of a training to a folder.
 
-    The training thread pickles the state into a draft. A second thread appends the digest, syncs
-    the draft and renames it. If a snapshot cannot be written, training continues and the previous
-    snapshots stay.
+    The training thread pickles the state into a draft file. A second thread appends the digest,
+    syncs the draft to disk and renames it. If a snapshot cannot be written, training continues and
+    the previous snapshots stay.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class SnapshotWriter:
         """
         self.folder = folder
         self.inexact_reason: str | None = None
-        """Why snapshots leave the environments out; None if they contain them."""
+        """Reason why snapshots leave the environments out. None if they contain them."""
         self.seconds = 0.0
         """Seconds that the training thread has spent on snapshots."""
         self.count = 0
@@ -139,7 +139,7 @@ class SnapshotWriter:
     def _write_draft(
         self, draft: Path, model: BaseAlgorithm, callbacks: Sequence[BaseCallback], **options: Any
     ) -> None:
-        """Write a draft; leave the environments out if they cannot be pickled."""
+        """Write a draft. If the environments cannot be pickled, leave them out."""
         try:
             self._dump(draft, model, callbacks, **options)
         except PicklingError as error:
@@ -192,7 +192,7 @@ class SnapshotWriter:
             self._next_time += (time.monotonic() - start) / MAX_TIME_SHARE
 
     def _try_to(self, write: Callable[[], None]) -> bool:
-        """Return whether a step of writing succeeded; log a warning if it did not."""
+        """Call ``write`` and return whether it succeeded. If it fails, log a warning."""
         try:
             write()
         except OSError as error:
@@ -213,7 +213,7 @@ class SnapshotWriter:
         return True
 
     def _warn(self, message: str) -> None:
-        """Log a warning, each message once."""
+        """Log a warning, unless the same message was logged before."""
         if message not in self._warnings:
             self._warnings.add(message)
             _logger.warning(message)

@@ -20,10 +20,10 @@ TRAINING_SCHEMA = 1
 
 @dataclass(frozen=True)
 class TrainingFacts:
-    """Code and machine of a training. Both decide the last bits of the weights."""
+    """Code and machine of a training. Both can change the last bits of the weights."""
 
     commit: str | None
-    """Git commit of the project; None outside a clone."""
+    """Git commit of the project. None if the project is not in a git clone."""
     changes: str
     """SHA-256 digest of the uncommitted changes; see ``git.hash_uncommitted_changes``."""
     python: str
@@ -49,9 +49,9 @@ class PolicyDigests:
     """Digests of the weights of a training; see ``loop.compute_weights_digest``."""
 
     kept: str
-    """Of the selected checkpoint."""
+    """Digest of the selected checkpoint."""
     last: str
-    """Of the weights at the end of learning."""
+    """Digest of the weights at the end of learning."""
 
 
 @dataclass(frozen=True)

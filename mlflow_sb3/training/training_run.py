@@ -76,7 +76,7 @@ class TrainingRun:
     ) -> Version:
         """Log the agent as a model of the training run, and register it.
 
-        If an earlier call was killed after it registered a version, that version is completed.
+        If an earlier call was killed after it registered a version, complete that version instead.
 
         Args:
             name: Name of the registered model.
@@ -116,7 +116,10 @@ class TrainingRun:
     def _complete_version(
         self, name: str, tags: dict[str, str], *, is_signed: bool
     ) -> Version | None:
-        """Return the version of an earlier ``log_model`` that did not finish, and tag it anew."""
+        """Return the version that an interrupted ``log_model`` registered, and update its tag.
+
+        None if there is no such version.
+        """
         version = versions.find_version_of_run(name, self.run_id, tags)
         if version is None or version.digest is None:
             return None
@@ -170,7 +173,7 @@ def log_training_run(
 def load_training_run(run_id: str) -> TrainingRun:
     """Load the agent that ``log_training_run`` logged.
 
-    This unpickles SB3's file, after a check that its digest is the one in the run's tag.
+    This compares the digest of SB3's file with the tag of the run, and then unpickles the file.
 
     Raises:
         MlflowException: The run does not exist, has no agent, or its agent has changed.

@@ -111,7 +111,7 @@ def stopped_machine(tmp_path_factory: pytest.TempPathFactory) -> Machine:
     [
         (
             ["--resume", "STOPPED", "--seed", "7"],
-            "Error: Run STOPPED was trained with seed=0, but seed=7 was given. Leave seed out",
+            "Error: Run STOPPED was trained with seed=0, but seed is now 7. Leave seed out",
         ),
         (
             ["--resume", "STOPPED", "--env", "Acrobot-v1"],

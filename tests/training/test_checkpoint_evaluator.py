@@ -110,7 +110,7 @@ def test_a_killed_worker_does_not_change_the_returns(checkpoints: list[Checkpoin
 
 
 @pytest.mark.usefixtures("two_cores")
-def test_the_worker_evaluates_its_share(
+def test_the_worker_evaluates_every_second_checkpoint(
     checkpoints: list[Checkpoint], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded_here: list[int] = []
@@ -163,7 +163,7 @@ def test_the_episodes_of_the_worker_are_counted(checkpoints: list[Checkpoint]) -
     assert len(calls) == 3 * 5
 
 
-def test_an_evaluation_without_a_worker_leaves_the_model_and_the_random_generators_alone(
+def test_an_evaluation_without_a_worker_changes_neither_model_nor_random_generators(
     checkpoints: list[Checkpoint],
 ) -> None:
     model = build_model(1)

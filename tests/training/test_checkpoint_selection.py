@@ -39,7 +39,7 @@ def make_checkpoint(action: int) -> Checkpoint:
     return Checkpoint(step=action, archive=archive.getvalue(), training_score=float(action))
 
 
-def test_a_better_checkpoint_is_selected_over_a_luckier_one() -> None:
+def test_a_checkpoint_with_a_high_score_by_chance_is_not_selected() -> None:
     better, luckier = make_checkpoint(1), make_checkpoint(0)
     better.training_score, luckier.training_score = 0.2, 500.0
 
@@ -94,7 +94,7 @@ def test_count_episodes_of_few_checkpoints(n_checkpoints: int, expected: int) ->
     assert checkpoint_selection.count_episodes(n_checkpoints) == expected
 
 
-def test_keep_best_returns_the_best_one_last() -> None:
+def test_keep_best_returns_the_best_checkpoint_last() -> None:
     checkpoints = [Checkpoint(step, b"", score) for step, score in enumerate([3.0, 1.0, 2.0])]
 
     best = checkpoint_selection.keep_best(checkpoints, 2)

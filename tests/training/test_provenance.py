@@ -34,7 +34,7 @@ def test_the_facts_name_this_project_and_its_packages() -> None:
     assert FACTS.cpu
 
 
-def test_the_remains_of_a_removed_package_are_skipped(
+def test_an_incompletely_removed_package_is_skipped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     complete, remains = tmp_path / "complete-1.0.dist-info", tmp_path / "remains-1.0.dist-info"

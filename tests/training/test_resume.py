@@ -17,7 +17,7 @@ from tests.training.interrupted_runs import make_interrupted_run
 
 
 @pytest.mark.usefixtures("store")
-def test_a_run_without_a_snapshot_resumes_from_the_run_before_it() -> None:
+def test_a_run_without_a_snapshot_uses_the_snapshot_of_the_run_that_it_resumed() -> None:
     first, second = make_interrupted_run(), make_interrupted_run(has_snapshot=False)
     MlflowClient().set_tag(second, RESUMED_FROM_TAG, first)
 
@@ -112,12 +112,12 @@ def test_the_resume_command_names_a_state_folder_that_is_not_the_default(tmp_pat
 
 
 @pytest.mark.usefixtures("store")
-def test_the_snapshots_of_all_resumed_runs_are_deleted() -> None:
+def test_the_states_of_all_resumed_runs_are_deleted() -> None:
     first, second = make_interrupted_run(), make_interrupted_run()
     MlflowClient().set_tag(second, RESUMED_FROM_TAG, first)
     assert MlflowClient().list_artifacts(first, SNAPSHOT_DIR)
 
-    resume.delete_snapshots(second)
+    resume.delete_training_state(second)
 
     for run_id in (first, second):
         assert MlflowClient().list_artifacts(run_id, SNAPSHOT_DIR) == []
@@ -126,11 +126,11 @@ def test_the_snapshots_of_all_resumed_runs_are_deleted() -> None:
 
 
 @pytest.mark.usefixtures("store")
-def test_deleting_the_snapshots_of_an_unknown_run_is_no_error(tmp_path: Path) -> None:
+def test_deleting_the_state_of_an_unknown_run_is_no_error(tmp_path: Path) -> None:
     folder = tmp_path / "state_folder" / ("0" * 32)
     folder.mkdir(parents=True)
 
-    resume.delete_snapshots(folder.name, str(folder.parent))
+    resume.delete_training_state(folder.name, str(folder.parent))
 
     assert not folder.exists()
 

@@ -32,7 +32,7 @@ def test_a_state_can_be_pickled() -> None:
     assert draw() == before
 
 
-def test_draws_inside_the_context_do_not_change_later_ones() -> None:
+def test_draws_inside_the_context_do_not_change_later_draws() -> None:
     state = rng_state.get_rng_state()
     expected = draw()
     rng_state.set_rng_state(state)

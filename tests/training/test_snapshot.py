@@ -1,4 +1,4 @@
-"""A training that resumes from a snapshot ends with the weights and metrics of a whole one."""
+"""Resume trainings from snapshots, and compare them with uninterrupted trainings."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ DEFAULT_CASES = ("dqn, overwritten buffer", "ppo, gSDE, VecNormalize, schedule")
         for case in CASES
     ],
 )
-def test_a_resumed_training_ends_with_the_weights_and_metrics_of_a_whole_one(
+def test_a_resumed_training_ends_with_the_weights_and_metrics_of_an_uninterrupted_one(
     case: str, tmp_path: Path
 ) -> None:
     whole, expected = train_case(case)

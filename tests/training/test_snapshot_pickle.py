@@ -79,7 +79,7 @@ def test_vec_normalize_keeps_its_running_returns() -> None:
     assert set(loaded.class_attributes) == set(vec_env.class_attributes)
 
 
-def test_an_external_object_is_replaced_by_the_new_one() -> None:
+def test_an_external_object_is_replaced_by_a_new_object() -> None:
     old, new = make_buffer(1), make_buffer(2)
     file = io.BytesIO()
 
@@ -99,7 +99,7 @@ def test_an_external_object_of_another_class_is_rejected() -> None:
         snapshot_pickle.load_state(file, external=[{}])
 
 
-def test_an_error_of_the_disk_is_raised_as_it_is() -> None:
+def test_an_error_of_the_disk_is_raised_unchanged() -> None:
     with pytest.raises(OSError, match="No space left on device"):
         snapshot_pickle.dump_state({}, FullDisk(), external=[])
 

@@ -50,7 +50,7 @@ def test_a_new_writer_replaces_the_older_snapshot(model: PPO, tmp_path: Path) ->
     assert read_steps(tmp_path) == [30, 20]
 
 
-def test_a_truncated_snapshot_is_not_valid_and_the_previous_one_is(
+def test_the_previous_snapshot_is_valid_if_the_last_is_truncated(
     model: PPO, tmp_path: Path
 ) -> None:
     writer = SnapshotWriter(tmp_path)
@@ -67,7 +67,7 @@ def test_a_truncated_snapshot_is_not_valid_and_the_previous_one_is(
     assert read_steps(tmp_path) == [20, 10]
 
 
-def test_snapshots_are_due_after_the_given_number_of_steps(model: PPO, tmp_path: Path) -> None:
+def test_snapshots_are_due_after_the_set_number_of_steps(model: PPO, tmp_path: Path) -> None:
     writer = SnapshotWriter(tmp_path, every=100)
     writer.start(0)
 

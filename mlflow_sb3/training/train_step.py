@@ -1,4 +1,4 @@
-"""Run a training inside an MLflow run: resolve the options, train or resume, and log the agent."""
+"""Run the step ``train`` in an MLflow run: train or resume, and log the agent."""
 
 from __future__ import annotations
 
@@ -37,7 +37,10 @@ class TrainSettings:
     """Settings of a training that do not affect the weights."""
 
     snapshot_every: int | None = None
-    """Environment steps between two snapshots. None limits the cost to 2 % of the time."""
+    """Environment steps between two snapshots.
+
+    None: choose the interval so that snapshots take at most 2 % of the training time.
+    """
     state_folder: str = ""
     """See ``state_dir.get_state_dir``."""
     delivery_timeout: float = 60.0
@@ -76,15 +79,15 @@ def start_training(run_id: str, options: dict[str, Any], settings: TrainSettings
 
 
 def resume_training(
-    run_id: str, interrupted_run_id: str, changed_options: dict[str, Any], settings: TrainSettings
+    run_id: str, interrupted_run_id: str, user_options: dict[str, Any], settings: TrainSettings
 ) -> TrainingResult:
     """Resume an interrupted training from its last snapshot, in another MLflow run.
 
     Args:
         run_id: Run to log to.
         interrupted_run_id: Run of the interrupted training.
-        changed_options: Options that differ from their defaults. They must have the same values
-            as in the interrupted training.
+        user_options: Options that the user set to other values than their defaults. Each must
+            equal the option of the interrupted training.
         settings: Settings that do not affect the weights.
 
     Raises:
@@ -92,12 +95,13 @@ def resume_training(
         MlflowException: There is no snapshot, or the run cannot be written to.
         Interrupted: A signal stopped the training.
     """
-    # The tag comes first: if this run is interrupted early, its tag leads to the snapshot.
+    # Set the tag first. If this run is interrupted before its first snapshot, a later call follows
+    # the tag to the snapshot of the earlier run.
     MlflowClient().set_tag(run_id, resume.RESUMED_FROM_TAG, interrupted_run_id)
     with resume.find_snapshot(interrupted_run_id, settings.state_folder) as resume_point:
         context = resume_point.header.context
         config, options = TrainingConfig(**context["recipe"]), context["asked"]
-        check_same_options(interrupted_run_id, changed_options, options, config)
+        check_same_options(interrupted_run_id, user_options, options, config)
         plan = _TrainingPlan(
             config,
             options,
@@ -108,43 +112,47 @@ def resume_training(
 
 
 def check_same_options(
-    run_id: str, changed: dict[str, Any], options: dict[str, Any], config: TrainingConfig
+    run_id: str, user_options: dict[str, Any], options: dict[str, Any], config: TrainingConfig
 ) -> None:
-    """Check that a resumed training keeps its options, in their original or resolved form.
+    """Check that the user sets no option to another value than in the interrupted training.
+
+    An option may have the value that the user set then, or the value that a preset resolved.
 
     Args:
         run_id: Run of the interrupted training.
-        changed: New options that differ from their defaults.
-        options: Options of the interrupted training.
-        config: Resolved options of the interrupted training.
+        user_options: Options that the user sets now.
+        options: Options that the user set in the interrupted training.
+        config: Configuration that was resolved from ``options``.
 
     Raises:
         OptionConflictError: An option has another value than in the interrupted training.
     """
-    for name, value in changed.items():
+    for name, value in user_options.items():
         if value == options[name]:
             continue
+        # config.preset describes the origin of the hyperparameters. It is not an option value.
         if name == "preset" or value != getattr(config, name):
             raise OptionConflictError(
                 f"Run {run_id} was trained with {name}={options[name]!r}, "
-                f"but {name}={value!r} was given. Leave {name} out to resume the training, "
+                f"but {name} is now {value!r}. Leave {name} out to resume the training, "
                 "or leave resume out to train a new agent."
             )
 
 
 def _train(run_id: str, plan: _TrainingPlan, settings: TrainSettings) -> TrainingResult:
-    """Check the run, train, log the agent, and delete the snapshots of a resumed training."""
+    """Check the run, train, log the agent, and delete the state of the interrupted training."""
     _check_run(run_id, plan.config, settings)
     folder = state_dir.get_run_dir(run_id, settings.state_folder)
-    with _print_resume_command(run_id, folder, settings), signals.defer_signals() as stop:
+    with _report_resume_command(run_id, folder, settings), signals.defer_signals() as stop:
         if plan.config.from_model_id:
             finetune.log_lineage(run_id, plan.config.from_model_id)
         timeout = settings.delivery_timeout
         with RunLogger(run_id, folder, delivery_timeout=timeout) as run_logger:
             result = _train_and_log(plan, run_logger, folder, settings.snapshot_every, stop)
-        # Signals are still deferred, so that a finished training leaves no snapshots behind.
+        # Signals are still deferred, so that a signal cannot prevent the deletion of the
+        # interrupted run's snapshots.
         if plan.interrupted_run_id is not None:
-            resume.delete_snapshots(plan.interrupted_run_id, settings.state_folder)
+            resume.delete_training_state(plan.interrupted_run_id, settings.state_folder)
     return result
 
 
@@ -162,7 +170,7 @@ def _train_and_log(
         folder / SNAPSHOT_DIR,
         every=snapshot_every,
         context={"asked": plan.options, "recipe": config.to_json(), "facts": facts.to_json()},
-        get_extra=run_logger.metric_state,
+        get_extra=run_logger.get_metric_state,
         on_written=run_logger.offer_snapshot,
     )
     state = None
@@ -187,10 +195,10 @@ def _train_and_log(
 
 
 def _check_run(run_id: str, config: TrainingConfig, settings: TrainSettings) -> None:
-    """Check what would otherwise fail after hours of training.
+    """Check the permissions and the artifact store before hours of training.
 
     A missing permission on the default model name only causes a warning, because ``log_model`` may
-    use another name. A run of ``main`` has already checked the name.
+    use another name. If ``main`` started this run, it has already checked the name.
     """
     preflight.check_artifacts(run_id)
     if previous_attempt.PARENT_RUN_TAG in MlflowClient().get_run(run_id).data.tags:
@@ -202,8 +210,8 @@ def _check_run(run_id: str, config: TrainingConfig, settings: TrainSettings) -> 
 
 
 @contextmanager
-def _print_resume_command(run_id: str, folder: Path, settings: TrainSettings) -> Iterator[None]:
-    """After an interrupt, pass the command that resumes the training to ``settings.warn``."""
+def _report_resume_command(run_id: str, folder: Path, settings: TrainSettings) -> Iterator[None]:
+    """If the training is interrupted, pass the command that resumes it to ``settings.warn``."""
     try:
         yield
     except Interrupted:

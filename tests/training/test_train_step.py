@@ -10,10 +10,10 @@ import pytest
 from mlflow import MlflowClient
 
 from mlflow_sb3.runs.signals import Interrupted
-from mlflow_sb3.training import train_run, training_run
+from mlflow_sb3.training import train_step, training_run
 from mlflow_sb3.training.config import TrainingConfig
 from mlflow_sb3.training.resume import RESUMED_FROM_TAG
-from mlflow_sb3.training.train_run import OptionConflictError, TrainSettings
+from mlflow_sb3.training.train_step import OptionConflictError, TrainSettings
 
 OPTIONS: dict[str, Any] = {
     "env": "CartPole-v1",
@@ -49,10 +49,10 @@ def test_a_resumed_training_keeps_its_options(monkeypatch: pytest.MonkeyPatch) -
     with monkeypatch.context() as patch:
         patch.setattr(training_run, "log_training_run", interrupt)
         with pytest.raises(Interrupted, match="SIGTERM"):
-            train_run.start_training(interrupted_run_id, OPTIONS, settings)
+            train_step.start_training(interrupted_run_id, OPTIONS, settings)
 
     with mlflow.start_run() as run:
-        result = train_run.resume_training(
+        result = train_step.resume_training(
             run.info.run_id, interrupted_run_id, {"timesteps": 256}, TrainSettings()
         )
 
@@ -66,17 +66,17 @@ def test_a_resumed_training_keeps_its_options(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"algo": "a2c"}, "was trained with algo='ppo', but algo='a2c' was given. Leave algo out"),
-        ({"preset": "zoo"}, "was trained with preset='none', but preset='zoo' was given"),
+        ({"algo": "a2c"}, "was trained with algo='ppo', but algo is now 'a2c'. Leave algo out"),
+        ({"preset": "zoo"}, "was trained with preset='none', but preset is now 'zoo'"),
     ],
 )
 def test_a_resumed_training_refuses_other_options(changed: dict[str, Any], message: str) -> None:
     with pytest.raises(OptionConflictError, match=message):
-        train_run.check_same_options("run", changed, OPTIONS, CONFIG)
+        train_step.check_same_options("run", changed, OPTIONS, CONFIG)
 
 
 def test_a_resumed_training_accepts_resolved_options() -> None:
     """The user may repeat the number of steps that the preset chose."""
     options = OPTIONS | {"timesteps": None}
 
-    train_run.check_same_options("run", {"timesteps": 256}, options, CONFIG)
+    train_step.check_same_options("run", {"timesteps": 256}, options, CONFIG)
