@@ -55,8 +55,8 @@ def save_model(
 ) -> None:
     """Save an agent as an MLflow model in a local folder.
 
-    The policy is exported to ONNX, and the graph is compared with SB3 before any file is written.
-    The graph contains the observation normalization of ``VecNormalize``.
+    By default, the policy is exported to ONNX, and the graph is compared with SB3 before any file
+    is written. The graph contains the observation normalization of ``VecNormalize``.
 
     Args:
         sb3_model: Trained SB3 algorithm; it is not changed.
@@ -198,8 +198,8 @@ def log_model(
 def load_policy(model_uri: str, *, public_key: KeyPath | None = None) -> AgentPolicy:
     """Load the policy of an agent to predict actions.
 
-    This opens the ONNX graph. It unpickles nothing and does not import the code of the model. An
-    agent with ``inference="native"`` has no graph and is unpickled.
+    For an exported agent, this opens the ONNX graph. It unpickles nothing and does not import the
+    code of the model. An agent with ``inference="native"`` has no graph and is unpickled.
 
     Args:
         model_uri: ``models:/name@alias``, ``models:/name/3``, ``models:/m-…``, ``runs:/…`` or a
@@ -212,7 +212,7 @@ def load_policy(model_uri: str, *, public_key: KeyPath | None = None) -> AgentPo
 
     Raises:
         MlflowException: The files have changed, the signature is missing or wrong, or the model
-            holds no agent.
+            contains no agent.
     """
     with integrity.fetch_uri(model_uri, public_key=public_key) as folder:
         return open_policy(folder)

@@ -37,14 +37,15 @@ def export_policy(model: BaseAlgorithm, source: SourceEnv) -> ExportedPolicy:
     """Export the policy of an algorithm to ONNX and compare the graph with SB3.
 
     Args:
-        model: Algorithm; it is not changed.
-        source: Training environment. Its episodes provide half of the observations that are
-            compared. If it has no ``EnvSpec``, all observations are sampled from its space.
+        model: Algorithm. It is not changed.
+        source: Training environment. Its episodes provide half of the observations of the
+            comparison. If it has no ``EnvSpec``, all observations are sampled from its space.
 
     Raises:
-        MlflowException: PyTorch cannot export the policy, or the graph does not agree with SB3.
+        MlflowException: PyTorch cannot export the policy, or the graph differs from SB3.
     """
-    # A copy of a policy draws initial weights, which must not change the caller's generator.
+    # A custom policy or environment may draw from PyTorch's random generator. Its state must not
+    # change for the caller.
     with torch.random.fork_rng(devices=[]), _keep_training_mode(model.policy):
         module = PolicyModule(model, source.observation_space, source.action_space).eval()
         graph, outputs = onnx_graph.build_graph(module)
@@ -62,7 +63,7 @@ def export_policy(model: BaseAlgorithm, source: SourceEnv) -> ExportedPolicy:
 
 @contextmanager
 def _keep_training_mode(policy: BasePolicy) -> Iterator[None]:
-    """Restore the training mode, which SB3's ``predict`` switches off."""
+    """Restore the training mode at the end, because SB3's ``predict`` switches it off."""
     is_training = policy.training
     try:
         yield

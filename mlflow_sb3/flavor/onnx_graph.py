@@ -33,7 +33,7 @@ def build_graph(module: PolicyModule) -> tuple[bytes, list[str]]:
         The ONNX model, and the names of its outputs.
 
     Raises:
-        MlflowException: PyTorch cannot export a module of the policy. The message has the module
+        MlflowException: PyTorch cannot export a module of the policy. The message names the module
             and the operator.
     """
     example = module.make_example()
@@ -62,7 +62,7 @@ def build_graph(module: PolicyModule) -> tuple[bytes, list[str]]:
 
 
 def _dynamic_shapes(example: Tensors) -> tuple[dict[int, torch.export.Dim], ...]:
-    """Return the batch axis of every input. LSTM states have it behind the layers."""
+    """Return the batch axis of every input: 1 for LSTM states, 0 for other inputs."""
     batch = torch.export.Dim("batch")
     return tuple({1 if name in STATE_NAMES else 0: batch} for name in example)
 

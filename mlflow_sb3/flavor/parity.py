@@ -22,9 +22,9 @@ from mlflow_sb3.inference.onnx_policy import NEXT_PREFIX, OnnxPolicy
 from mlflow_sb3.inference.policy_inputs import STATE_NAMES, LstmState
 
 BATCH_SIZES = (1, 7, 64)
-"""Batch sizes of the comparison. The last batch has the remaining observations."""
+"""Batch sizes of the comparison. One more batch has the remaining observations."""
 TOLERANCE = 1e-5
-"""Largest allowed relative difference (see ``Parity.max_difference``)."""
+"""Largest allowed difference: relative for actions and values, absolute for LSTM states."""
 _MAX_FORBIDDEN_LOGIT = -1e7
 """sb3-contrib sets the logits of forbidden actions to -1e8."""
 
@@ -32,16 +32,20 @@ _MAX_FORBIDDEN_LOGIT = -1e7
 def check_parity(
     model: BaseAlgorithm, policy: OnnxPolicy, source: SourceEnv, inputs: ParityInputs
 ) -> Parity:
-    """Compare the actions of a graph with those of SB3, in batches of several sizes.
+    """Compare a graph with SB3, in batches of several sizes.
+
+    The comparison covers the actions, the values that decide between discrete actions, and the LSTM
+    states. See ``Parity.max_difference``.
 
     Args:
         model: SB3 algorithm.
         policy: Exported policy.
         source: Training environment.
-        inputs: Inputs of both.
+        inputs: Observations, states and masks passed to both policies.
 
     Raises:
-        MlflowException: They differ by more than ``TOLERANCE``.
+        MlflowException: A difference exceeds ``TOLERANCE``, or an action differs although SB3 does
+            not rate both actions equally.
     """
     native = SB3Policy.from_algorithm(model, source.observation_space, source.action_space)
     expected, expected_state = native.predict(
@@ -58,7 +62,7 @@ def check_parity(
     else:
         values = _compute_sb3_values(model, source, inputs)
         # A small value can be the difference of large terms, and then has their rounding error.
-        # All values are therefore compared with the largest one.
+        # The differences are therefore divided by the largest absolute value.
         scale = max(1.0, float(np.abs(values).max()))
         graph_values = _compute_graph_values(policy, inputs)
         difference = float(np.abs(graph_values - values).max()) / scale
@@ -73,19 +77,22 @@ def check_parity(
 
 
 def _check_difference(parity: Parity, *, wrong: int) -> Parity:
-    # "not <=" refuses NaN too
+    # "not <=" is also true for NaN.
     if wrong or not parity.max_difference <= TOLERANCE:
         raise MlflowException.invalid_parameter_value(
             "The exported graph differs from stable_baselines3 "
-            f"by {parity.max_difference:.1e} (allowed: {TOLERANCE:.0e}), with {wrong} wrong "
-            f"actions of {parity.observations}. Nothing was saved. Report the policy_kwargs as a "
-            "bug, or log the model with inference=native."
+            f"by {parity.max_difference:.1e} (allowed: {TOLERANCE:.0e}), and {wrong} of "
+            f"{parity.observations} actions are wrong. Nothing was saved. Report the "
+            "policy_kwargs as a bug, or log the model with inference=native."
         )
     return parity
 
 
 def _compare_continuous(action_space: Box, expected: NDArray[Any], actual: NDArray[Any]) -> float:
-    """Return the largest difference of actions, relative to the range of the action space."""
+    """Return the largest difference of actions, relative to the range of the action space.
+
+    If the range of a dimension is infinite or zero, its difference is absolute.
+    """
     extent = action_space.high - action_space.low
     scale = np.where(np.isfinite(extent) & (extent > 0), extent, 1)
     return float((np.abs(actual - expected) / scale).max())
@@ -104,7 +111,10 @@ def _compare_states(expected: LstmState | None, states: list[LstmState | None]) 
 def _count_differences(
     gaps: NDArray[Any], expected: NDArray[Any], actual: NDArray[Any]
 ) -> tuple[int, int]:
-    """Return the number of wrong actions, and of actions that differ by a tie of SB3's values."""
+    """Return the number of wrong actions, and the number of ties.
+
+    A tie is an action that differs although SB3 rates both actions equally.
+    """
     is_other = (actual != expected).reshape(len(expected), -1)
     is_tie = gaps <= TOLERANCE
     wrong, ties = is_other & ~is_tie, is_other & is_tie
@@ -114,13 +124,16 @@ def _count_differences(
 def _compute_gaps(
     values: NDArray[Any], action_space: GymSpace[Any], expected: NDArray[Any], actual: NDArray[Any]
 ) -> NDArray[Any]:
-    """Return how much higher SB3 rates its own actions than those of the graph.
+    """Return by how much SB3 prefers its own actions over those of the graph.
+
+    This is the difference of the values of both actions. For MultiBinary spaces it is the absolute
+    logit of each bit.
 
     Returns:
         Array of shape ``(n, integers of an action)``.
     """
     sizes = spaces.get_action_sizes(action_space)
-    if values.shape[1] == len(sizes):  # MultiBinary: the sign of one logit decides each bit
+    if values.shape[1] == len(sizes):  # MultiBinary: the sign of its logit decides each bit
         return np.asarray(np.abs(values))
     rows = np.arange(len(values))[:, np.newaxis]
     offsets = np.cumsum([0, *sizes[:-1]]) - np.ravel(getattr(action_space, "start", 0))
@@ -168,7 +181,8 @@ def _reset_state(inputs: ParityInputs) -> list[NDArray[np.float32]]:
 def _select_values(outputs: dict[str, NDArray[Any]]) -> NDArray[Any]:
     """Return the distribution parameter that decides between actions.
 
-    The logits of forbidden actions are set to 0. A policy without parameters has zeros.
+    The logits of forbidden actions are set to 0. If the graph outputs no distribution parameters,
+    return zeros.
     """
     names = [name for name in outputs if name != "action" and not name.startswith(NEXT_PREFIX)]
     if not names:

@@ -20,7 +20,7 @@ def open_policy(folder: Path) -> AgentPolicy:
         ``OnnxPolicy``, or ``SB3AgentPolicy`` for a model with ``inference="native"``.
 
     Raises:
-        MlflowException: The folder holds no agent, a file has changed since it was saved, or
+        MlflowException: The folder contains no agent, a file has changed since it was saved, or
             the agent must be unpickled and MLflow does not allow it.
     """
     info = read_agent_info(folder)
@@ -28,7 +28,7 @@ def open_policy(folder: Path) -> AgentPolicy:
         if info.inference == "onnx":
             return OnnxPolicy.load(folder / AGENT_DIR)
         agent_files.check_unpickling_allowed("An agent with inference=native")
-        # SB3 and torch are imported only for native inference: the default needs neither.
+        # Import SB3 and PyTorch only for native inference. ONNX inference needs neither.
         from mlflow_sb3.flavor import sb3_policy
 
         return sb3_policy.SB3AgentPolicy(folder / AGENT_DIR, info)

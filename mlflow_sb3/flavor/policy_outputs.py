@@ -1,6 +1,6 @@
 """Compute the outputs of an SB3 policy: action, distribution parameters and next LSTM state.
 
-The functions can be exported to ONNX. SB3's own ``predict`` cannot, because it converts to numpy.
+The functions can be exported to ONNX. SB3's ``predict`` cannot, because it returns numpy arrays.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def compute_action(
         policy: SB3 policy.
         observation: Preprocessed observations: a tensor of shape ``(n, *observation_shape)``, or
             a dict of tensors.
-        extra_inputs: LSTM state of a recurrent policy, or action masks of a masked one.
+        extra_inputs: LSTM state of a recurrent policy, or action masks of a maskable policy.
 
     Returns:
         The action before squashing and clipping, the distribution parameters by name, and the
@@ -56,9 +56,9 @@ def compute_action(
 
 
 def _compute_values(policy: BasePolicy, observation: Any) -> Tensors:
-    """Compute the values that decide between actions, for policies other than actor-critic ones.
+    """Compute Q-values, scores or distribution parameters of a policy without a shared critic.
 
-    Deterministic policies have none.
+    The result is empty for deterministic policies with continuous actions.
     """
     if isinstance(policy, DQNPolicy):
         return {"q_values": policy.q_net(observation)}
@@ -106,7 +106,7 @@ def describe_distribution(
     """Describe the distribution that SB3 samples actions from.
 
     Args:
-        model: Algorithm; DQN has its exploration rate.
+        model: Algorithm. DQN and QRDQN have the exploration rate.
         policy: Policy of the algorithm.
         action_space: Action space of the environment.
         outputs: Names of the graph's outputs.

@@ -1,8 +1,8 @@
 """Access the private names of Stable-Baselines3 and sb3-contrib that this package needs.
 
 No other module uses an underscored name of SB3. All names exist in stable-baselines3 2.7 to 2.9
-and sb3-contrib 2.7 to 2.9.
-``tests/flavor/test_sb3_internals.py`` checks them for the installed version.
+and sb3-contrib 2.7 to 2.9. ``tests/flavor/test_sb3_internals.py`` checks them for the installed
+version.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def wrap_env(vec_env: VecEnv) -> VecEnv:
 
 
 def clear_last_observation(model: BaseAlgorithm) -> None:
-    """Forget the last observation of an algorithm, so that ``learn`` resets the environments."""
+    """Clear the last observation of an algorithm, so that ``learn`` resets the environments."""
     model._last_obs = None
 
 
@@ -74,7 +74,7 @@ def get_recurrent_distribution(
 def draws_before_rollout(model: BaseAlgorithm) -> bool:
     """Return whether an algorithm draws random numbers before ``on_rollout_start``.
 
-    ARS does, and is the only algorithm with ``evaluate_candidates``.
+    Only ARS does. It is the only algorithm with a method ``evaluate_candidates``.
     """
     return hasattr(model, "evaluate_candidates")
 

@@ -22,7 +22,7 @@ _NATIVE = (
     "flavor/vec_normalize.py",
     "wrappers.py",
 )
-"""Modules that a policy with ``inference="native"`` needs in addition."""
+"""More modules that a policy with ``inference="native"`` needs."""
 
 
 def list_shipped_files(inference: InferenceBackend) -> list[str]:

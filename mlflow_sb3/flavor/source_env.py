@@ -44,7 +44,7 @@ def check_algorithm(model: Any) -> None:
     """Check that a model is an SB3 algorithm.
 
     Raises:
-        MlflowException: It is another object.
+        MlflowException: The model is not an SB3 algorithm.
     """
     if not isinstance(model, BaseAlgorithm):
         raise MlflowException.invalid_parameter_value(
@@ -128,7 +128,10 @@ def _unwrap(vec_env: VecEnv) -> tuple[VecEnv, list[VecEnvWrapper]]:
 
 
 def _describe(base: VecEnv, stack: VecFrameStack | None) -> str | None:
-    """Return ``EnvSpec`` JSON, with our ``FrameStack`` wrapper instead of ``VecFrameStack``."""
+    """Return ``EnvSpec`` JSON, with ``wrappers.FrameStack`` in place of ``VecFrameStack``.
+
+    None if the environment cannot be made from an ``EnvSpec``.
+    """
     try:
         spec = EnvSpec.from_json(env_spec.spec_to_json(base.get_attr("spec", [0])[0]))
     except MlflowException:

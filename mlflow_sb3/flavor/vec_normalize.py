@@ -52,7 +52,7 @@ def set_statistics(vec_normalize: VecNormalize, statistics: Statistics) -> None:
 
 
 def wrap_vec_env(vec_env: VecEnv, statistics: Statistics) -> VecNormalize:
-    """Wrap a VecEnv in a ``VecNormalize`` with these statistics, which it continues to update."""
+    """Wrap a VecEnv in a ``VecNormalize`` that starts with these statistics and updates them."""
     vec_normalize = VecNormalize(vec_env, **{name: statistics[name] for name in _SETTINGS})
     set_statistics(vec_normalize, statistics)
     return vec_normalize

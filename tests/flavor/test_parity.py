@@ -76,7 +76,7 @@ def test_rounding_errors_of_large_terms_are_tolerated() -> None:
     assert export(model).parity.max_difference < 1e-6
 
 
-def test_equal_values_allow_either_action() -> None:
+def test_an_action_may_differ_if_sb3_rates_both_equally() -> None:
     model, other = (
         build_untrained(BOX, spaces.Discrete(2)),
         build_untrained(BOX, spaces.Discrete(2)),
