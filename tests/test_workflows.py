@@ -15,7 +15,7 @@ from mlflow_sb3.flavor import registered_agent
 from mlflow_sb3.promotion import serving_check
 from mlflow_sb3.registry.versions import find_version
 from mlflow_sb3.training import training_run
-from mlflow_sb3.training.checkpoint_selection import CHECKPOINT_EPISODES, ROUNDS
+from mlflow_sb3.training.checkpoint_selection import EPISODES_PER_CHECKPOINT, ROUNDS
 from steps.evaluate import evaluate
 from steps.log_model import log_model
 from steps.promote import promote
@@ -93,7 +93,7 @@ def test_the_registered_agent_plays_like_the_selected_checkpoint(
     invoke(evaluate, model_name="agent", version="1", episodes="3")
 
     count = sum(round_episodes for _, round_episodes in ROUNDS)
-    seeds = generate_episode_seeds(4, "choice", count, start=CHECKPOINT_EPISODES)
+    seeds = generate_episode_seeds(4, "choice", count, start=EPISODES_PER_CHECKPOINT)
     agent = registered_agent.load_agent(find_version("agent", number=1))
     episodes = agent.play(seeds)
     score = mlflow.get_run(run_id).data.metrics["eval/kept_mean_reward"]
