@@ -1,1 +1,1 @@
-"""A tracking server for a team: one to try on this machine, and one in containers to keep."""
+"""MLflow servers for a team: a trial server on this machine, and containers for permanent use."""

@@ -142,7 +142,7 @@ def test_the_command_does_not_inherit_the_secret(
     [
         (["--port", "5002", "--", "true"], "The secret of the webhook is missing"),
         (["--", "no-such-program"], "program 'no-such-program' is not on PATH"),
-        (["--alias", "latest", "--", "true"], "alias 'latest'"),
+        (["--alias", "latest", "--", "true"], "'latest' is not a valid alias"),
         (["--model-name", "a/b", "--", "true"], "'a/b'"),
         ([], "Missing argument 'COMMAND...'"),
     ],

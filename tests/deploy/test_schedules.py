@@ -22,7 +22,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from tests import ROOT
-from tests.faults.test_main import snapshots
+from tests.faults.test_main import find_snapshots
 from tests.processes import PROCESS_TIMEOUT, wait_until
 from tests.project.conftest import Place
 
@@ -234,7 +234,7 @@ def test_a_stopped_container_waits_for_the_snapshot(tmp_path: Path) -> None:
         container = subprocess.Popen(
             command, env=place.environment(), stdout=log, stderr=log, start_new_session=True
         )
-    wait_until(snapshots)
+    wait_until(find_snapshots)
 
     container.terminate()
 
