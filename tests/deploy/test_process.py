@@ -48,7 +48,7 @@ def test_a_signal_during_the_start_leaves_no_process(
     monkeypatch.setattr(subprocess, "Popen", InterruptedPopen)
 
     with (
-        pytest.raises(KeyboardInterrupt, match=""),
+        pytest.raises(KeyboardInterrupt, match=r"^$"),
         process.run_server(
             ["sleep", "3600"],
             ready=lambda: True,
