@@ -208,7 +208,7 @@ def test_an_unexpected_argument_of_an_environment_is_rejected() -> None:
     with pytest.raises(
         MlflowException,
         match=r"'Pendulum-v1' cannot be made with {\"gravity\": 1}: .*unexpected keyword argument "
-        r"'gravity'.* and env_kwargs that its constructor accepts",
+        r"'gravity'.* Use only env_kwargs that the constructor of the environment accepts",
     ):
         env_spec.compose_spec("Pendulum-v1", kwargs={"gravity": 1})
 

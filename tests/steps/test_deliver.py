@@ -13,4 +13,4 @@ def test_a_folder_without_a_journal_is_refused(tmp_path: Path) -> None:
     result = CliRunner().invoke(deliver, [str(tmp_path)])
 
     assert result.exit_code == 1
-    assert f"{tmp_path} contains no journal. Give the folder" in result.stderr
+    assert f"{tmp_path} contains no journal. Pass the folder" in result.stderr
