@@ -34,6 +34,8 @@ WITHOUT_TORCH = ("inference", "envs", "registry", "promotion", "runs", "client",
 """Packages that never import torch or Stable-Baselines3."""
 ADAPTERS = {PACKAGE / "flavor" / "sb3_internals.py", PACKAGE / "flavor" / "torch_internals.py"}
 """The only modules that use private names of Stable-Baselines3 and torch."""
+DOCUMENTED = {"os._exit"}
+"""Documented functions that have an underscore in their names."""
 ENTRY_POINTS: dict[str, Any] = yaml.safe_load((ROOT / "MLproject").read_text())["entry_points"]
 COMMANDS: dict[str, click.Command] = {
     "main": main,
@@ -80,7 +82,8 @@ def private_attributes(source: Path) -> Iterator[str]:
             continue
         if ast.unparse(node.value) in {"self", "cls", *own_classes} or node.attr in own_attributes:
             continue
-        yield f"{source.relative_to(ROOT)}:{node.lineno}: {ast.unparse(node)}"
+        if ast.unparse(node) not in DOCUMENTED:
+            yield f"{source.relative_to(ROOT)}:{node.lineno}: {ast.unparse(node)}"
 
 
 def is_private(name: str) -> bool:
