@@ -144,7 +144,7 @@ def test_a_finished_training_is_delivered_and_not_resumed() -> None:
     journal.close()
 
     with (
-        pytest.raises(mlflow.MlflowException, match="has finished, so that there is nothing to"),
+        pytest.raises(mlflow.MlflowException, match="has finished, so there is nothing to"),
         resume.find_snapshot(run_id),
     ):
         pass
