@@ -262,11 +262,13 @@ def test_the_receiver_runs_its_command_for_the_champion(
 @pytest.mark.postgres
 def test_the_trial_server_starts_and_grants_permissions(place: Place, tmp_path: Path) -> None:
     folder, port = tmp_path / "trial", str(process.find_free_port())
-    start = example("trial") + f" --folder {folder} --port {port}"
+    requirements = "deploy/server/requirements.txt"
+    start = example("trial").replace(requirements, str(ROOT / requirements))
+    start = f"{start.rstrip()} --folder {folder} --port {port}"
     grant = example("grant").replace("5000", port).replace("~/mlflow-trial", str(folder))
 
     with process.run_server(
-        ["bash", "-euo", "pipefail", "-c", re.sub(r"\n (?=--folder)", " ", start)],
+        ["bash", "-euo", "pipefail", "-c", start],
         ready=(folder / "server.json").exists,
         log=place.folder / "trial.log",
         variables=place.environment() | {"PYTHONPATH": str(ROOT)},
