@@ -115,13 +115,13 @@ def stopped_machine(tmp_path_factory: pytest.TempPathFactory) -> Machine:
         ),
         (
             ["--resume", "STOPPED", "--env", "Acrobot-v1"],
-            "Error: Run STOPPED was trained with env='CartPole-v1', but env='Acrobot-v1' was",
+            "Error: Run STOPPED was trained with env='CartPole-v1', but env is now 'Acrobot-v1'",
         ),
         (["--resume", "0" * 32], f"Error: Run with id={'0' * 32} not found"),
         (["--resume", "EMPTY"], "Error: Run EMPTY has no complete snapshot"),
         (
             ["--resume", "FINISHED"],
-            "Error: Run FINISHED has finished, so that there is nothing to resume",
+            "Error: Run FINISHED has finished, so there is nothing to resume",
         ),
     ],
 )
