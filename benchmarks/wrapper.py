@@ -15,6 +15,7 @@ class PlainWrapper(PythonModel):
         """Load the agent, which unpickles it."""
         self.model = DQN.load(context.artifacts["agent"])
 
-    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201, ARG002 MLflow would read type hints
+    # Without type hints, because MLflow would read them as the model's signature.
+    def predict(self, context, model_input, params=None):  # type: ignore  # noqa
         """Return the deterministic actions of SB3."""
         return self.model.predict(model_input, deterministic=True)[0]

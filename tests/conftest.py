@@ -196,7 +196,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def registered(store: str, ppo: PPO) -> model_version.Version:  # noqa: ARG001 a store to register in
+def registered(store: str, ppo: PPO) -> model_version.Version:
     """Version 1 of the registered model `agent`."""
     import mlflow_sb3
 
@@ -205,7 +205,7 @@ def registered(store: str, ppo: PPO) -> model_version.Version:  # noqa: ARG001 a
 
 
 @pytest.fixture
-def signed(store: str, ppo: PPO, keys: Keys) -> model_version.Version:  # noqa: ARG001 a store to register in
+def signed(store: str, ppo: PPO, keys: Keys) -> model_version.Version:
     """Version 1 of the registered model `agent`, signed with `keys`, with the alias champion."""
     import mlflow_sb3
 

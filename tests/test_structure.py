@@ -151,6 +151,19 @@ def test_no_module_has_more_than_300_lines() -> None:
     assert too_long == {}
 
 
+def test_no_line_has_more_than_100_characters() -> None:
+    folders = ("mlflow_sb3", "steps", "deploy", "docs", "tests", "benchmarks")
+    too_long = [
+        f"{path.relative_to(ROOT)}:{number}"
+        for folder in folders
+        for path in (ROOT / folder).rglob("*.py")
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if len(line) > 100
+    ]
+
+    assert too_long == []
+
+
 def test_no_step_script_has_more_than_90_lines() -> None:
     scripts = [ROOT / "steps" / f"{name}.py" for name in (*COMMANDS, "deliver")]
 

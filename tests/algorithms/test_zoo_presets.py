@@ -19,7 +19,9 @@ from mlflow_sb3.algorithms import algorithms, builder, hyperparam_check, zoo_pre
 from mlflow_sb3.algorithms.zoo_presets import Preset
 from mlflow_sb3.envs import env_spec
 
-HYPERPARAMS_FOLDER = Path(str(importlib.util.find_spec("rl_zoo3").origin)).parent / "hyperparams"  # type: ignore[union-attr]  # it is installed
+RL_ZOO3 = importlib.util.find_spec("rl_zoo3")
+assert RL_ZOO3 is not None
+HYPERPARAMS_FOLDER = Path(str(RL_ZOO3.origin)).parent / "hyperparams"
 SECTIONS = {
     (path.stem, section): tuned
     for path in sorted(HYPERPARAMS_FOLDER.glob("*.yml"))

@@ -79,7 +79,7 @@ def test_simultaneous_calls_agree_on_a_champion_that_passes_the_gate(
         find_version(NAME, number=number)
         for number in alias_history.read_history(NAME, "champion").numbers
     ]
-    print(f"mean returns {means}, champions {[version.number for version in champions]}")  # noqa: T201 pytest -s shows it
+    print(f"mean returns {means}, champions {[version.number for version in champions]}")
     assert champions[-1] == champion
     assert {repeat_gate(later, earlier) for earlier, later in pairwise(champions)} <= {"promote"}
     # The gate only guarantees that no version is significantly better. The champion need not have

@@ -24,7 +24,8 @@ def build_untrained(
     algo: type[BaseAlgorithm] = PPO,
     policy: str = "MlpPolicy",
 ) -> BaseAlgorithm:
-    return algo(policy, Spaces(observation_space, action_space), device="cpu", seed=0)  # type: ignore[call-arg]
+    env = Spaces(observation_space, action_space)
+    return algo(policy, env, device="cpu", seed=0)  # type: ignore[call-arg]
 
 
 def export(model: BaseAlgorithm) -> ExportedPolicy:

@@ -52,7 +52,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def old_version(store: str, folder: Path) -> Version:  # noqa: ARG001 a store to register in
+def old_version(store: str, folder: Path) -> Version:
     """The old model as version 1 of the registered model `agent`."""
     return register(folder)
 

@@ -9,7 +9,7 @@ from mlflow_sb3.registry import versions
 
 
 @pytest.fixture
-def experiment_id(store: str) -> str:  # noqa: ARG001 a store to create it in
+def experiment_id(store: str) -> str:
     """Experiment with five training runs; four of them have a version of the model ``agent``."""
     client = MlflowClient()
     client.create_registered_model("agent")

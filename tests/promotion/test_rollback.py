@@ -81,7 +81,7 @@ def test_a_champion_set_by_hand_is_rolled_back(levels: Levels) -> None:
     assert read_aliases() == {"champion": 3}
 
 
-def test_a_champion_without_files_is_rolled_back(store: str) -> None:  # noqa: ARG001 own files
+def test_a_champion_without_files_is_rolled_back(store: str) -> None:
     with mlflow.start_run():
         first, second, third = register_level(5), register_level(7), register_level(6)
         promote(first, force_reason="history")

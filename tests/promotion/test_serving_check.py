@@ -114,7 +114,7 @@ def test_a_changed_file_is_refused_before_the_model_is_loaded(registered: Versio
         serving_check.check_servable(registered)
 
 
-def test_an_input_example_of_the_caller_needs_no_stored_action(store: str, ppo: PPO) -> None:  # noqa: ARG001
+def test_an_input_example_of_the_caller_needs_no_stored_action(store: str, ppo: PPO) -> None:
     mlflow_sb3.log_model(
         ppo, name="agent", registered_model_name="agent", input_example=np.zeros((2, 4))
     )

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("store")
 
 
 @pytest.fixture(autouse=True)
-def _model(store: str) -> None:  # noqa: ARG001 a store to create it in
+def _model(store: str) -> None:
     """Create the registered model ``agent`` with three versions."""
     MlflowClient().create_registered_model("agent")
     for _ in range(3):

@@ -85,7 +85,7 @@ def import_log(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def logging_version(store: str, ppo: PPO, import_log: Path, keys: Keys) -> Version:  # noqa: ARG001
+def logging_version(store: str, ppo: PPO, import_log: Path, keys: Keys) -> Version:
     """A signed version with a loader module of its own. Its code logs every import."""
     model_id = mlflow_sb3.log_model(ppo, name="agent").model_id
     location = mlflow.get_logged_model(model_id).artifact_location

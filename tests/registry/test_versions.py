@@ -58,7 +58,7 @@ def test_a_deleted_version_does_not_exist(registered: Version) -> None:
 
 
 @pytest.fixture
-def run_id(store: str) -> str:  # noqa: ARG001 a store to create it in
+def run_id(store: str) -> str:
     """A run with two versions of the registered model ``agent``. Version 2 has a tag."""
     client = MlflowClient()
     run_id = str(client.create_run(client.create_experiment("trainings")).info.run_id)

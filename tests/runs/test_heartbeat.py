@@ -47,7 +47,7 @@ sys.stdin.read()
 
 
 @pytest.fixture
-def run(store: str) -> Run:  # noqa: ARG001 a store to create it in
+def run(store: str) -> Run:
     """A RUNNING run without a process."""
     experiment = mlflow.get_experiment_by_name("test")
     assert experiment is not None
@@ -57,7 +57,7 @@ def run(store: str) -> Run:  # noqa: ARG001 a store to create it in
 
 
 @pytest.fixture
-def server(store: str, tmp_path: Path) -> Iterator[Server]:  # noqa: ARG001 restores the tracking URI
+def server(store: str, tmp_path: Path) -> Iterator[Server]:
     """A server that is the tracking server of this test."""
     folder = tmp_path / "server"
     folder.mkdir()

@@ -63,7 +63,7 @@ class RunStore:
 
 
 @pytest.fixture
-def runs(store: str, monkeypatch: pytest.MonkeyPatch) -> RunStore:  # noqa: ARG001 a store for runs
+def runs(store: str, monkeypatch: pytest.MonkeyPatch) -> RunStore:
     """A store for runs. The digest is constant, so that files may change while the test runs."""
     monkeypatch.setattr(git, "hash_uncommitted_changes", lambda: "digest")
     return RunStore()

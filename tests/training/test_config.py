@@ -35,7 +35,7 @@ def resolve(**options: Any) -> tuple[TrainingConfig, BaseAgent | None]:
 
 
 @pytest.fixture
-def model_uri(store: str, ppo: PPO) -> str:  # noqa: ARG001 a store to log to
+def model_uri(store: str, ppo: PPO) -> str:
     """Model URI, with an alias, of a PPO agent on CartPole-v1."""
     mlflow_sb3.log_model(ppo, name="agent", registered_model_name="agent")
     MlflowClient().set_registered_model_alias("agent", "champion", "1")

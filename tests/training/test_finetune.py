@@ -36,7 +36,7 @@ def dqn(cartpole: str) -> DQN:
 
 
 @pytest.fixture
-def model_uri(store: str, dqn: DQN) -> str:  # noqa: ARG001 a store to log to
+def model_uri(store: str, dqn: DQN) -> str:
     """Model URI, with an alias, of the logged `dqn`."""
     mlflow_sb3.log_model(dqn, name="agent", registered_model_name="agent")
     MlflowClient().set_registered_model_alias("agent", "champion", "1")

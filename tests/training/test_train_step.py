@@ -40,7 +40,7 @@ CONFIG = TrainingConfig(
 
 @pytest.mark.usefixtures("store")
 def test_a_resumed_training_keeps_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(*args: Any, **kwargs: Any) -> None:  # noqa: ARG001
+    def interrupt(*args: Any, **kwargs: Any) -> None:
         raise Interrupted(signal.SIGTERM)
 
     messages: list[str] = []

@@ -42,7 +42,7 @@ def result() -> TrainingResult:
 
 
 @pytest.fixture
-def run_id(store: str, result: TrainingResult, tmp_path: Path) -> str:  # noqa: ARG001 a store to log to
+def run_id(store: str, result: TrainingResult, tmp_path: Path) -> str:
     """A finished training run with the agent of `result`."""
     with (
         mlflow.start_run() as run,
