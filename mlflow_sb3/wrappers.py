@@ -1,6 +1,6 @@
 """Environment wrappers that need only NumPy and Gymnasium, not SB3.
 
-Policies therefore also play in these environments where SB3 and PyTorch are not installed.
+A policy can therefore play in wrapped environments on a machine without SB3 and PyTorch.
 ``EnvSpec`` JSONs refer to the classes by this module name.
 """
 
@@ -53,7 +53,7 @@ class FrameStack(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
                 the shape. For a Dict space, one value for all keys or a mapping with every key.
 
         Raises:
-            TypeError: The observation space is neither a Box nor a Dict of Box spaces.
+            TypeError: The observation space is neither a Box with a dimension nor a Dict of those.
             ValueError: ``n_stack`` or ``channels_order`` is invalid.
         """
         RecordConstructorArgs.__init__(self, n_stack=n_stack, channels_order=channels_order)
@@ -100,8 +100,8 @@ class _Stack:
             order is None and _is_image(box) and np.argmin(box.shape) == 0
         )
         self._axis = 0 if is_channel_first else -1
-        # SB3 2.9 repeats each bound next to itself, although np.concatenate puts the observations
-        # one after the other. The space has to equal SB3's, because agents are trained for that.
+        # SB3 2.9 orders the bounds as a, a, b, b, although it stacks observations as a, b, a, b.
+        # The space has to equal SB3's, because agents are trained for that space.
         low = np.repeat(box.low, n_stack, axis=self._axis)
         high = np.repeat(box.high, n_stack, axis=self._axis)
         self.space = spaces.Box(low, high, dtype=box.dtype)
@@ -135,7 +135,8 @@ def _list_boxes(
     }
     if len(boxes) < len(subspaces):
         raise TypeError(
-            f"observations of {space} cannot be stacked. Use a Box space, or a Dict of Box spaces."
+            f"observations of {space} cannot be stacked. Use a Box space with at least one "
+            "dimension, or a Dict of such spaces."
         )
     orders = (
         channels_order
@@ -198,18 +199,18 @@ class ZeroStart(gymnasium.Wrapper[Any, Any, Any, Any]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """Start an episode, and return an observation that starts at 0."""
+        """Start an episode, and return an observation of the shifted space."""
         observation, info = self.env.reset(seed=seed, options=options)
         return shift_values(observation, self.env.observation_space, operator.sub), info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        """Take a step. The action and the returned observation start at 0."""
+        """Take a step. The action and the returned observation are values of the shifted spaces."""
         shifted = shift_values(action, self.env.action_space, operator.add)
         observation, *rest = self.env.step(shifted)
         return (shift_values(observation, self.env.observation_space, operator.sub), *rest)
 
     def compute_reward(self, achieved_goal: Any, desired_goal: Any, info: Any) -> Any:
-        """Return the reward of goals that start at 0, for SB3's ``HerReplayBuffer``."""
+        """Return the reward of goals of the shifted space, for SB3's ``HerReplayBuffer``."""
         goal_spaces: Any = self.env.observation_space
         achieved = shift_values(achieved_goal, goal_spaces["achieved_goal"], operator.add)
         desired = shift_values(desired_goal, goal_spaces["desired_goal"], operator.add)

@@ -80,8 +80,9 @@ def gate_options(command: Command) -> Command:
         click.option(
             "--environment",
             default="",
-            help="Environment that both agents play in: challenger, champion, a Gymnasium id or "
-            "EnvSpec JSON.  [default: environment of both trainings]",
+            help="Environment that both agents play in: a Gymnasium id, EnvSpec JSON, or "
+            "challenger or champion for the training environment of that agent.  "
+            "[default: the training environment, which must be the same for both]",
         ),
         click.option(
             "--rule",

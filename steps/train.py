@@ -34,7 +34,8 @@ from steps.step import Step
     "--snapshot-every",
     default="",
     type=OptionalValue(click.IntRange(min=1)),
-    help="Environment steps between two snapshots.  [default: as often as 2 % of the time allows]",
+    help="Environment steps between two snapshots.  [default: chosen so that snapshots "
+    "take 2 % of the training time]",
 )
 @state_folder_option
 @click.option(

@@ -23,7 +23,7 @@ from mlflow.webhooks.constants import (
 MAX_AGE = 300.0
 """Largest accepted difference in seconds between the timestamp of a delivery and the local clock.
 
-MLflow signs a delivery once and retries it for up to two minutes.
+MLflow signs a delivery once, and repeats it up to three times within two minutes.
 """
 MAX_BODY_BYTES = 65536
 """Largest accepted request body. The event of an alias has a few hundred bytes."""

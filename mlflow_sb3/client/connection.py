@@ -61,7 +61,7 @@ def check_connection() -> None:
 
     Raises:
         MlflowException: The server or the database does not answer, the server rejects the user,
-            or a URI contains credentials.
+            or an HTTP URI contains credentials.
     """
     uri = mlflow.get_tracking_uri()
     _check_no_credentials(uri)
@@ -74,12 +74,13 @@ def check_connection() -> None:
 def call_with_short_timeout(function: Callable[[], Result], *, retries: int = 0) -> Result:
     """Call a function with a timeout of ``ANSWER_TIMEOUT`` seconds for each of its HTTP requests.
 
-    A function that fails within a second is called again, up to ``MAX_ATTEMPTS`` times.
+    If the server does not answer, and less than a second has passed since the first call, the
+    function is called again. There are at most ``MAX_ATTEMPTS`` calls in all.
 
     Args:
         function: Sends one or more requests to the server.
-        retries: Number of times that MLflow repeats each request. Use 1 for several requests,
-            because a server on a slow network may close the connection between two of them.
+        retries: Number of times that MLflow repeats each request. Use 1 if ``function`` sends more
+            than one request, because a server may close the connection between two requests.
 
     Raises:
         MlflowException: The server does not answer, or the last answer is an error.

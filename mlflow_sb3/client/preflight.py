@@ -27,7 +27,7 @@ class ArtifactStoreError(MlflowException):
 
 
 def check_artifacts(run_id: str) -> None:
-    """Write a small file to the artifact store of a run, and give up after seconds.
+    """Write a small file to the artifact store of a run, and give up after some seconds.
 
     Raises:
         ArtifactStoreError: The store rejects the file, or does not answer in time.
@@ -48,7 +48,7 @@ def check_artifacts(run_id: str) -> None:
 
 
 def check_registry(name: str, permission: Permission) -> None:
-    """Check that the user may register versions of a model, and give up after seconds.
+    """Check that the user may register versions of a model, and give up after some seconds.
 
     Args:
         name: Name of the registered model, which need not exist yet.
@@ -79,7 +79,8 @@ def _write_file(artifact_uri: str) -> None:
 def _call_with_timeout(function: Callable[[], object]) -> None:
     """Call a function in a thread, and wait at most ``ARTIFACT_TIMEOUT`` seconds for it.
 
-    The client of an object store may retry for minutes. Its daemon thread then continues.
+    After a timeout, the daemon thread continues, because the client of an object store may retry
+    for minutes.
 
     Raises:
         TimeoutError: The function has not returned in time.

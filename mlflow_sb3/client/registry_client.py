@@ -11,7 +11,8 @@ class RegistryClient(MlflowClient):
 
     MLflow's server (3.17) reads every version of a registered model to get it by name.
     A search reads only the latest version of every stage and returns the same object.
-    ``MlflowClient`` also gets the registered model before each change of it, to rule out a prompt.
+    ``MlflowClient`` also gets the registered model before each change of it, to check that it is no
+    entry of MLflow's prompt registry.
     """
 
     def get_registered_model(self, name: str) -> RegisteredModel:
@@ -30,6 +31,6 @@ class RegistryClient(MlflowClient):
 
 
 def build_name_filter(name: str) -> str:
-    """Return the filter string that matches one registered model, or the versions of it."""
+    """Return a filter string for one name, to search registered models or model versions."""
     quote = '"' if "'" in name else "'"
     return f"name={quote}{name}{quote}"

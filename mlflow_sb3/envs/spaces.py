@@ -74,7 +74,8 @@ def get_input_spaces(observation_space: GymSpace[Any]) -> dict[str, GymSpace[Any
 def is_compatible(env_space: GymSpace[Any], policy_space: GymSpace[Any]) -> bool:
     """Return whether SB3 turns a space of the environment into this space of the policy.
 
-    SB3 transposes or normalizes images, and the integers of its policies start at 0.
+    Of an image, only the shape is compared, because SB3 transposes images, and ``VecNormalize``
+    changes their bounds and dtype. The integers of SB3's policies start at 0.
 
     Args:
         env_space: Space of the environment.

@@ -63,7 +63,10 @@ class PolicyModule(nn.Module):
         self.start = None if start is None else torch.as_tensor(start)
 
     def make_example(self) -> Tensors:
-        """Return a batch of two inputs by name: zeros, or the smallest values of a space."""
+        """Return example inputs by name, with a batch size of 2.
+
+        Action masks are true. Discrete spaces have their smallest value, all others zeros.
+        """
         tensors = {}
         for name, space in self.input_spaces.items():
             start = get_space_start(space)

@@ -1,4 +1,4 @@
-"""Find the environment that an agent was trained in, and its spaces before any VecEnv wrapper."""
+"""Find the environment that an agent was trained in, and its spaces."""
 
 from __future__ import annotations
 
@@ -32,7 +32,11 @@ _ORDER = (VecFrameStack, VecNormalize, VecTransposeImage)
 
 @dataclass(frozen=True)
 class SourceEnv:
-    """The training environment of an agent, with the spaces of the raw environment."""
+    """The training environment of an agent.
+
+    The spaces include ``VecFrameStack``, but not ``VecNormalize`` and ``VecTransposeImage``. A
+    model without an environment has only the spaces of its policy.
+    """
 
     description: str | None
     """``EnvSpec`` JSON. None if the environment cannot be made from an ``EnvSpec``."""

@@ -32,7 +32,7 @@ class Policy(Protocol):
 
 
 class AgentPolicy(Policy, Protocol):
-    """The policy of a saved agent: ``OnnxPolicy`` or ``SB3AgentPolicy``."""
+    """The policy of an exported agent: ``OnnxPolicy`` or ``SB3AgentPolicy``."""
 
     observation_space: SpaceInfo
     action_space: SpaceInfo

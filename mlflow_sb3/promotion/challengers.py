@@ -48,8 +48,9 @@ def find_best_challengers(name: str, alias: str, experiment_id: str, top: int) -
             break
     if not challengers:
         raise MlflowException.invalid_parameter_value(
-            f"No version of {name} except the champion comes from a training run of experiment "
-            f"{experiment_id}. Set experiment to the name of another experiment, or train first."
+            f"{name} has no challenger from experiment {experiment_id}: none of its versions comes "
+            "from a finished training run there, except the champion and versions that were rolled "
+            "back. Set experiment to the name of another experiment, or train first."
         )
     return challengers[:top]
 

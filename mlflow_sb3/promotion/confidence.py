@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 TAIL_RESAMPLES = 100
-"""Bootstrap resamples expected beyond each bound: ``TAIL_RESAMPLES / alpha`` are drawn."""
+"""Expected number of resamples beyond each bound. About ``TAIL_RESAMPLES / alpha`` are drawn."""
 POWER = 0.8
 """Power of the test in ``compute_smallest_detectable_difference``."""
 
@@ -82,7 +82,7 @@ def compute_smallest_detectable_difference(
 ) -> float | None:
     """Return the smallest mean that a one-sided t-test detects with a power of 80 %.
 
-    The test has as many values, with the same standard deviation, as the sample.
+    The size and the standard deviation of ``values`` are those of the test.
 
     Args:
         values: Differences of the pairs, shape ``(n,)`` with ``n >= 2``.
@@ -96,10 +96,10 @@ def compute_smallest_detectable_difference(
     return float(quantiles) * error or None
 
 
-def bound_undetected_fraction(count: int, alpha: float) -> float:
-    """Return the upper bound for the fraction of an event that did not occur in ``count`` trials.
+def bound_unseen_probability(count: int, alpha: float) -> float:
+    """Return the upper bound for the probability of an event that no trial of ``count`` shows.
 
-    The exact bound of the binomial distribution: ``1 - alpha ** (1 / count)``.
+    This is the exact bound of the binomial distribution: ``1 - alpha ** (1 / count)``.
     """
     return 1 - math.exp(math.log(alpha) / count)
 

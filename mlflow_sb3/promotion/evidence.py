@@ -80,7 +80,7 @@ def collect_evidence(matchup: Matchup, comparison: Comparison) -> GateEvidence:
             differences, alpha
         ),
         largest_share_of_other_pairs=(
-            confidence.bound_undetected_fraction(len(differences), alpha) if is_tie else None
+            confidence.bound_unseen_probability(len(differences), alpha) if is_tie else None
         ),
         all_returns_equal=comparison.has_equal_returns,
         reward_threshold=matchup.reward_threshold,

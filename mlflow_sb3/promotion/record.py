@@ -116,7 +116,8 @@ class GateEvidence:
         upper_bound: Upper bound of the mean difference.
         probability_of_improvement: Fraction of pairs won by the challenger; a tie counts one half.
         smallest_detectable_difference: Mean difference that the gate detects with 80 % power.
-        largest_share_of_other_pairs: After a tie, upper bound for the fraction of differing pairs.
+        largest_share_of_other_pairs: After a tie, upper bound for the share of pairs whose two
+            returns differ.
         all_returns_equal: Whether all episodes of both agents have the same return.
         reward_threshold: Reward threshold of the environment.
         challenger_episodes: Summary of the challenger's episodes.

@@ -52,9 +52,11 @@ class AliasHistory:
         alias: The alias.
         numbers: Version numbers, oldest first.
         champion: Number of the version that has the alias now.
-        last_move: Last move of the alias, or None if a user set the alias by hand.
-        planned_numbers: ``numbers`` after a move that was interrupted, or None.
-        is_manual: Whether a user gave the alias to the champion by hand.
+        last_move: Last move that ``move_alias`` recorded. None if the alias was set otherwise, or
+            if an interrupted move was discarded.
+        planned_numbers: The ``numbers`` that an unfinished move will write, or None.
+        is_manual: Whether the alias was moved to the champion without ``move_alias``. False if no
+            version had the alias before.
         completed_rollback: Run of the last rollback that is complete.
     """
 
@@ -80,7 +82,7 @@ def read_history(name: str, alias: str) -> AliasHistory:
     """
     model = RegistryClient().get_registered_model(name)
     champion = int(model.aliases[alias]) if alias in model.aliases else None
-    content = _parse_history(name, model.tags.get(_HISTORY_TAG.format(alias=alias), "{}"))
+    content = _parse_history(name, alias, model.tags.get(_HISTORY_TAG.format(alias=alias), "{}"))
     planned = content.get("following")
     history = AliasHistory(
         name,
@@ -129,8 +131,8 @@ def move_alias(
 
     Args:
         history: Current history of the alias.
-        numbers: New version numbers of the history. The last version gets the alias, and the
-            version before it gets the alias ``previous-…``.
+        numbers: All version numbers of the history after the move, oldest first. The last version
+            gets the alias. The last other version that still exists gets ``previous-…``.
         move: Description of the move.
         lock: Lock of the registered model.
 
@@ -165,11 +167,11 @@ def find_last_existing_version(name: str, numbers: Sequence[int]) -> int | None:
     return next((number for number in candidates if versions.has_version(name, number)), None)
 
 
-def _parse_history(name: str, text: str) -> dict[str, Any]:
+def _parse_history(name: str, alias: str, text: str) -> dict[str, Any]:
     try:
         content: dict[str, Any] = json.loads(text)
     except ValueError as error:
-        tag = _HISTORY_TAG.format(alias="...")
+        tag = _HISTORY_TAG.format(alias=alias)
         raise MlflowException.invalid_parameter_value(
             f"The tag {tag} of registered model {name} is {text!r}, which is not valid JSON. "
             "Delete the tag. This deletes the history of the alias."

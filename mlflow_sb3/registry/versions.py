@@ -74,7 +74,7 @@ def find_champion(name: str, alias: str) -> Version | None:
 
 
 def has_version(name: str, number: int) -> bool:
-    """Return whether a version exists. It may have been deleted."""
+    """Return whether a version still exists, and False if it was deleted."""
     try:
         RegistryClient().get_model_version(name, str(number))
     except MlflowException as error:

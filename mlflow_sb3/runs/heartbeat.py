@@ -88,7 +88,8 @@ def is_alive_after_watching(run: Run) -> bool:
     """Return whether the process of a RUNNING run is alive, and watch the run if necessary.
 
     A run on another machine is watched for a new heartbeat. The clocks of the machines need not
-    agree. The time that a request takes does not count, because the server may be down then.
+    agree. Only the time between requests counts towards the timeout: while the server is down, a
+    request takes long, and no heartbeat can arrive.
     """
     is_locked = run_lock.is_run_locked(run.info.run_id)
     if is_locked is not None or HEARTBEAT_TAG not in run.data.tags:
@@ -135,13 +136,13 @@ def mark_failed(run_id: str) -> None:
     client = MlflowClient()
     client.set_tag(run_id, "error", _FAILURE_REASON)
     client.set_terminated(run_id, "FAILED")
-    # Set this tag last. A heartbeat that arrives earlier would undo only a part of the changes.
+    # Set this tag last, because a heartbeat that sees it undoes the changes above.
     client.set_tag(run_id, PRESUMED_DEAD_TAG, "true")
     run_lock.delete_lock_file(run_id)
 
 
 def restore_running(run_id: str, client: MlflowClient) -> None:
-    """Undo ``mark_failed`` for a run if its process still runs."""
+    """Undo ``mark_failed`` if another process called it. Only the process of the run calls this."""
     tags = client.get_run(run_id).data.tags
     if PRESUMED_DEAD_TAG in tags:
         client.update_run(run_id, "RUNNING")
@@ -169,7 +170,8 @@ def _send_until(client: MlflowClient, run_id: str, stop: threading.Event) -> Non
             _send_heartbeat(client, run_id)
             interval = HEARTBEAT_INTERVAL
         except (KeyError, MlflowException, OSError):
-            # The next heartbeat may arrive. A KeyError means that another server answered.
+            # Keep trying, because the server may be back for the next heartbeat. A KeyError means
+            # that the answer has no run, so it did not come from an MLflow server.
             interval = min(RETRY_INTERVAL, HEARTBEAT_INTERVAL)
 
 

@@ -25,7 +25,7 @@ def get_state_dir(folder: str | os.PathLike[str] | None = None) -> Path:
         folder: Folder to use instead of the default.
 
     Raises:
-        PermissionError: Other users can write to the temporary folder.
+        PermissionError: Another user owns the temporary folder, or others can read or write it.
     """
     if folder:
         return Path(folder).absolute()

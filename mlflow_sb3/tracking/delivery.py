@@ -101,8 +101,9 @@ def _raise_if_rejected(folder: Path, sender: JournalSender) -> None:
 def _clean_up(folder: Path, sender: JournalSender, entries: list[JournalEntry]) -> None:
     """Remove the error tag and the snapshots of a finished run, and its local files."""
     run_id = sender.journal.run_id
-    # If the server answered again in time, the step tagged the run with its connection error.
-    with suppress(*CONNECTION_ERRORS):  # MLflow raises an error if the tag does not exist
+    # The step failed because it could not deliver everything. Its error is a tag of the run if the
+    # server answered again before the step ended. MLflow raises an error if there is no such tag.
+    with suppress(*CONNECTION_ERRORS):
         sender.client.delete_tag(run_id, ERROR_TAG)
     snapshot_uploader.remove_snapshots(sender.client, run_id)
     for entry in entries:

@@ -14,7 +14,7 @@ SEND_INTERVAL = 2.0
 _FINAL_SEND_INTERVAL = 1.0
 """Seconds between two attempts after the run has ended."""
 _MIN_FINAL_TIMEOUT = 5.0
-"""Smallest time for the last attempt, in seconds, even with a timeout of 0."""
+"""Smallest timeout of ``finish`` in seconds. A smaller one is raised to it."""
 
 
 class DeliveryThread:

@@ -1,6 +1,6 @@
 """Send the entries of a journal to the tracking server in batches.
 
-An entry may be sent twice, because the server ignores a metric point that it already has, and
+To send an entry twice does no harm: the server ignores a metric point that it already has, and
 overwrites parameters, tags, files and the status with the same values.
 """
 
@@ -25,7 +25,10 @@ _MAX_ITEMS = {"metrics": MAX_METRICS, "params": MAX_PARAMS, "tags": 100}
 REJECTED_TAG = "mlflow_sb3.refused"
 """Tag of a run: when the server last rejected an item of the run, in ms since 1970."""
 _REJECTION_CODES = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
-"""MLflow error codes of a server that rejects an item, or for a while every change of the run."""
+"""MLflow error codes with which a server rejects an invalid item.
+
+A server also uses them if it rejects every change of a run for some time.
+"""
 
 _logger = logging.getLogger(__name__)
 
@@ -106,7 +109,10 @@ class JournalSender:
 
 
 def _split_into_batches(entries: Sequence[JournalEntry]) -> Iterator[list[JournalEntry]]:
-    """Group entries by calls, in order. Each file and each status gets a batch of its own."""
+    """Split entries, in order, into batches that one call can send.
+
+    Each file and each status gets a batch of its own.
+    """
     batch: list[JournalEntry] = []
     totals = dict.fromkeys(_MAX_ITEMS, 0)
     for entry in entries:

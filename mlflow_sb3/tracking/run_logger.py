@@ -61,9 +61,9 @@ class RunLogger:
         """
         self.folder = folder
         self.total_call_seconds = 0.0
-        """Seconds that the caller spent in all logging calls."""
+        """Seconds that the callers of all methods spent appending to the journal."""
         self.longest_call_seconds = 0.0
-        """Seconds that the caller spent in the longest logging call."""
+        """Seconds of the longest append to the journal."""
         self._journal = journal.open_journal(run_id, folder)
         self._sender = JournalSender(self._journal)
         self._delivery_thread = DeliveryThread(self._sender)
@@ -130,7 +130,7 @@ class RunLogger:
             content: Content of the file. Text is encoded as UTF-8.
 
         Raises:
-            OSError: All disks are full; see ``RunFiles.write``.
+            OSError: Neither the folder of the run nor the folder for temporary files has space.
         """
         encoded = content.encode() if isinstance(content, str) else content
         local = self._files.write(Path(path), encoded, latest_snapshot=self._latest_snapshot)

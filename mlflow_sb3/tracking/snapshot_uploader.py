@@ -22,7 +22,10 @@ SNAPSHOT_NAMES = ("0.snapshot", "1.snapshot")
 SNAPSHOT_DIR = "snapshots"
 """Folder of the snapshots, both in the local folder of the run and in its artifacts."""
 SNAPSHOT_TAG = "mlflow_sb3.snapshot."
-"""Prefix of a run's tags: file name of an uploaded snapshot → its step and digest as JSON."""
+"""Prefix of the tags of uploaded snapshots. The file name of the snapshot follows.
+
+The value of the tag is a JSON object with the step and the digest of the snapshot.
+"""
 CHECK_INTERVAL = 2.0
 """Seconds between two checks for a new snapshot."""
 UPLOAD_INTERVAL = 60.0

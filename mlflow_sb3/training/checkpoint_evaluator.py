@@ -112,7 +112,7 @@ class CheckpointEvaluator:
         """Evaluate checkpoints by loading them into the model, in turn.
 
         With a worker process, every second checkpoint is evaluated there. Call this after
-        learning, because the model ends with the weights of another checkpoint.
+        learning, because it overwrites the weights of the model.
 
         Args:
             task: The checkpoints and their episodes.

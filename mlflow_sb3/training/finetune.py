@@ -33,7 +33,11 @@ _FIXED_OFF_POLICY_HYPERPARAMS = (
     "replay_buffer_class",
     "replay_buffer_kwargs",
 )
-"""More fixed hyperparameters of off-policy algorithms. They also decide the replay buffer."""
+"""Fixed hyperparameters of off-policy algorithms.
+
+``ent_coef`` decides whether the agent has an optimizer of the entropy coefficient. The others
+decide the replay buffer.
+"""
 
 
 @dataclass(frozen=True)
@@ -109,8 +113,8 @@ def _check_can_change(model_uri: str, algo: str, hyperparams: dict[str, Any]) ->
     fixed = _FIXED_HYPERPARAMS + (_FIXED_OFF_POLICY_HYPERPARAMS if is_off_policy else ())
     if conflicts := sorted(set(hyperparams) & set(fixed)):
         raise MlflowException.invalid_parameter_value(
-            f"Hyperparameter {conflicts[0]!r} cannot be changed, because the networks and buffers "
-            f"of {model_uri} depend on it. Remove it."
+            f"Hyperparameter {conflicts[0]!r} cannot be changed, because the "
+            f"networks, optimizers and buffers of {model_uri} depend on it. Remove it."
         )
 
 

@@ -57,7 +57,7 @@ class LearnState:
     logger_values: dict[str, dict[str, Any]]
     iterations: int
     elapsed_ns: float
-    """Nanoseconds since ``learn`` started, without the time between two processes."""
+    """Nanoseconds in ``learn``, without the pause between an interruption and the resume."""
     timesteps_at_start: int
 
     @classmethod
@@ -74,7 +74,11 @@ class LearnState:
         )
 
     def restore(self, model: BaseAlgorithm) -> None:
-        """Set the values of an algorithm. Call this at the start of the first rollout."""
+        """Set the values of an algorithm. Call this at the start of the first rollout.
+
+        At that time SB3 has already sampled the exploration matrices of gSDE, so it does not
+        overwrite the restored ones.
+        """
         for target, attributes in (
             (model.action_noise, self.action_noise),
             (_get_gsde_distribution(model), self.gsde_distribution),
@@ -90,11 +94,12 @@ class LearnState:
 
 
 def get_rollouts_per_dump(model: BaseAlgorithm) -> int:
-    """Return how many rollouts an algorithm collects between two dumps of its metrics.
+    """Return after how many rollouts a snapshot can be taken.
 
-    A2C, for example, dumps after every 100 rollouts. On-policy algorithms count the rollouts in a
-    local variable of ``learn``, and a resumed ``learn`` starts to count at 0. Snapshots are
-    therefore only taken after a dump.
+    On-policy algorithms log their metrics after every ``log_interval`` rollouts. They count the
+    rollouts in a local variable of ``learn``, and a resumed ``learn`` starts to count at 0. A
+    snapshot is therefore only taken after the metrics were logged. Other algorithms have no such
+    variable.
     """
     if not isinstance(model, OnPolicyAlgorithm):
         return 1
@@ -102,10 +107,7 @@ def get_rollouts_per_dump(model: BaseAlgorithm) -> int:
 
 
 def _get_gsde_distribution(model: BaseAlgorithm) -> StateDependentNoiseDistribution | None:
-    """Return the distribution of a gSDE policy. None for other policies.
-
-    SB3 samples its exploration matrices before it calls ``on_rollout_start`` of the callbacks.
-    """
+    """Return the distribution of a gSDE policy. None for other policies."""
     actor = getattr(model, "actor", None) or model.policy
     distribution = getattr(actor, "action_dist", None)
     return distribution if isinstance(distribution, StateDependentNoiseDistribution) else None

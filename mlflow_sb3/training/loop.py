@@ -44,7 +44,10 @@ class TrainingResult:
     """Digest of the weights of the selected checkpoint."""
 
     def to_table(self) -> dict[str, list[Any]]:
-        """Return the checkpoints as columns for ``mlflow.log_table``, sorted by step."""
+        """Return the checkpoints as columns for ``mlflow.log_table``, sorted by step.
+
+        The columns ``fresh_...`` describe the episodes on new seeds, played after learning.
+        """
         rows = sorted(self.checkpoints, key=attrgetter("step"))
         return {
             "step": [row.step for row in rows],
@@ -96,8 +99,8 @@ def train(
 
     Raises:
         MlflowException: Environment, algorithm and hyperparameters do not fit together.
-        Interrupted: ``stop`` was requested. During learning, the last snapshot has the state at
-            which learning stopped.
+        Interrupted: ``stop`` was requested. If it was requested during learning, the last snapshot
+            has the state at which learning stopped.
     """
     with _use_torch_threads(torch_threads):
         if resume_from is not None:

@@ -55,8 +55,8 @@ def checkout_commit(commit: str | None) -> Iterator[Path]:
         )
     if not _has_commit(commit) and _run_git("fetch", "--quiet", "origin", commit) is None:
         raise MlflowException.invalid_parameter_value(
-            f"Commit {commit} is neither in {PROJECT} nor in its remote origin. "
-            "Fetch the branch that contains it, and call reproduce again."
+            f"Commit {commit} is not in {PROJECT}, and git could not fetch it from origin. "
+            "Fetch it from a clone that has it, and call reproduce again."
         )
     with TemporaryDirectory() as folder:
         worktree = Path(folder, "mlflow-sb3")

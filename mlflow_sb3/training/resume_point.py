@@ -39,12 +39,12 @@ class ResumePoint:
     def load(self) -> SnapshotState:
         """Load the snapshot. This unpickles.
 
-        If the snapshot has no environments, make new environments. Seed them with values that no
-        episode of the interrupted run used.
+        Some environments cannot be pickled. Their snapshots have no environments. Make new ones
+        then, and seed them with values that no episode of the interrupted run used.
 
         Raises:
             MlflowException: MLflow does not allow unpickling, or the new environments have other
-                wrappers than the environments of the snapshot.
+                wrappers than those that the interrupted run trained in.
         """
         from mlflow_sb3.envs import seeds
         from mlflow_sb3.training import snapshot

@@ -116,12 +116,13 @@ def check_same_options(
 ) -> None:
     """Check that the user sets no option to another value than in the interrupted training.
 
-    An option may have the value that the user set then, or the value that a preset resolved.
+    An option passes if it has the value of the interrupted training in ``options`` or ``config``.
+    ``config`` has, for example, the number of timesteps that a preset supplied.
 
     Args:
         run_id: Run of the interrupted training.
         user_options: Options that the user sets now.
-        options: Options that the user set in the interrupted training.
+        options: All options of the interrupted training, including those left at their default.
         config: Configuration that was resolved from ``options``.
 
     Raises:
@@ -135,7 +136,7 @@ def check_same_options(
             raise OptionConflictError(
                 f"Run {run_id} was trained with {name}={options[name]!r}, "
                 f"but {name} is now {value!r}. Leave {name} out to resume the training, "
-                "or leave resume out to train a new agent."
+                "or leave out the option resume to train a new agent."
             )
 
 

@@ -46,7 +46,7 @@ _STEP_METRIC = "eval/kept_step"
 """Metric of a training run: step of the selected checkpoint."""
 _IMAGE_INPUT_TAG = "mlflow_sb3.image_input"
 _LOGGED_BY_TAG = "mlflow_sb3.logged_by"
-"""Tag of a model version: run of the step that logged and registered it."""
+"""Tag of a model version: id of the MLflow run of ``log_model`` that registered the version."""
 _TABLES_TAG = "mlflow.loggedArtifacts"
 """MLflow's tag for the tables of a run, in the format of ``mlflow.log_table``."""
 
@@ -76,7 +76,8 @@ class TrainingRun:
     ) -> Version:
         """Log the agent as a model of the training run, and register it.
 
-        If an earlier call was killed after it registered a version, complete that version instead.
+        If an earlier ``log_model`` registered a version but did not finish, use that version: set
+        its alias, and tag it with the active run.
 
         Args:
             name: Name of the registered model.
@@ -92,7 +93,7 @@ class TrainingRun:
         permissions.check_registration(name)
         permissions.check_permission("EDIT", experiment=self.experiment_id)
         tags: dict[str, str] = {INFERENCE_TAG: inference, _IMAGE_INPUT_TAG: image_input}
-        version = self._complete_version(name, tags, is_signed=signing_key is not None)
+        version = self._find_unfinished_version(name, tags, is_signed=signing_key is not None)
         if version is not None:
             versions.set_alias(name, alias, version.number)
             return version
@@ -113,12 +114,13 @@ class TrainingRun:
             signing_key=signing_key,
         )
 
-    def _complete_version(
+    def _find_unfinished_version(
         self, name: str, tags: dict[str, str], *, is_signed: bool
     ) -> Version | None:
-        """Return the version that an interrupted ``log_model`` registered, and update its tag.
+        """Return the version of a ``log_model`` that did not finish, and tag it with this run.
 
-        None if there is no such version.
+        None if there is no such version, if it has no digest, or if its signature is not as
+        requested by ``is_signed``.
         """
         version = versions.find_version_of_run(name, self.run_id, tags)
         if version is None or version.digest is None:

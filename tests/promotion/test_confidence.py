@@ -202,5 +202,5 @@ def test_equal_values_have_no_detectable_difference() -> None:
     ("count", "fraction"), [(1, 0.95), (59, 0.0495), (100, 0.0295), (400, 0.00746)]
 )
 def test_the_undetected_fraction_is_the_exact_binomial_bound(count: int, fraction: float) -> None:
-    assert confidence.bound_undetected_fraction(count, ALPHA) == pytest.approx(fraction, rel=0.01)
-    assert (1 - confidence.bound_undetected_fraction(count, ALPHA)) ** count == pytest.approx(ALPHA)
+    assert confidence.bound_unseen_probability(count, ALPHA) == pytest.approx(fraction, rel=0.01)
+    assert (1 - confidence.bound_unseen_probability(count, ALPHA)) ** count == pytest.approx(ALPHA)
