@@ -72,8 +72,8 @@ class WorkflowOptions:
 def run_workflow(run_id: str, options: WorkflowOptions, *, report: Report) -> None:
     """Train an agent, register it, promote it if it is better, and evaluate the champion.
 
-    Each step is a child run. Steps that an interrupted call with the same parameters and code
-    finished are not repeated. If there is no champion, the new version is evaluated.
+    Each step is a child run. If an earlier call with the same parameters and code was interrupted,
+    the steps that it finished are reused. If there is no champion, the new version is evaluated.
 
     Args:
         run_id: Active run, which becomes the parent of the steps.
@@ -166,7 +166,8 @@ class StepRunner:
             return finished
         settings = {"state_folder": state_folder}
         for interrupted in self._attempt.find_unfinished_steps("train", parameters):
-            # The journal may contain the end of a run that the server saw as running.
+            # The journal may show that the training finished, although the server has not received
+            # that yet.
             run = resume.flush_journal(interrupted, state_folder)
             if run.info.status == "FINISHED":
                 return self._reuse("train", run)

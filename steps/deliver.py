@@ -4,7 +4,7 @@ Usage: ``python -m steps.deliver FOLDER``, with the folder that the training pri
 
 Reads   the journal and the files in the folder.
 Writes  the missing metrics, parameters, tags, files and the status of the run; for a run that did
-        not finish, also its last snapshot.
+        not finish, also its snapshots.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Evaluate a registered agent on new episodes.
 
 Reads   the version --version, or else the version with the alias --alias.
-Writes  metrics evaluation/... to the run and to the logged model; a table, a figure and a video in
-        evaluation/.
+Writes  metrics evaluation/... to the run and to the logged model; a table, a figure and, with
+        --video, a video in evaluation/.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Log the agent of a training run as an MLflow model, and register it.
 
 Reads   the folder agent/ and the parameters of the training run.
-Writes  the model into the training run, a version of the registered model with its digest and
-        signature, the alias challenger.
+Writes  the model into the training run; a version of the registered model with its digest and, with
+        --signing-key, its signature; the alias challenger.
 """
 
 from __future__ import annotations

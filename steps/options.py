@@ -70,7 +70,7 @@ class VersionNumber(click.ParamType[int | None]):
         if number < 1:
             self.fail(
                 f"{value!r} is not the number of a model version. "
-                "Pass a positive integer, or pass an alias instead.",
+                "Pass a positive integer, or leave version out to use the version with an alias.",
                 param,
                 ctx,
             )

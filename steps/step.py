@@ -22,7 +22,7 @@ class Step(click.Command):
     """
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
-        """Parse the command line. Create a FAILED run on wrong usage."""
+        """Parse the command line. On wrong usage, end the run of the step as FAILED."""
         try:
             return super().make_context(*args, **kwargs)
         except click.UsageError:
@@ -53,7 +53,7 @@ class Step(click.Command):
 
 
 def _relax_garbage_collection() -> None:
-    """Run the garbage collector less often, and never on modules.
+    """Run the garbage collector less often, not on the modules loaded so far, and not at exit.
 
     A step imports modules with about a million objects. By default, Python searches them for
     garbage during the imports and again at exit, which takes a fifth of the time of a short step.

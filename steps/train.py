@@ -35,7 +35,7 @@ from steps.step import Step
     default="",
     type=OptionalValue(click.IntRange(min=1)),
     help="Environment steps between two snapshots.  [default: chosen so that snapshots "
-    "take 2 % of the training time]",
+    "take at most 2 % of the training time]",
 )
 @state_folder_option
 @click.option(
@@ -70,7 +70,8 @@ def train(
     else:
         result = train_step.start_training(context.obj, options, settings)
     click.echo(
-        f"Kept the checkpoint of step {result.best.step} of {len(result.checkpoints)} checkpoints: "
+        f"Kept the checkpoint of step {result.best.step}, selected from "
+        f"{len(result.checkpoints)} checkpoints: "
         f"mean return {result.best.score:.2f} over {len(result.best.returns)} fresh episodes"
     )
 

@@ -63,8 +63,9 @@ def find_program(name: str) -> str:
 def run_postgres(log: Path) -> Iterator[Postgres]:
     """Run PostgreSQL on a free port of 127.0.0.1. Delete its data when the context ends.
 
-    The data lie in the system's folder for temporary files. PostgreSQL refuses to run as root, so
-    root runs it as the user ``postgres``, and that user cannot read root's folders.
+    PostgreSQL refuses to run as root. If the current user is root, PostgreSQL runs as the user
+    ``postgres``. That user cannot read root's folders, so the data are in the system's folder for
+    temporary files.
 
     Args:
         log: File for the output of PostgreSQL.

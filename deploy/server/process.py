@@ -21,7 +21,10 @@ from mlflow_sb3.runs import signals
 _END_WITH_PARENT = (
     [] if shutil.which("setpriv") is None else ["setpriv", "--pdeathsig", "TERM", "--"]
 )
-"""Command prefix by which Linux ends a process if the process that started it is killed."""
+"""Command prefix that makes Linux send SIGTERM to the server if this process is killed.
+
+The prefix is empty on a machine without the program ``setpriv``.
+"""
 START_TIMEOUT = 300.0
 """Seconds that a server may take to start. A loaded machine needs minutes."""
 
@@ -38,7 +41,7 @@ def run_server(
 ) -> Iterator[None]:
     """Run a server until the context ends. Enter the context when the server is ready.
 
-    The server runs in a session of its own, so that Ctrl-C reaches this process first. The end of
+    The server runs in a session of its own, so that Ctrl-C reaches only this process. The end of
     the context ends all child processes of the server too.
 
     Args:
@@ -54,7 +57,7 @@ def run_server(
     """
     with log.open("w") as output, ExitStack() as stack:
         log.chmod(0o600)
-        # A signal between the start and the callback would leave the process behind.
+        # A signal between the start and the callback would leave the server running.
         with signals.defer_signals() as stop:
             process = subprocess.Popen(
                 [*_END_WITH_PARENT, *command],

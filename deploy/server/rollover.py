@@ -43,9 +43,9 @@ class Rollover:
     """Number of the version for which the command last succeeded."""
 
     def poll(self) -> None:
-        """Run the command if the alias points to another version than before.
+        """Run the command if the alias points to another version than ``done``.
 
-        An error is logged and not raised. The next call tries again.
+        An error is logged and not raised. The next call then tries again.
         """
         try:
             with env_vars.override_env(retry.FAIL_FAST_ENV):

@@ -115,7 +115,9 @@ class TrialServer:
 def run_trial(
     folder: Path, *, port: int, default_permission: str = "READ", users: Sequence[str] = ()
 ) -> Iterator[TrialServer]:
-    """Run the server. Delete its data when the context ends, except for passwords and logs.
+    """Run the server until the context ends. Then delete its databases and artifacts.
+
+    The files in ``folder`` stay, except for ``server.json``.
 
     Args:
         folder: Folder for the passwords, the logs and the configuration of the server.
@@ -124,7 +126,8 @@ def run_trial(
         users: Users to create besides the admin.
 
     Raises:
-        click.ClickException: A part of the server does not start. The other parts are stopped.
+        click.ClickException: Another trial server uses the folder, the port is in use, or a part
+            of the server does not start. Parts that already run are then stopped.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     _check_available(folder, port)
@@ -251,7 +254,10 @@ def _interrupt_once(_signal: int, _frame: FrameType | None) -> None:
     help="Permission of every user on resources without an explicit permission.",
 )
 def trial(folder: str, port: int, users: tuple[str, ...], default_permission: str) -> None:
-    """Run MLflow with a login, PostgreSQL and an S3 store until Ctrl-C. Then delete all data."""
+    """Run MLflow with a login, PostgreSQL and an S3 store until Ctrl-C.
+
+    Then delete the databases and the artifacts. The passwords and logs stay in the folder.
+    """
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _interrupt_once)
     path = Path(folder).expanduser().absolute()

@@ -62,7 +62,7 @@ TRAINING_ERRORS = (
 )
 """Exceptions of SB3, PyTorch and environments for invalid hyperparameters.
 
-They may be raised when an algorithm is built or while it learns.
+They can occur when an algorithm is built and while it learns.
 """
 
 
@@ -88,7 +88,7 @@ def get_default_policy(algo: str, observation_space: Space[Any]) -> str:
     """Return the name of the policy for an observation space, such as ``"MlpPolicy"``.
 
     Args:
-        algo: Key of ``ALGORITHMS``. A recurrent algorithm has names such as ``"MlpLstmPolicy"``.
+        algo: Key of ``ALGORITHMS``. A recurrent algorithm has policies such as ``MlpLstmPolicy``.
         observation_space: Space of the environment. A Dict space needs a MultiInput policy, and
             an image needs a Cnn policy.
     """

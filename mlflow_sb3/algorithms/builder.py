@@ -37,7 +37,8 @@ def build_algorithm(
         seed: Seed for SB3.
 
     Raises:
-        MlflowException: The algorithm does not support the environment or a hyperparameter.
+        MlflowException: The algorithm is unknown, the environment cannot be made, or the algorithm
+            does not support the environment or a hyperparameter.
     """
     check_hyperparams(algo, hyperparams)
     with env_spec.make_from_spec(env_spec_json) as env:
@@ -50,7 +51,7 @@ def build_algorithm(
     except TRAINING_ERRORS as error:
         raise MlflowException.invalid_parameter_value(
             f"{algo} cannot be built with these hyperparameters: {format_cause(error)} "
-            "Change the hyperparameter that the message names."
+            "Change the hyperparameter that causes this error."
         ) from error
 
 
@@ -70,7 +71,10 @@ def build_vec_env(env_spec_json: str, hyperparams: dict[str, Any]) -> VecEnv:
 
 
 def start_spaces_at_zero(env: Env) -> Env:
-    """Wrap an environment if a discrete space does not start at 0, because SB3 assumes that."""
+    """Wrap an environment if a discrete space does not start at 0.
+
+    SB3 assumes that all discrete spaces start at 0.
+    """
     env_spaces = (env.observation_space, env.action_space)
     if all(to_zero_start(space) is space for space in env_spaces):
         return env

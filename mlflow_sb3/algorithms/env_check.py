@@ -17,6 +17,7 @@ from mlflow_sb3.algorithms.algorithms import (
 )
 from mlflow_sb3.algorithms.hyperparams import find_class
 from mlflow_sb3.envs import Env
+from mlflow_sb3.envs.wrapper_config import format_cause
 
 _OBSERVATION_SPACES: SpaceTypes = (
     spaces.Box,
@@ -33,14 +34,16 @@ def check_env(algo: str, hyperparams: dict[str, Any], env: Env) -> None:
     """Check that an algorithm with these hyperparameters can learn in an environment.
 
     Raises:
-        MlflowException: A space is not supported, or the environment has no action masks or no
-            goals although the algorithm or the replay buffer needs them.
+        MlflowException: A space is not supported. The algorithm needs action masks, or the replay
+            buffer needs goals, and the environment has none. Or the class of the replay buffer
+            cannot be imported.
     """
     check_spaces(algo, env.observation_space, env.action_space)
     if algo == "ppo_mask" and not env.has_wrapper_attr("action_masks"):
         raise MlflowException.invalid_parameter_value(
             f"ppo_mask needs an environment with a method action_masks(), and {env} has none. "
-            f"Add the method, or wrap another method that returns the mask: {_MASK_OPTION}."
+            "Add the method. If another method returns the mask, such as valid_actions, add a "
+            f"wrapper instead: {_MASK_OPTION}."
         )
     if _uses_her_buffer(hyperparams) and not _has_goals(env):
         raise MlflowException.invalid_parameter_value(
@@ -125,7 +128,7 @@ def _uses_her_buffer(hyperparams: dict[str, Any]) -> bool:
         return issubclass(find_class(name), HerReplayBuffer)
     except TRAINING_ERRORS as error:
         raise MlflowException.invalid_parameter_value(
-            f"replay_buffer_class {name!r} cannot be imported: {error}. "
+            f"replay_buffer_class {name!r} cannot be imported: {format_cause(error)} "
             "Use 'HerReplayBuffer', or 'module:Class' with an installed module."
         ) from error
 

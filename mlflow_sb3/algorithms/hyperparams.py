@@ -40,8 +40,8 @@ def to_algorithm_kwargs(hyperparams: dict[str, Any], action_space: Space[Any]) -
         action_space: Gives the shape of the action noise.
 
     Raises:
-        ValueError: A value is invalid.
-        AttributeError, ImportError: A class cannot be imported.
+        ValueError: A value is invalid, or a class does not exist.
+        ImportError: The module of a class cannot be imported.
     """
     own = {key: value for key, value in hyperparams.items() if key not in VEC_ENV_HYPERPARAMS}
     noise_type = own.pop("noise_type", None)
@@ -53,9 +53,13 @@ def to_algorithm_kwargs(hyperparams: dict[str, Any], action_space: Space[Any]) -
 
 
 def to_vec_normalize_kwargs(hyperparams: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the keyword arguments for ``VecNormalize``, or None if ``normalize`` is not set.
+    """Return the keyword arguments for ``VecNormalize``.
 
-    ``gamma`` is the algorithm's, unless ``normalize`` contains another value.
+    If ``hyperparams`` contains ``gamma``, ``VecNormalize`` gets the same value, unless
+    ``normalize`` contains a ``gamma`` of its own.
+
+    Returns:
+        None if ``normalize`` is missing or false.
 
     Raises:
         ValueError: ``normalize`` is neither a Boolean nor a dict.
@@ -91,15 +95,15 @@ def find_class(name: str) -> type:
         if isinstance(candidate, type):
             return candidate
     raise ValueError(
-        f"{name!r} is not a class of torch.nn, torch.optim or SB3. "
-        "Use 'module:Class' for a class of another module."
+        f"There is no class {name!r}. Use the name of a class of torch.nn, torch.optim or SB3, or "
+        "'module:Class' for a class of another module."
     )
 
 
 def _import_classes(values: dict[str, Any]) -> dict[str, Any]:
     """Replace class names by classes, in nested dicts too.
 
-    A class name is the value of a key such as ``activation_fn`` or ``replay_buffer_class``.
+    Text is a class name if its key ends with ``_fn`` or ``_class``, as in ``activation_fn``.
     """
     return {key: _import_class(key, value) for key, value in values.items()}
 

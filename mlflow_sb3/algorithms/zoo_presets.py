@@ -42,9 +42,10 @@ class Preset:
 
         Args:
             hyperparams: Keys and values in the notation of rl_zoo3's files. ``env_wrapper``,
-                ``frame_stack`` and ``n_timesteps`` replace the settings of those names. Text such
-                as ``"dict(net_arch=[64])"`` is converted to JSON values, and a class such as
-                ``nn.ReLU`` in it to its name.
+                ``frame_stack`` and ``n_timesteps`` replace the attributes ``env_wrappers``,
+                ``frame_stack`` and ``timesteps``. Text such as ``"dict(net_arch=[64])"`` is
+                converted to JSON values. A class in this text, such as ``nn.ReLU``, becomes the
+                string ``"nn.ReLU"``.
 
         Raises:
             MlflowException: A value cannot be parsed.
@@ -75,9 +76,9 @@ class Preset:
 def find_preset(algo: str, env_id: str, *, source: PresetSource = "zoo") -> Preset:
     """Look up the tuned hyperparameters of an algorithm for an environment.
 
-    As in rl_zoo3, the section ``atari`` is used for all Atari games, and the section ``default``
-    for environments without a section. ``n_timesteps`` and ``MlpPolicy`` of ``default`` are
-    ignored, because they do not suit every environment.
+    As in rl_zoo3, an environment without a section of its own uses the section ``atari`` if it is
+    an Atari game, else the section ``default``. ``n_timesteps`` and ``MlpPolicy`` of ``default``
+    are ignored, because they do not suit every environment.
 
     Args:
         algo: Key of ``ALGORITHMS``, such as ``"dqn"``.
@@ -86,6 +87,9 @@ def find_preset(algo: str, env_id: str, *, source: PresetSource = "zoo") -> Pres
 
     Returns:
         The preset. It is empty if rl_zoo3 has no suitable section.
+
+    Raises:
+        MlflowException: ``source`` is ``"zoo"``, and rl_zoo3 is not installed.
     """
     sections = _read_sections(algo) if source == "zoo" else {}
     section = env_id.rpartition(":")[2]

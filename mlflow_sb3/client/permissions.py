@@ -77,7 +77,7 @@ def check_registration(name: str, permission: Permission = "EDIT") -> None:
 
     Raises:
         MissingPermissionError: The user lacks the permission on an existing model.
-        MlflowException: The server does not answer.
+        MlflowException: The server does not answer, or it answers with another error.
     """
     try:
         RegistryClient().get_registered_model(name)
@@ -147,7 +147,8 @@ def explain_denial(
 def log_metrics(metrics: dict[str, float], model_id: str) -> None:
     """Log metrics to the active run, and also to a logged model if the user may edit it.
 
-    Metrics of a logged model need ``EDIT`` on its experiment. A missing permission is a warning.
+    The metrics of a logged model need ``EDIT`` on the experiment of the model. If the user lacks
+    it, a warning is logged, and only the run gets the metrics.
 
     Args:
         metrics: Values by metric key.
@@ -171,7 +172,12 @@ def _includes(held: str, required: Permission) -> bool:
 
 
 def _get_permission(kind: str, resource_id: str) -> str | None:
-    """Return the user's permission on a resource, or None if the user has no restrictions."""
+    """Return the user's permission on a resource.
+
+    Returns:
+        None if the user is an admin, or if the server does not tell, for example because it has no
+        authentication.
+    """
     user = _get_user()
     if user is None or user["is_admin"]:
         return None
@@ -186,7 +192,11 @@ def _get_user_name() -> str:
 
 
 def _get_user() -> dict[str, Any] | None:
-    """Return the user of the requests, or None if the server has no authentication."""
+    """Return the user that sends the requests.
+
+    Returns:
+        None if the server has no authentication or rejects the login.
+    """
     user: dict[str, Any] | None = _get("2.0/mlflow/users/current", {}).get("user")
     return user
 
@@ -194,8 +204,8 @@ def _get_user() -> dict[str, Any] | None:
 def _get(path: str, params: dict[str, Any]) -> dict[str, Any]:
     """Send a GET request to the server's REST API and return the JSON of the response.
 
-    The result is empty for a database, and for a server that does not know the path because it has
-    no authentication.
+    The result is empty if the registry is a database or if the status of the response is not 200.
+    A server without authentication does not know the path and answers with 404.
     """
     uri = mlflow.get_registry_uri()
     if not uri.startswith("http"):

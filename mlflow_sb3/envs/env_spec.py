@@ -1,4 +1,4 @@
-"""Make Gymnasium environments from JSON in the format of ``EnvSpec``, and convert them to it."""
+"""Make Gymnasium environments from ``EnvSpec`` JSON, and describe environments as such JSON."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ def make_env(env_id: str, kwargs: dict[str, Any] | None = None) -> Env:
             ``max_episode_steps=-1`` removes the time limit.
 
     Raises:
-        MlflowException: The id is not registered, or the environment rejects the arguments.
+        MlflowException: The module cannot be imported, the id is not registered, or the environment
+            rejects the arguments.
     """
     try:
         return gymnasium.make(env_id, **(kwargs or {}))
@@ -95,8 +96,8 @@ def compose_spec(
             lie in the working directory.
 
     Raises:
-        MlflowException: The environment cannot be made, a wrapper cannot wrap it, or Gymnasium
-            cannot convert the spec to JSON.
+        MlflowException: The environment cannot be made, a wrapper cannot be imported or cannot wrap
+            the environment, or Gymnasium cannot convert the spec to JSON.
     """
     with make_env(env_id, kwargs) as bare_env:
         env, wrapper_specs = bare_env, []
@@ -135,7 +136,8 @@ def spec_to_json(spec: EnvSpec | None) -> str:
         if wrapper.kwargs is None:
             raise MlflowException.invalid_parameter_value(
                 f"wrapper {wrapper.entry_point} does not record its arguments, so the environment "
-                "cannot be made again. Derive it from gymnasium.utils.RecordConstructorArgs too."
+                "cannot be made again. Derive the wrapper from "
+                "gymnasium.utils.RecordConstructorArgs too."
             )
     return _to_json(replace(spec, additional_wrappers=wrappers))
 
@@ -160,11 +162,11 @@ def list_wrappers(spec_json: str) -> list[dict[str, Any]]:
 
 
 def _get_inner_wrappers(spec: EnvSpec) -> tuple[WrapperSpec, ...]:
-    """Return the wrappers that the environment has before the configured wrappers.
+    """Return the wrappers that the environment already has when ``gymnasium.make`` returns it.
 
-    If the entry point adds wrappers, only ``env.spec`` lists them, and its list is longer. If both
-    lists have the same length, take the registration, because ``env.spec`` lacks the arguments of
-    wrappers that do not record them.
+    The registration and ``env.spec`` list them. If the entry point adds wrappers, only ``env.spec``
+    contains these, so its list is longer. If the lists have the same length, use the registration:
+    if a wrapper does not record its arguments, ``env.spec`` lacks them.
     """
     registered = gymnasium.spec(spec.id).additional_wrappers
     return max(registered, spec.additional_wrappers, key=len)

@@ -1,4 +1,7 @@
-"""Sample uniformly random actions, as the opponent of the first challenger."""
+"""Sample uniformly random actions.
+
+If a registered model has no champion yet, its first challenger is compared with these actions.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from mlflow_sb3.inference.policy_inputs import LstmState
 class RandomPolicy:
     """Policy that samples actions uniformly, or uniformly among the actions that a mask allows.
 
-    The actions depend only on the seed and on the number of earlier calls.
+    The actions depend only on the seed, the masks and the number of actions sampled before.
     """
 
     def __init__(self, env: Env, *, seed: int, has_action_masks: bool = False) -> None:

@@ -110,8 +110,8 @@ def play_episodes(
 
     The environments are stepped together: one call of the policy returns the actions for all of
     them. Episode ``k`` starts with ``env.reset(seed=seeds[k])`` in any of the environments.
-    The result therefore does not depend on ``n_envs``, unless an environment keeps a state that
-    ``reset`` does not clear.
+    With a deterministic policy, the result therefore does not depend on ``n_envs``, unless an
+    environment keeps a state that ``reset`` does not clear.
 
     Args:
         policy: Policy that chooses the actions.

@@ -52,7 +52,8 @@ class EnvWrapper:
         """Wrap an environment as ``gymnasium.make`` does: ``create(env=env, **kwargs)``.
 
         Raises:
-            MlflowException: The wrapper rejects the arguments or the environment.
+            MlflowException: The wrapper rejects the arguments or the environment, or ``create``
+                does not return an environment.
         """
         self._check_arguments(env)
         try:
@@ -86,7 +87,8 @@ class EnvWrapper:
             names = [parameter.name for parameter in parameters if parameter.name != "env"]
             raise self._build_error(
                 f"does not accept the arguments {json.dumps(self.kwargs, default=str)}: "
-                f"{format_cause(error)} Pass its arguments: {', '.join(names) or 'none'}."
+                f"{format_cause(error)} The wrapper has the arguments: "
+                f"{', '.join(names) or 'none'}."
             ) from error
 
     def _build_error(self, reason: str) -> MlflowException:
@@ -97,8 +99,11 @@ class EnvWrapper:
 
 
 def format_cause(error: Exception) -> str:
-    """Return the message of an error with exactly one period at its end."""
-    return f"{str(error).rstrip('. ')}."
+    """Return the message of an error with exactly one period at its end.
+
+    An error without a message, such as that of a bare ``assert``, is named by its type.
+    """
+    return f"{str(error).rstrip('. ') or type(error).__name__}."
 
 
 def import_wrapper(config: WrapperConfig) -> EnvWrapper:
@@ -106,7 +111,7 @@ def import_wrapper(config: WrapperConfig) -> EnvWrapper:
 
     Raises:
         MlflowException: The configuration is malformed, the import fails, or the imported object is
-            another class than a ``gymnasium.Wrapper`` or is not callable.
+            neither a subclass of ``gymnasium.Wrapper`` nor a function.
     """
     entry_point, kwargs = _parse_config(config)
     module, _, name = entry_point.partition(":")

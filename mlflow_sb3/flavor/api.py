@@ -30,9 +30,10 @@ if TYPE_CHECKING:
 
 
 def get_default_pip_requirements() -> list[str]:
-    """Return the requirements of a logged agent, pinned to the installed versions.
+    """Return the requirements of an exported agent, pinned to the installed versions.
 
-    They contain neither PyTorch nor Stable-Baselines3.
+    They contain neither PyTorch nor Stable-Baselines3. An agent with ``inference="native"`` needs
+    both in addition.
     """
     return model_writer.get_default_pip_requirements()
 
@@ -66,7 +67,8 @@ def save_model(
         mlflow_model: ``mlflow.models.Model`` to add the flavor to.
         signature: By default, derived from the spaces; floats are declared as float64.
         input_example: By default, one observation with the batch dimension.
-        pip_requirements: By default, ``get_default_pip_requirements()``.
+        pip_requirements: By default, ``get_default_pip_requirements()``. With
+            ``inference="native"``, SB3, sb3-contrib, PyTorch and Gymnasium are added.
         extra_pip_requirements: Requirements to add to the default.
         metadata: As in MLflow's flavors.
         environment: ``EnvSpec`` JSON of the training environment. By default, that of
@@ -77,8 +79,10 @@ def save_model(
             which is faster over HTTP.
 
     Raises:
-        MlflowException: ``sb3_model`` is no SB3 algorithm, cannot be exported, or the graph does
-            not agree with SB3; or a package of the extra ``[train]`` is missing.
+        MlflowException: ``sb3_model`` is no SB3 algorithm or cannot be exported, or the graph
+            differs from SB3. ``environment`` or ``image_input`` does not fit the agent. A package
+            of the extra ``[train]`` is missing. Or ``inference`` is ``"native"``, and
+            ``MLFLOW_ALLOW_PICKLE_DESERIALIZATION`` is false.
     """
     check_train_extra("save_model")
     prepared = model_writer.prepare_model(
@@ -151,7 +155,8 @@ def log_model(
 
     Raises:
         MlflowException: As in ``save_model``; or the key cannot sign, or is passed without
-            ``registered_model_name``. Nothing is logged then.
+            ``registered_model_name``; or the user lacks a permission on the registered model.
+            Nothing is logged then. If only the registration fails, the agent is already logged.
     """
     check_train_extra("log_model")
     if signing_key is not None and registered_model_name is None:
@@ -203,7 +208,8 @@ def load_policy(model_uri: str, *, public_key: KeyPath | None = None) -> AgentPo
 
     Args:
         model_uri: ``models:/name@alias``, ``models:/name/3``, ``models:/m-…``, ``runs:/…`` or a
-            folder. The files of a registered version are compared with its digest.
+            folder. If the URI names a registered version with a digest, the files are compared
+            with the digest.
         public_key: PEM file of an Ed25519 public key. The model must then be a registered version
             with a signature by this key.
 
@@ -211,8 +217,9 @@ def load_policy(model_uri: str, *, public_key: KeyPath | None = None) -> AgentPo
         The policy, with the signature of SB3's ``predict``.
 
     Raises:
-        MlflowException: The files have changed, the signature is missing or wrong, or the model
-            contains no agent.
+        MlflowException: The files have changed, or the model contains no agent. ``public_key`` is
+            set, but the URI names no registered version with a valid signature by this key. Or
+            the agent must be unpickled, and ``MLFLOW_ALLOW_PICKLE_DESERIALIZATION`` is false.
     """
     with integrity.fetch_uri(model_uri, public_key=public_key) as folder:
         return open_policy(folder)
@@ -232,15 +239,16 @@ def load_model(
 
     Args:
         model_uri: As in ``load_policy``.
-        dst_path: Existing folder to copy the files of the model to.
+        dst_path: Folder to copy the files of the model to. It is created if it does not exist.
         env: Environment to train in. An agent with ``HerReplayBuffer`` needs one. If the agent was
-            trained with ``VecNormalize``, the environment is wrapped in one with its statistics.
+            trained with ``VecNormalize``, the environment is wrapped in a ``VecNormalize`` with
+            the saved statistics, unless it already has a ``VecNormalize``.
         public_key: As in ``load_policy``.
         kwargs: Arguments of SB3's ``load``, such as ``device`` and ``custom_objects``.
 
     Raises:
         MlflowException: ``MLFLOW_ALLOW_PICKLE_DESERIALIZATION`` is false, a package of the extra
-            ``[train]`` is missing, or the files cannot be loaded (see ``load_policy``).
+            ``[train]`` is missing, SB3 cannot load the agent, or a check of ``load_policy`` failed.
     """
     check_train_extra("load_model")
     agent_files.check_unpickling_allowed(f"load_model({model_uri!r})")

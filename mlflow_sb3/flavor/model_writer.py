@@ -70,8 +70,8 @@ def prepare_model(
 ) -> PreparedModel:
     """Prepare the content of a model: its files, signature and input example.
 
-    Export the policy to ONNX and compare the graph with SB3, or keep SB3's own file for native
-    inference. No file is written.
+    For ONNX inference, export the policy and compare the graph with SB3. Both backends keep SB3's
+    own file. Nothing is written to disk.
 
     Args:
         model: SB3 algorithm; it is not changed.
@@ -80,8 +80,9 @@ def prepare_model(
         image_input: See ``signature.make_signature``.
 
     Raises:
-        MlflowException: The model is no SB3 algorithm. The export fails. The graph differs from
-            SB3. Or MLflow does not allow the unpickling that native inference needs.
+        MlflowException: The model is no SB3 algorithm. ``environment`` or ``image_input`` does not
+            fit the model. The export fails. The graph differs from SB3. Or MLflow does not allow
+            the unpickling that native inference needs.
     """
     from mlflow_sb3.envs import spaces
     from mlflow_sb3.flavor import sb3_policy, source_env, vec_normalize
@@ -117,7 +118,7 @@ def prepare_model(
 
 @dataclass(frozen=True)
 class _PreparedPolicy:
-    """The policy of a model. With native inference, it has no graph, distribution and parity."""
+    """The policy of a model. With native inference, graph, distribution and parity are None."""
 
     policy: Policy
     inputs: PolicyInputs
@@ -166,7 +167,7 @@ def _predict_example(policy: _PreparedPolicy) -> list[Any]:
 class PreparedModel:
     """An agent that is ready to be saved.
 
-    Pass it to ``Model.log`` as ``flavor``, which calls its ``save_model``.
+    Pass it to ``Model.log`` as the argument ``flavor``. MLflow then calls ``save_model`` below.
     """
 
     agent_info: AgentInfo
@@ -245,7 +246,8 @@ class PreparedModel:
 def _without_uv_lock() -> Iterator[None]:
     """Ignore a ``uv.lock`` in the working folder.
 
-    MLflow 3.17 copies it into the model. ``uv`` would then install it instead of the requirements.
+    MLflow 3.17 copies the file into the model. ``uv`` would then install the packages of the file
+    instead of the requirements.
     """
     with env_vars.override_env({MLFLOW_UV_AUTO_DETECT.name: "false"}):
         yield

@@ -33,8 +33,8 @@ def build_graph(module: PolicyModule) -> tuple[bytes, list[str]]:
         The ONNX model, and the names of its outputs.
 
     Raises:
-        MlflowException: PyTorch cannot export a module of the policy. The message names the module
-            and the operator.
+        MlflowException: PyTorch cannot export a module of the policy. The message names the module,
+            and the operator or the line of code.
     """
     example = module.make_example()
     with _no_messages(), unvalidated_distributions(), torch.no_grad():
@@ -114,7 +114,8 @@ def _find_user(operator: str, module: PolicyModule, example: Tensors) -> str:
 def _no_messages() -> Iterator[None]:
     """Suppress the warnings and messages of ``torch.onnx.export``.
 
-    torch 2.13 prints many of them for every export. The parity check detects wrong graphs.
+    torch 2.13 prints many of them for every export. They are not needed, because the parity check
+    detects wrong graphs.
     """
     loggers = [logging.getLogger(name) for name in EXPORT_LOGGERS]
     levels = [logger.level for logger in loggers]

@@ -24,9 +24,12 @@ from mlflow_sb3.inference.policy_inputs import STATE_NAMES, LstmState
 BATCH_SIZES = (1, 7, 64)
 """Batch sizes of the comparison. One more batch has the remaining observations."""
 TOLERANCE = 1e-5
-"""Largest allowed difference: relative for actions and values, absolute for LSTM states."""
+"""Largest allowed ``Parity.max_difference``.
+
+SB3 rates two actions equally if their values differ by at most this, relative to the largest value.
+"""
 _MAX_FORBIDDEN_LOGIT = -1e7
-"""sb3-contrib sets the logits of forbidden actions to -1e8."""
+"""Logits below this value belong to forbidden actions. sb3-contrib sets them to -1e8."""
 
 
 def check_parity(
@@ -61,8 +64,8 @@ def check_parity(
         difference = _compare_continuous(source.action_space, expected, actual)
     else:
         values = _compute_sb3_values(model, source, inputs)
-        # A small value can be the difference of large terms, and then has their rounding error.
-        # The differences are therefore divided by the largest absolute value.
+        # A network can compute a small value by subtracting large numbers. Such a value has a large
+        # relative error. Differences are therefore divided by the largest absolute value.
         scale = max(1.0, float(np.abs(values).max()))
         graph_values = _compute_graph_values(policy, inputs)
         difference = float(np.abs(graph_values - values).max()) / scale
@@ -126,14 +129,14 @@ def _compute_gaps(
 ) -> NDArray[Any]:
     """Return by how much SB3 prefers its own actions over those of the graph.
 
-    This is the difference of the values of both actions. For MultiBinary spaces it is the absolute
-    logit of each bit.
+    This is the difference of the values of both actions. For MultiBinary spaces without action
+    masks, it is the absolute logit of each bit.
 
     Returns:
         Array of shape ``(n, integers of an action)``.
     """
     sizes = spaces.get_action_sizes(action_space)
-    if values.shape[1] == len(sizes):  # MultiBinary: the sign of its logit decides each bit
+    if values.shape[1] == len(sizes):  # MultiBinary: the sign of a logit decides its bit
         return np.asarray(np.abs(values))
     rows = np.arange(len(values))[:, np.newaxis]
     offsets = np.cumsum([0, *sizes[:-1]]) - np.ravel(getattr(action_space, "start", 0))

@@ -45,7 +45,10 @@ class ParityInputs:
     """Action masks of a masked policy."""
 
     def split(self, sizes: tuple[int, ...]) -> list[ParityInputs]:
-        """Split the batch into parts of these sizes, and a last part with the remaining rows."""
+        """Split the batch into parts of these sizes, and a last part with the remaining rows.
+
+        ``from_episodes`` of every part is that of the whole batch.
+        """
         edges = [0, *np.cumsum(sizes).tolist(), batching.get_batch_size(self.observations)]
         return [self._take_rows(slice(*edge)) for edge in pairwise(edges)]
 

@@ -20,8 +20,9 @@ def open_policy(folder: Path) -> AgentPolicy:
         ``OnnxPolicy``, or ``SB3AgentPolicy`` for a model with ``inference="native"``.
 
     Raises:
-        MlflowException: The folder contains no agent, a file has changed since it was saved, or
-            the agent must be unpickled and MLflow does not allow it.
+        MlflowException: ``agent.json`` is missing, invalid, or in a newer format. Another file is
+            missing or has changed since it was saved. Or the agent must be unpickled and MLflow
+            does not allow it.
     """
     info = read_agent_info(folder)
     try:

@@ -39,8 +39,8 @@ def compute_action(
         extra_inputs: LSTM state of a recurrent policy, or action masks of a maskable policy.
 
     Returns:
-        The action before squashing and clipping, the distribution parameters by name, and the
-        next LSTM state by name.
+        The action before it is scaled or clipped to the action space, the distribution parameters
+        by name, and the next LSTM state by name.
     """
     if isinstance(policy, RecurrentActorCriticPolicy):
         distribution, state = _step_lstm(policy, observation, *extra_inputs)
@@ -57,7 +57,7 @@ def compute_action(
 
 
 def _compute_values(policy: BasePolicy, observation: Any) -> Tensors:
-    """Compute Q-values, scores or distribution parameters of a policy without a shared critic.
+    """Compute Q-values, scores or distribution parameters of any policy but ActorCriticPolicy.
 
     The result is empty for deterministic policies with continuous actions.
     """
@@ -76,7 +76,7 @@ def _compute_values(policy: BasePolicy, observation: Any) -> Tensors:
 
 
 def _read_parameters(distribution: Any) -> Tensors:
-    """Return the logits of a discrete distribution, or mean and log of the standard deviation."""
+    """Return the logits of a discrete distribution, or mean and log std of a Gaussian one."""
     inner = getattr(distribution, "distributions", None) or distribution.distribution
     if isinstance(inner, list):
         return {"logits": torch.cat([categorical.logits for categorical in inner], dim=1)}
@@ -88,9 +88,10 @@ def _read_parameters(distribution: Any) -> Tensors:
 def _step_lstm(
     policy: RecurrentActorCriticPolicy, observation: Any, hidden: torch.Tensor, cell: torch.Tensor
 ) -> tuple[Any, Tensors]:
-    """Compute one step of the actor's LSTM.
+    """Return the action distribution and the next LSTM state.
 
-    SB3's own method branches on the values of ``episode_starts``, which cannot be exported.
+    This replaces a method of sb3-contrib that branches on the values of ``episode_starts``.
+    PyTorch cannot export such a branch.
     """
     features = super(ActorCriticPolicy, policy).extract_features(
         observation, policy.pi_features_extractor

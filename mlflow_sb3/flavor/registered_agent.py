@@ -47,7 +47,7 @@ def load_agent(version: Version, *, public_key: KeyPath | None = None) -> Regist
 
     Raises:
         MlflowException: The files changed after registration, the signature does not fit the
-            public key, or the agent has no environment.
+            public key, the policy cannot be opened, or the agent has no environment.
     """
     with integrity.fetch_version(version, public_key=public_key) as folder:
         policy = policy_loader.open_policy(folder)

@@ -50,7 +50,7 @@ def get_total_timesteps(model: BaseAlgorithm) -> int:
 
 
 def predict_action(policy: BasePolicy, observation: Any) -> torch.Tensor:
-    """Return the deterministic actions of a policy as a tensor, before they are clipped.
+    """Return the deterministic actions of a policy as a tensor, before SB3 scales or clips them.
 
     Args:
         policy: Any SB3 policy.
@@ -83,8 +83,8 @@ def draws_before_rollout(model: BaseAlgorithm) -> bool:
 def total_progress(model: BaseAlgorithm) -> Iterator[None]:
     """Let ARS compute its schedules from the total timesteps, as the other algorithms do.
 
-    sb3-contrib 2.7 to 2.9 divides by the timesteps of the current ``learn``. Without this context,
-    a resumed training would have other learning rates.
+    ARS of sb3-contrib 2.7 to 2.9 uses the argument of ``learn`` instead, which does not include
+    the timesteps before. Without this context, a resumed training would have other learning rates.
     """
     if not draws_before_rollout(model):
         yield

@@ -33,14 +33,14 @@ def make_signature(
     """Return the signature of a policy.
 
     Args:
-        inputs: Inputs of the policy. If observations of one array are the only input, the
-            signature has one tensor without a name. Otherwise all tensors have names.
-        action_space: Action space. The outputs of a recurrent policy are ``action`` and its state.
+        inputs: Inputs of the policy. If the policy needs only observations, and they are no dict,
+            the signature has one tensor without a name. Otherwise all tensors have names.
+        action_space: Action space. A recurrent policy also outputs the next LSTM state.
         image_input: ``"base64"`` declares one binary column with the bytes of images.
 
     Raises:
-        MlflowException: ``image_input="base64"`` does not fit the observation space, or a key of
-            the observation has a reserved name.
+        MlflowException: ``image_input="base64"`` does not fit the inputs of the policy, or a key
+            of the observation has a reserved name.
     """
     outputs = _output_schema(inputs, action_space)
     if image_input == "base64":
@@ -112,7 +112,7 @@ def _binary_schema(inputs: PolicyInputs) -> Schema:
     is_image = inputs.space.spaces is None and np.dtype(inputs.space.dtype) == np.uint8
     if not (is_image and inputs.has_only_observations):
         raise MlflowException.invalid_parameter_value(
-            "image_input=base64 needs observations that are one uint8 image. "
-            f"This agent takes {inputs.space}. Use image_input=tensor."
+            "image_input=base64 needs a policy whose only input is one uint8 image, without LSTM "
+            f"state and action masks. This agent takes {inputs.space}. Use image_input=tensor."
         )
     return Schema([ColSpec(DataType.binary, OBSERVATION)])

@@ -7,7 +7,10 @@ import importlib.util
 from mlflow.exceptions import MlflowException
 
 PACKAGES = ("stable_baselines3", "sb3_contrib", "torch", "onnx", "onnxscript")
-"""Import names of the packages that ``log_model`` needs and ``load_policy`` does not."""
+"""Import names of the packages that ``log_model`` needs.
+
+``load_policy`` needs none of them for an exported agent.
+"""
 
 
 def check_train_extra(action: str) -> None:

@@ -42,7 +42,10 @@ def read_statistics(model: BaseAlgorithm) -> Statistics | None:
 
 
 def set_statistics(vec_normalize: VecNormalize, statistics: Statistics) -> None:
-    """Set the running means and variances of a ``VecNormalize`` with the same observation space."""
+    """Set the running means and variances of a ``VecNormalize``.
+
+    It must have the observation space that the statistics were computed for.
+    """
     vec_normalize.ret_rms = _from_json(statistics["returns"])
     observations = statistics["observations"]
     if isinstance(vec_normalize.observation_space, spaces.Dict):

@@ -1,8 +1,9 @@
 """Sample actions from the distribution parameters that an exported graph computes, with numpy.
 
 A distribution is a dict of JSON values from ``agent.json``. Its key ``kind`` is one of
-``deterministic``, ``epsilon_greedy``, ``categorical``, ``bernoulli``, ``gaussian`` and
-``squashed_gaussian``. The other keys depend on the kind.
+``deterministic``, ``epsilon_greedy``, ``categorical``, ``bernoulli``, ``gaussian``,
+``squashed_gaussian`` and ``unknown``. The kind ``unknown`` cannot be sampled. The other keys depend
+on the kind.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def sample_actions(
         Actions of shape ``(n, *action_shape)``, scaled and clipped to the action space.
 
     Raises:
-        ValueError: The kind is unknown.
+        ValueError: The kind is ``unknown``, or another kind that this module does not have.
     """
     if distribution["kind"] not in _SAMPLERS:
         raise ValueError(
@@ -60,7 +61,7 @@ def _sample_epsilon_greedy(
 def _sample_categorical(
     distribution: dict[str, Any], outputs: Outputs, rng: np.random.Generator
 ) -> NDArray[Any]:
-    """Sample each of the integers of an action, which have ``nvec`` values.
+    """Sample each integer of an action. ``nvec`` has the number of values of each integer.
 
     The argmax of logits plus Gumbel noise is a sample of the categorical distribution.
     """

@@ -1,4 +1,4 @@
-"""Read and write ``agent.json``, which describes the other files in the ``agent`` folder."""
+"""Define ``agent.json``, which describes the other files in the ``agent`` folder, and read it."""
 
 from __future__ import annotations
 
@@ -34,10 +34,12 @@ class Parity:
     observations_from_episodes: int
     """Number of these observations that come from episodes of the agent."""
     max_difference: float
-    """Largest relative difference.
+    """Largest difference between the graph and SB3.
 
-    Continuous actions are divided by their range. For discrete actions, the values that decide
-    between actions are divided by the largest of them. LSTM states are not divided.
+    Differences of continuous actions are relative to the range of the action space. For discrete
+    actions, the values that decide between actions are compared, such as Q-values and logits.
+    Differences of these values are relative to the largest value. Differences of LSTM states are
+    absolute.
     """
     ties: int
     """Number of discrete actions that differ although SB3 rates both actions as equally good."""
@@ -59,7 +61,7 @@ class AgentInfo:
     environment: dict[str, Any] | None = None
     """``EnvSpec`` of the training environment. None if it is unknown."""
     example_action: list[Any] | None = None
-    """Actions for the input example of the model. None if the caller passed another example."""
+    """Actions for the default input example. None if the model was logged with another example."""
     distribution: dict[str, Any] | None = None
     """Action distribution of an exported graph (see ``action_sampling``)."""
     parity: Parity | None = None
@@ -99,7 +101,10 @@ class AgentInfo:
         return cls.from_json(values)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the values of ``agent.json``. Without an ONNX export, its keys are left out."""
+        """Return the values of ``agent.json``.
+
+        Without an ONNX export, the keys ``distribution`` and ``parity`` are left out.
+        """
         values = {"schema": SCHEMA} | asdict(self)
         for name in ("distribution", "parity"):
             if values[name] is None:
@@ -126,7 +131,7 @@ class AgentInfo:
 
 
 def _read_nested(values: dict[str, Any]) -> dict[str, Any]:
-    """Return the values that are dataclasses."""
+    """Return the values that are dataclasses in ``AgentInfo``, built from their JSON."""
     nested: dict[str, Any] = {
         name: SpaceInfo.from_json(values[name])
         for name in ("observation_space", "action_space")
@@ -141,7 +146,7 @@ def check_unpickling_allowed(action: str) -> None:
     """Check that MLflow allows unpickling.
 
     Args:
-        action: The action that needs it, for the error message.
+        action: What would unpickle a file: the start of the error message.
 
     Raises:
         MlflowException: ``MLFLOW_ALLOW_PICKLE_DESERIALIZATION`` is false.

@@ -41,12 +41,12 @@ class OnnxPolicy:
         *,
         agent_info: AgentInfo | None = None,
     ) -> None:
-        """Open a graph on one thread.
+        """Open a graph. A prediction runs on one thread.
 
         Args:
-            graph: ONNX model. Its inputs are ``observation_space.inputs``, ``hidden`` and ``cell``
-                for a recurrent policy, and ``action_masks`` for a policy with masks. Its outputs
-                are ``action``, the distribution parameters and the next state.
+            graph: ONNX model. Its inputs are ``observation_space.inputs``. A recurrent policy also
+                has the inputs ``hidden`` and ``cell``, and a policy with masks ``action_masks``.
+                The outputs are ``action``, the distribution parameters and the next state.
             observation_space: Observation space of the environment.
             action_space: Action space of the environment.
             distribution: Action distribution (see ``action_sampling``). If it is
@@ -111,8 +111,8 @@ class OnnxPolicy:
 
         Args:
             observation: Array, nested lists or DataFrame of shape ``(n, *observation_shape)``, or
-                a single observation of shape ``observation_shape``. Floats and integers of any
-                size are accepted. For a Dict space, a dict of them.
+                a single observation of shape ``observation_shape``. Every float and integer dtype
+                is accepted. For a Dict space, a dict with such a value for each key.
             state: For a recurrent policy, the state that the last call returned: arrays of shape
                 ``(layers, n, units)``. None at the beginning of the episodes.
             episode_start: For a recurrent policy, Booleans of shape ``(n,)``. The state is reset
@@ -120,7 +120,7 @@ class OnnxPolicy:
             deterministic: Return the most likely action. If false, sample an action as SB3 does,
                 with independent noise for every observation.
             action_masks: For an agent that was trained with masks, Booleans of shape
-                ``(n, sum(action_sizes))``, true for allowed values.
+                ``(n, sum(inputs.action_sizes))``, true for allowed values.
             seed: Seed of sampled actions. Without a seed, every call samples other actions.
 
         Returns:
@@ -129,7 +129,8 @@ class OnnxPolicy:
             policies return ``state`` unchanged.
 
         Raises:
-            ValueError: A shape or dtype does not fit, a value is NaN, or masks are missing.
+            ValueError: An input does not fit the policy (shape, dtype, keys or values), masks are
+                missing or not needed, or the actions of this agent cannot be sampled.
         """
         feeds, is_single = self.inputs.to_observation_arrays(observation)
         if not self._has_only_observations or action_masks is not None:
@@ -164,7 +165,7 @@ class OnnxPolicy:
 
 
 def _open_session(graph: bytes) -> onnxruntime.InferenceSession:
-    """Open a graph on one thread: more threads slow down networks of this size."""
+    """Open a graph with one thread per prediction: more threads slow down such small networks."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])

@@ -64,7 +64,7 @@ class PolicyInputs:
     space: SpaceInfo
     """Observation space."""
     state_shape: tuple[int, int] | None = None
-    """Layers and units of each array of the LSTM state. None for other policies."""
+    """Numbers of layers and units of the LSTM. None for a policy without an LSTM."""
     action_sizes: tuple[int, ...] | None = None
     """Number of values of each integer of an action. None for a policy without action masks."""
 
@@ -130,7 +130,8 @@ class PolicyInputs:
             action_masks: As in ``OnnxPolicy.predict``.
 
         Raises:
-            ValueError: A shape or a value does not fit, or masks are missing or not needed.
+            ValueError: A shape or a value does not fit, masks are missing or not needed, or the
+                batch of a recurrent policy is empty.
         """
         arrays = {}
         if self.state_shape is not None:
@@ -197,7 +198,7 @@ class PolicyInputs:
         if not has_action.all():
             raise ValueError(
                 f"action_masks forbids all actions in row {int(np.argmin(has_action))}. "
-                f"Allow at least one value of every integer. {expected}."
+                f"Allow at least one value of every integer of the action. {expected}."
             )
         return masks
 
@@ -238,7 +239,7 @@ def _to_array(
 
 
 def _cast(name: str, batch: NDArray[Any], space: SpaceInfo, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Convert numbers to another dtype. Integers must keep their values."""
+    """Convert numbers to another dtype. A conversion to integers must not change the values."""
     if batch.dtype.kind not in ("fiu" if dtype.kind == "f" else "fiub"):
         raise ValueError(f"{name} has the dtype {batch.dtype}. Expected {space}.")
     if dtype.kind == "f":

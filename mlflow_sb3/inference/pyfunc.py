@@ -100,7 +100,10 @@ class PolicyModel:
 
 
 def list_reserved_names(inputs: PolicyInputs) -> list[str]:
-    """Return the names in a request of a policy that are no observations."""
+    """Return the names of the arrays in a request that belong to the LSTM state and the masks.
+
+    A key of an observation must not have such a name.
+    """
     names = [] if inputs.state_shape is None else [*STATE_NAMES, EPISODE_START]
     return names if inputs.mask_size is None else [*names, ACTION_MASKS]
 
@@ -114,7 +117,10 @@ def _has_image_bytes(request: Any) -> bool:
 
 
 def _move_layers_first(state: LstmState) -> LstmState | None:
-    """Return a state of shape ``(layers, n, units)``, which the policy needs."""
+    """Return a state of shape ``(n, layers, units)`` in the shape ``(layers, n, units)``.
+
+    The policy needs the second shape. Return None if the request has no state.
+    """
     if any(part.ndim != _STATE_DIMENSIONS for part in state):
         raise ValueError(
             f"state has the shapes {[part.shape for part in state]}. Expected (n, layers, units)."

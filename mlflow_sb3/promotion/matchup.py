@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Matchup:
-    """Two policies and the environment that both play in.
+    """Two policies and the judging environment, in which both play.
 
     Attributes:
         challenger: Policy of the challenger.
@@ -81,11 +81,13 @@ def arrange_matchup(
         gate: Settings of the test; the seed depends on them.
         judging_environment: ``"challenger"`` or ``"champion"`` for the environment of that agent,
             a Gymnasium id, or ``EnvSpec`` JSON. By default both agents must share an environment.
+            If there is no champion, both words mean the challenger's environment.
         public_key: Public key that must have signed both versions.
 
     Raises:
-        MlflowException: An agent cannot be loaded, the agents were trained in different
-            environments and ``judging_environment`` is None, or their spaces do not fit it.
+        MlflowException: An agent cannot be loaded, or the judging environment cannot be made or
+            does not fit the spaces of an agent. Or ``judging_environment`` is None, although the
+            agents were trained in different environments.
     """
     versions = [version for version in (challenger, champion) if version is not None]
     agents = [_load_agent(version, public_key) for version in versions]
@@ -153,13 +155,13 @@ def _check_space(kind: str, space: SpaceInfo, trained: SpaceInfo, version: Versi
     if _describe_layout(space) != _describe_layout(trained):
         raise MlflowException.invalid_parameter_value(
             f"The judging environment has the {kind} space {space.text}, but {version} was "
-            f"trained with {trained.text}. Choose an environment that fits all agents; "
-            "EnvSpec JSON can add wrappers."
+            f"trained with {trained.text}. Choose an environment that fits all agents, if "
+            "necessary with wrappers in EnvSpec JSON."
         )
 
 
 def _describe_layout(space: SpaceInfo) -> Any:
-    """Return the parts of a space that a policy depends on, without the bounds of floats."""
+    """Return the parts of a space that a policy depends on, without the bounds of a Box."""
     if space.spaces is not None:
         return {key: _describe_layout(inner) for key, inner in space.spaces.items()}
     return space.shape, space.dtype, space.low, space.high

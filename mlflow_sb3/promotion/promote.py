@@ -33,7 +33,7 @@ class PromotionOptions:
         gate: Settings of the statistical test.
         judging_environment: Environment that both agents play in; see ``arrange_matchup``.
         force_reason: Reason to promote the challenger without a gate; None to run the gate.
-        is_approval_required: Whether the version needs the tag ``approval=approved``.
+        is_approval_required: Whether the challenger needs the tag ``approval=approved``.
         public_key: Public key that must have signed both versions.
     """
 
@@ -51,8 +51,11 @@ def promote_version(
     """Decide whether a challenger becomes the champion, record the verdict, and move the alias.
 
     Several promotions of the same model can run at the same time. If the champion changes while
-    the gate runs, the gate is repeated with the new champion. An interrupted promotion of the
-    model is completed first.
+    the gate runs, the gate is repeated with the new champion. If an earlier promotion was
+    interrupted while it moved the alias, that move is first completed or discarded.
+
+    An error of the gate, of the serving check or of the move is recorded with the verdict
+    ``error`` before it is raised.
 
     Args:
         challenger: Version to promote.
@@ -64,7 +67,8 @@ def promote_version(
 
     Raises:
         MlflowException: No run is active, the user has no permission, or a version cannot be
-            loaded or served. In the last case the record has the verdict ``error``.
+            loaded or served.
+        Exception: The environment or the code of a model raised it.
     """
     run = promotion_run.get_active_run()
     permissions.check_permission("MANAGE", model=challenger.name)
@@ -92,8 +96,8 @@ def promote_version(
 def _record_current_champion(context: PromotionContext) -> PromotionRecord:
     """Record a tie of the champion with itself.
 
-    The tags and the description from its promotion stay. An interrupted promotion may have left
-    the alias ``challenger``, which is removed.
+    The tags and the description from its promotion stay. If an interrupted promotion left the
+    alias ``challenger`` on the champion, that alias is removed.
     """
     reason = f"{context.challenger} is already the {context.alias}, so no episodes were played."
     record = PromotionRecord(context, "tie", is_accepted=False, reason=reason)
@@ -175,8 +179,8 @@ def _run_gate(
 def _give_alias(record: PromotionRecord) -> bool:
     """Move the alias to the challenger; return False if another version became champion meanwhile.
 
-    If another process takes the lock away, the move is tried again: only with the lock it is
-    certain whether the alias moved.
+    If another process takes over the lock, the move is tried again, because only the holder of the
+    lock can find out whether the alias moved.
     """
     has_lost_lock = False
     while True:
@@ -195,8 +199,9 @@ def _move_alias(record: PromotionRecord, *, has_lost_lock: bool) -> bool:
     with lock.hold_lock(name) as held_lock:
         history = alias_history.recover_move(name, alias, held_lock)
         if has_lost_lock and history.champion == number and history.is_manual:
-            # The call that sets the alias arrived after another promotion had finished, so it
-            # replaced a new champion that the challenger has not played against.
+            # An earlier attempt lost the lock. Its request to set the alias arrived after another
+            # promotion had finished, and replaced a new champion that the challenger has not
+            # played against. That champion gets the alias back.
             versions.set_alias(name, alias, history.numbers[-2])
             return False
         if history.champion == number:

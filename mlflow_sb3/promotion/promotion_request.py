@@ -38,7 +38,8 @@ class PromotionRequest:
             better.
         min_improvement: Mean return by which a challenger must exceed the champion.
         min_return: Mean return that a challenger must reach; None for no limit.
-        environment: Judging environment, see ``arrange_matchup``; empty if both agents share it.
+        environment: Judging environment, see ``arrange_matchup``; empty for the environment that
+            both agents were trained in.
         candidates: ``challenger`` for one version, ``best`` for the best trainings.
         top: Largest number of versions for ``candidates="best"``.
         experiment: Name of the experiment for ``best``; empty for the active run's experiment.
@@ -100,9 +101,11 @@ def run_promotion(
         progress: Show progress bars on standard error.
 
     Raises:
-        PromotionRequestError: A value of the request is out of its range.
-        MlflowException: A version does not exist, a challenger could not be decided, or no
-            challenger became champion although ``fail_on_reject`` is set.
+        PromotionRequestError: A value of the request is out of its range, or the experiment does
+            not exist.
+        MlflowException: The alias or the public key is not valid, a version does not exist, the
+            promotion of a challenger failed, or ``fail_on_reject`` is set and no challenger is
+            the champion afterwards.
     """
     signing.check_keys(None, request.public_key or None)
     names.check_champion_alias(request.alias)
@@ -180,7 +183,7 @@ def _promote_in_child_runs(
                 on_record(record)
                 verdicts.add(record.verdict)
         except Exception as error:  # noqa: BLE001 raised below, after all challengers had a gate
-            failures.append(f"{challenger} could not be decided: {error}")
+            failures.append(f"The promotion of {challenger} failed: {error}")
     verdict = next((verdict for verdict in _VERDICT_ORDER if verdict in verdicts), "error")
     mlflow.set_tag(promotion_run.VERDICT_TAG, verdict)
     if failures:

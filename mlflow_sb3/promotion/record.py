@@ -13,7 +13,7 @@ from mlflow_sb3.promotion.gate import Gate
 from mlflow_sb3.registry.model_version import Version
 
 PROMOTION_SCHEMA = 2
-"""Version of the file format; raised if the meaning of a key changes."""
+"""Version of the file format. It increases if the meaning of a key changes."""
 
 Validated = TypeVar("Validated")
 Rule = Literal["test", "force", "rollback"]
@@ -116,13 +116,14 @@ class GateEvidence:
         upper_bound: Upper bound of the mean difference.
         probability_of_improvement: Fraction of pairs won by the challenger; a tie counts one half.
         smallest_detectable_difference: Mean difference that the gate detects with 80 % power.
-        largest_share_of_other_pairs: After a tie, upper bound for the share of pairs whose two
-            returns differ.
+        largest_share_of_other_pairs: After a tie, upper bound for the share of further pairs whose
+            two returns would differ. None after other verdicts.
         all_returns_equal: Whether all episodes of both agents have the same return.
         reward_threshold: Reward threshold of the environment.
         challenger_episodes: Summary of the challenger's episodes.
         champion_episodes: Summary of the champion's episodes.
-        challenger_return_bounds: Bounds of the challenger's mean return, for ``min_return``.
+        challenger_return_bounds: Bounds of the challenger's mean return, to compare them with
+            ``min_return``; None as in ``Comparison.challenger_bounds``.
         episodes: Returns and lengths of all pairs.
     """
 
@@ -150,12 +151,14 @@ class PromotionRecord:
 
     Attributes:
         context: Versions, run and rule of the promotion.
-        verdict: ``error`` if a promotion failed, and ``rollback`` for a rollback.
-        is_accepted: Whether the challenger gets the alias. Stored as ``moves``.
+        verdict: Verdict of the gate; ``promote`` for a forced promotion; ``tie`` if the challenger
+            is already the champion; ``rollback`` for a rollback; ``error`` after a failure.
+        is_accepted: Whether the decision is to give the challenger the alias. Stored as ``moves``.
         reason: The verdict in sentences.
-        approval: Value of the tag ``approval``; None if no approval is required.
+        approval: Value of the tag ``approval``; None without the tag, or if no approval is
+            required.
         judging_environment: Option ``environment`` of the promotion. Stored as ``judge``.
-        evidence: Results of the gate; None if no episodes were played.
+        evidence: Results of the gate; None if there was no gate or the gate failed.
         earlier: Records of earlier gates of the same call, if the champion changed meanwhile.
     """
 
@@ -169,7 +172,10 @@ class PromotionRecord:
     earlier: tuple[PromotionRecord, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """Return the contents of ``promotion.json``; without evidence its keys are missing."""
+        """Return the contents of ``promotion.json``.
+
+        If ``evidence`` is None, the keys of ``GateEvidence`` are missing.
+        """
         return {
             "schema": PROMOTION_SCHEMA,
             **asdict(self.context),

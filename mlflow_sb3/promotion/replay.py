@@ -34,7 +34,8 @@ def replay_promotion(
         One sentence per difference; an empty list if the results are identical.
 
     Raises:
-        MlflowException: The promotion had no gate or failed, or a version changed since then.
+        MlflowException: The run has no readable record, or its promotion played no episodes or
+            failed. Or a version changed or was deleted since then, or cannot be loaded.
     """
     record = promotion_run.load_record(run_id)
     recorded = _require_evidence(run_id, record)
@@ -64,8 +65,8 @@ def replay_promotion(
 def _require_evidence(run_id: str, record: PromotionRecord) -> GateEvidence:
     if record.evidence is None:
         raise MlflowException.invalid_parameter_value(
-            f"Run {run_id} decided by rule {record.context.rule} and played no episodes. "
-            "Pass the id of a promotion with rule=test."
+            f"Run {run_id} (rule {record.context.rule}, verdict {record.verdict}) played no "
+            "episodes, so they cannot be repeated. Pass the id of a promotion that ran the gate."
         )
     if record.verdict == "error":
         raise MlflowException.invalid_parameter_value(

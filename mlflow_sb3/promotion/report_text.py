@@ -20,7 +20,7 @@ def explain_verdict(record: PromotionRecord, evidence: GateEvidence) -> str:
     """Explain the verdict of a gate.
 
     Args:
-        record: Record of the promotion. Its ``reason`` is ignored, because this function writes it.
+        record: Record of the promotion, still without ``reason``. This function returns that text.
         evidence: Results of the gate.
     """
     context = record.context
@@ -47,7 +47,7 @@ def explain_forced_promotion(record: PromotionRecord, why: str) -> str:
     """Explain a promotion without a gate.
 
     Args:
-        record: Record of the promotion. Its ``reason`` is ignored, because this function writes it.
+        record: Record of the promotion, still without ``reason``. This function returns that text.
         why: Reason of the user.
     """
     champion = record.context.champion
@@ -81,7 +81,7 @@ def update_description(
             out. If it still does not fit, the old description is returned.
     """
     above, _, rest = (old_description or "").partition(BEGIN_MARK)
-    below = rest.partition(END_MARK)[2]
+    below = rest.partition(END_MARK)[2] if END_MARK in rest else rest
     verdict = f"**{record.verdict}** ({record.context.rule}): {record.reason}"
     table = [] if record.evidence is None else ["\n".join(_format_table(record, record.evidence))]
     source = _describe_source(record.context)
@@ -187,7 +187,7 @@ def _describe_power(record: PromotionRecord, evidence: GateEvidence) -> str:
 
 
 def _describe_tie(context: PromotionContext, evidence: GateEvidence) -> str:
-    """Explain a tie. The JSON key ``all_returns_equal`` means that the return is a constant."""
+    """Explain a tie: equal returns in each pair, or even the same return in all episodes."""
     agents = f"{context.challenger} and {get_opponent_name(context)}"
     mean_return, pairs = evidence.challenger_episodes.mean_return, len(evidence.episodes.seed)
     mean = format_number(mean_return)

@@ -24,8 +24,8 @@ def roll_back(
 ) -> PromotionRecord:
     """Give an alias back to the version that had it before, and record the rollback.
 
-    Two calls go back two versions. Deleted versions are skipped. An interrupted rollback is
-    completed first; the call then goes back no further. The files of the version that loses the
+    Two calls go back two versions. Deleted versions are skipped. If the last rollback was
+    interrupted, this call only completes that rollback. The files of the version that loses the
     alias are not read, so they may be broken or missing.
 
     Args:
@@ -38,7 +38,8 @@ def roll_back(
         The record that is logged as ``promotion.json``.
 
     Raises:
-        MlflowException: The user has no permission, no earlier version exists, it cannot be
+        MlflowException: No run is active, the user has no permission, no earlier version exists,
+            the files or the signature of that version are not valid, that version cannot be
             served, or the alias moved meanwhile.
     """
     run = promotion_run.get_active_run()
@@ -138,13 +139,13 @@ def _find_previous_version(history: AliasHistory) -> Version:
     number = alias_history.find_last_existing_version(history.name, previous)
     if number is not None:
         return versions.find_version(history.name, number=number)
-    champion = f" before version {history.champion}" if history.champion else ""
-    deleted = (
-        f" The last {alias_history.MAX_LOOKUPS} versions with the alias were deleted."
-        if history.former_numbers
-        else ""
+    before = f" before version {history.champion}" if history.champion else ""
+    problem = (
+        f"The versions of {history.name} that were {history.alias}{before} were deleted "
+        f"(at most {alias_history.MAX_LOOKUPS} are looked up)."
+        if previous
+        else f"No version of {history.name} was {history.alias}{before}."
     )
     raise MlflowException.invalid_parameter_value(
-        f"No version of {history.name} was {history.alias}{champion}.{deleted} "
-        "Promote another version with rule=force and a reason."
+        f"{problem} Promote another version with rule=force and a reason."
     )

@@ -32,16 +32,16 @@ ABSOLUTE_TOLERANCE = 1e-5
 def check_servable(version: Version, *, public_key: KeyPath | None = None) -> None:
     """Check that a version can be loaded through ``mlflow.pyfunc`` and predicts the stored action.
 
-    ``log_model`` stores the expected action only for its own input example. For an example of the
-    caller, this function only checks that the prediction succeeds.
+    ``log_model`` stores the expected action only for the input example that it creates itself. If
+    the user passed an input example, this function only checks that the prediction succeeds.
 
     Args:
         version: Model version with a digest.
-        public_key: As in ``integrity.fetch_version``.
+        public_key: Public key that must have signed the version.
 
     Raises:
-        MlflowException: The files have changed, the version cannot be loaded, or it predicts
-            another action than when it was logged.
+        MlflowException: The files have changed, the key did not sign the version, the version
+            cannot be loaded, or it predicts another action than when it was logged.
     """
     with integrity.fetch_version(version, public_key=public_key) as folder:
         info = policy_loader.read_agent_info(folder)
@@ -96,7 +96,8 @@ def _predict_in_new_process(folder: Path) -> Any:
         check=False,
     )
     if completed.returncode != 0:
-        raise RuntimeError(completed.stderr.strip().splitlines()[-1])
+        code = f"its process ended with the exit code {completed.returncode}"
+        raise RuntimeError((completed.stderr.strip().splitlines() or [code])[-1])
     return json.loads(completed.stdout.splitlines()[-1])
 
 

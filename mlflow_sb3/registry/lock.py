@@ -81,14 +81,15 @@ class PromotionLock:
 
 @contextmanager
 def hold_lock(name: str) -> Iterator[PromotionLock]:
-    """Hold the lock of a registered model, and wait until it is free.
+    """Wait until the lock of a registered model is free, and hold it inside the context.
 
     Args:
         name: Name of the registered model to lock.
 
     Raises:
-        MlflowException: Other processes held the lock for ``ACQUIRE_TIMEOUT``, the user may not
-            read it, or a registered model that is not a lock has its name.
+        MlflowException: Other processes held the lock for ``ACQUIRE_TIMEOUT``, the user has no
+            permission to read it or to delete the lock of a killed process, or a registered model
+            that is not a lock has the lock's name.
     """
     lock = PromotionLock(f"{name}.lock", LOCK_PREFIX + uuid.uuid4().hex)
     _acquire(lock)

@@ -7,7 +7,7 @@ import re
 from mlflow.exceptions import MlflowException
 
 CHALLENGER_ALIAS = "challenger"
-"""Alias of the version that was registered last."""
+"""Alias that the step ``log_model`` gives to the version that it registers."""
 
 
 def get_default_model_name(env_id: str, algo: str) -> str:
@@ -40,7 +40,7 @@ def check_alias(alias: str) -> None:
     """
     if not re.fullmatch(r"[\w-]{1,255}", alias) or re.fullmatch(r"latest|v\d+", alias.lower()):
         raise MlflowException.invalid_parameter_value(
-            f"{alias!r} is not a valid alias. Use letters, digits, '_' and '-'. "
+            f"{alias!r} is not a valid alias. Use 1 to 255 letters, digits, '_' and '-'. "
             "MLflow reserves 'latest' and names such as 'v1'."
         )
 
@@ -55,6 +55,6 @@ def check_champion_alias(alias: str) -> None:
     check_alias(alias)
     if alias == CHALLENGER_ALIAS or alias.startswith("previous-"):
         raise MlflowException.invalid_parameter_value(
-            f"Alias {alias!r} cannot mark a champion, because promotions move it themselves. "
-            "Use another alias, such as 'champion'."
+            f"Alias {alias!r} cannot mark a champion, because promotions use it for another "
+            "version. Use another alias, such as 'champion'."
         )

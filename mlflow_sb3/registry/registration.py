@@ -36,9 +36,10 @@ def register_version(
         name: Name of the registered model. It is created if it does not exist.
         alias: Alias to set on the new version. If that fails, the version is deleted again, unless
             the user has no permission to delete it.
-        tags: More tags of the version. They cannot replace the digest, and with a signing key not
-            the signature.
-        await_registration_for: How long to wait until the version is ready, in seconds.
+        tags: More tags of the version. They cannot replace the digest. With a signing key, they
+            cannot replace the signature either.
+        await_registration_for: How long to wait until the version is ready, in seconds. None: do
+            not wait.
         signing_key: PEM file of the Ed25519 private key that signs the digest.
 
     Raises:

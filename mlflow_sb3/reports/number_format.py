@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 SMALL_RETURN = 0.1
-"""Returns below this are shown with two significant digits instead of two decimal places."""
+"""Absolute value below which a return has two significant digits instead of two decimals."""
 
 
 def format_number(value: float | None) -> str:

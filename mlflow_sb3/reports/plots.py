@@ -18,7 +18,7 @@ BLUE, GREY = "#0194e2", "#43494f"
 
 @dataclass(frozen=True)
 class MeanDifference:
-    """Mean difference of the first pairs with its bounds; None stands for an infinite bound."""
+    """Mean difference of the first ``pairs`` pairs with its bounds; None if a bound is infinite."""
 
     pairs: int
     mean: float
@@ -28,7 +28,7 @@ class MeanDifference:
 
 @dataclass(frozen=True)
 class PairedReturns:
-    """Returns of two agents on the same seeds, and the mean differences after some of the pairs.
+    """Returns of two agents on the same seeds, and the mean difference at each look of the gate.
 
     Attributes:
         title: Title of the figure.
@@ -38,7 +38,8 @@ class PairedReturns:
         champion_returns: Returns of the champion, one per pair.
         challenger_mean: Mean return of the challenger.
         champion_mean: Mean return of the champion.
-        differences: Mean differences, challenger minus champion, the last one of all pairs.
+        differences: Mean differences, challenger minus champion, one per look. The last one is the
+            mean over all pairs.
         min_improvement: Mean difference that the challenger must exceed.
     """
 
@@ -80,7 +81,7 @@ def plot_pairs(paired: PairedReturns) -> Figure:
 
 
 def _plot_scatter(axes: Axes, paired: PairedReturns) -> None:
-    """Plot one point per distinct pair of returns; its size grows with the number of pairs."""
+    """Plot one point per distinct pair of returns, larger if more pairs have these returns."""
     points = Counter(zip(paired.champion_returns, paired.challenger_returns, strict=True))
     x, y = zip(*points, strict=True)
     sizes = [24 * math.sqrt(count) for count in points.values()]
@@ -96,7 +97,7 @@ def _plot_scatter(axes: Axes, paired: PairedReturns) -> None:
 
 
 def _plot_differences(axes: Axes, paired: PairedReturns) -> None:
-    """Plot the mean differences with their bounds; infinite bounds are left out."""
+    """Plot the mean differences with their bounds. If a bound is infinite, both are left out."""
     looks, last = paired.differences, paired.differences[-1]
     places = [str(look.pairs) for look in looks]
     means = [look.mean for look in looks]
@@ -114,7 +115,7 @@ def _plot_differences(axes: Axes, paired: PairedReturns) -> None:
         label="its bounds",
     )
     least = paired.min_improvement
-    label = f"to exceed: {format_number(least)}"
+    label = f"min_improvement: {format_number(least)}"
     axes.axhline(least, color=GREY, linestyle="--", linewidth=1, label=label)
     bounds = f"{format_number(last.lower)} to {format_number(last.upper)}"
     axes.set(

@@ -75,15 +75,16 @@ class PreviousAttempt:
 def continue_previous_attempt(run_id: str, *, fresh: bool) -> PreviousAttempt:
     """Find the previous attempt of a run of ``main``, and take over its steps.
 
-    The steps become children of the new run. Nothing is taken over from an attempt that finished
-    or that is still running.
+    The steps become children of the new run. The search starts at the latest attempt and skips
+    attempts without steps. It ends without a result at an attempt that finished or is still
+    running.
 
     Args:
         run_id: Run of ``main`` that ``mlflow run`` created.
         fresh: Take over nothing.
 
     Returns:
-        The previous attempt. It has no steps if there is none.
+        The previous attempt. If there is none, the run of this call without steps.
     """
     client = MlflowClient()
     client.set_tag(run_id, CHANGES_TAG, git.hash_uncommitted_changes())
@@ -169,10 +170,10 @@ def _find_steps(attempt: Run) -> list[Run]:
 
 
 def _wait_for_end(step: Run) -> Run:
-    """Return a step after its process has ended.
+    """Wait up to ``STEP_END_TIMEOUT`` until the process of a step has ended; return the step.
 
-    A step of a killed ``main`` may still write its snapshot. If the process of the step was killed
-    or never started, the step is marked as failed.
+    A step of a killed ``main`` may still write its snapshot. If the step is RUNNING after the wait,
+    it is marked as failed: its process was killed, never started, or takes too long.
     """
     deadline = time.monotonic() + STEP_END_TIMEOUT
     while (

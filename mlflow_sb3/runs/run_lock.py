@@ -1,6 +1,6 @@
-"""Lock a file for each run, to show on the same machine whether its process is alive.
+"""Lock a file for each run, so that other processes of the machine see whether the run is alive.
 
-The operating system releases the lock when the process ends, even if it is killed.
+The operating system releases the lock when the process of the run ends, even if it is killed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from mlflow_sb3.runs import state_dir
 
 _ACQUIRE_TIMEOUT = 0.1
-"""How long to wait for a lock, in seconds. Another process may test it at this moment."""
+"""How long to wait for a lock, in seconds. ``is_run_locked`` holds it for a moment to test it."""
 _POLL_INTERVAL = 0.02
 """Seconds between two attempts to get a lock."""
 
@@ -24,8 +24,8 @@ _POLL_INTERVAL = 0.02
 def get_lock_path(run_id: str) -> Path:
     """Return the lock file of a run.
 
-    Machines may share the state folder, but not always its locks. So each machine has a folder
-    of its own, and a new one after each boot.
+    Several machines may share the state folder, but file locks do not always work across machines.
+    Each machine therefore has its own subfolder, and a new one after each boot.
     """
     boot_id_file = Path("/proc/sys/kernel/random/boot_id")
     boot_id = boot_id_file.read_text().strip() if boot_id_file.exists() else ""
@@ -37,7 +37,7 @@ def get_lock_path(run_id: str) -> Path:
 def hold_run_lock(run_id: str) -> Iterator[None]:
     """Lock the file of a run inside the context, and delete the file afterwards.
 
-    If the file cannot be locked, for example because the disk is full, the context does nothing.
+    If the file cannot be locked, for example because the disk is full, the context has no lock.
     """
     path = get_lock_path(run_id)
     lock = FileLock(path)
@@ -47,15 +47,17 @@ def hold_run_lock(run_id: str) -> Iterator[None]:
     try:
         yield
     finally:
-        delete_lock_file(run_id)
-        lock.release()
+        if lock.is_locked:
+            delete_lock_file(run_id)
+            lock.release()
 
 
 def is_run_locked(run_id: str) -> bool | None:
     """Return whether a process of this machine locks the file of a run.
 
     Returns:
-        None if there is no such file, for example because the run is on another machine.
+        True or False. None if there is no such file, for example because the run is on another
+        machine, or if the file cannot be opened.
     """
     path = get_lock_path(run_id)
     if not path.exists():

@@ -1,6 +1,6 @@
 """Handle SIGTERM and SIGINT: stop at once, or at a point where no work is lost.
 
-A second signal ends the process.
+A second signal after ``REPEAT_WINDOW`` ends the process immediately, without any clean-up.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 PARENT_EXIT_SIGNAL = signal.SIGUSR1
 """Signal that a process sends to itself after its parent has exited.
 
-It counts as SIGTERM, but never as a second signal. A container manager sends SIGTERM to all
-processes. Then ``mlflow run`` exits at once, while its step still writes a snapshot.
+It counts as SIGTERM, but never as a second signal: if a container manager sends SIGTERM to all
+processes, ``mlflow run`` exits at once, while its step still writes a snapshot. The exit of
+``mlflow run`` must not end the step.
 """
 INTERRUPTED_TAG = "mlflow_sb3.interrupted"
 """Tag of a run: name of the signal that stopped it.

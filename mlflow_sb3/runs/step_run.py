@@ -45,8 +45,8 @@ _FAIL_AT_ONCE_ENV = {
 def describe_error(error: Exception) -> str:
     """Return the message of an error in one line.
 
-    If the server denied a permission, the message names the permission. The message starts with
-    the type of the error if the error is not written for users.
+    If the server denied the request, the message says that a permission is missing. The message
+    starts with the type of the error if the error is not written for users.
     """
     if denial := permissions.explain_denial(error):
         message = denial
@@ -95,9 +95,10 @@ def start_step_run(describe: Callable[[Exception], str] = describe_error) -> Ite
 def limit_exit_time() -> Iterator[None]:
     """Make the process exit within ``EXIT_TIMEOUT`` seconds after the context ends.
 
-    Python joins the threads of every ``ThreadPoolExecutor`` before it exits. An upload to an
-    artifact store that does not answer would keep the process alive for minutes. Use this context
-    only for the last call of a program, because it ends the process.
+    Before Python exits, it joins the threads of every ``ThreadPoolExecutor``, even daemons. An
+    upload to an artifact store that does not answer would keep the process alive for minutes.
+    Threads that are not daemons still delay the exit. Use this context only for the last call of a
+    program, because it ends the process.
     """
     exit_code = 1
     try:

@@ -41,7 +41,7 @@ def append_digest(draft: Path) -> str:
     """Append the SHA-256 digest of a file to the file itself.
 
     Returns:
-        The digest as 64 hexadecimal digits. The file gets its 32 bytes.
+        The digest as 64 hexadecimal digits. In the file it takes 32 bytes.
     """
     digest = _compute_digest(draft, draft.stat().st_size)
     with draft.open("ab") as file:
@@ -58,7 +58,7 @@ def read_valid_digest(path: Path) -> str | None:
     """Return the digest at the end of a file if the content matches it.
 
     Returns:
-        64 hexadecimal digits, or None if the file is missing, truncated or changed.
+        64 hexadecimal digits, or None if the file is missing, unreadable, truncated or changed.
     """
     try:
         size = path.stat().st_size - _DIGEST_SIZE

@@ -68,18 +68,22 @@ def deliver_journal(
     sender = JournalSender(journal)
     sender.send_pending()
     journal.close()
-    _raise_if_rejected(folder, sender)
     entries = read_entries(folder)
     is_finished = any(entry.get("status") == "FINISHED" for entry in entries)
+    if upload_snapshots and not is_finished:
+        _upload_snapshots(folder, sender)
+    _raise_if_rejected(folder, sender)
     if is_finished:
         _clean_up(folder, sender, entries)
-    elif upload_snapshots:
-        for path in (folder / SNAPSHOT_DIR / name for name in SNAPSHOT_NAMES):
-            if atomic_file.has_valid_digest(path):
-                snapshot_uploader.upload_snapshot(
-                    sender.client, journal.run_id, path, name=path.name
-                )
     return journal.run_id, is_finished
+
+
+def _upload_snapshots(folder: Path, sender: JournalSender) -> None:
+    for path in (folder / SNAPSHOT_DIR / name for name in SNAPSHOT_NAMES):
+        if atomic_file.has_valid_digest(path):
+            snapshot_uploader.upload_snapshot(
+                sender.client, sender.journal.run_id, path, name=path.name
+            )
 
 
 def _raise_if_rejected(folder: Path, sender: JournalSender) -> None:

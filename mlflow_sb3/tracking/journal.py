@@ -28,7 +28,8 @@ JournalEntry = dict[str, Any]
 
 - ``metrics``: list of [key, value, timestamp in ms, step].
 - ``params``, ``tags``: dict of strings.
-- ``file`` and ``to``: path relative to the journal's folder, and the artifact folder.
+- ``file`` and ``to``: path of the file, absolute or relative to the journal's folder, and the
+  artifact folder that it is logged to.
 - ``status`` and ``time``: status that ends the run, and its end time in ms.
 """
 RUN_FILE = "run.json"
@@ -79,7 +80,8 @@ class Journal:
     def append(self, **entry: Any) -> None:
         """Append an entry.
 
-        The operating system has the entry when this returns. Call ``sync`` to write it to the disk.
+        When this returns, the operating system has the entry, or the entry stays in memory because
+        it cannot be written. Call ``sync`` to write the file to the disk.
         """
         with self._lock:
             self._last_number += 1

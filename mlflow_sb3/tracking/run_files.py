@@ -1,4 +1,4 @@
-"""Write the files that a run logs to the local disk before they are uploaded."""
+"""Store the files of a run on the local disk until they are uploaded."""
 
 from __future__ import annotations
 

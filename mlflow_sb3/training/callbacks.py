@@ -127,8 +127,9 @@ class RestoreCallback(BaseCallback):
 class SnapshotCallback(BaseCallback):
     """Take snapshots between two rollouts, and stop after a signal.
 
-    Some algorithms dump their metrics only after several rollouts. Snapshots are taken, and the
-    training stops, only at the first rollout after a dump (see ``get_rollouts_per_dump``).
+    Some algorithms dump their metrics only after several rollouts. With them, this callback takes a
+    snapshot or stops the training only at the start of the first rollout after a dump, and at the
+    end of the training (see ``get_rollouts_per_dump``).
 
     This must be the last callback, so that a snapshot includes the effects of all others.
     """

@@ -49,7 +49,8 @@ class TrainingConfig:
 
     def to_params(self) -> dict[str, Any]:
         """Return MLflow parameters, with the prefix ``sb3/``."""
-        # A fine-tuned agent keeps its environment, unless the caller sets wrappers.
+        # The environment of a fine-tuned agent may have wrappers from an earlier training, which
+        # self.wrappers does not list. See from_model in resolve_config.
         has_inherited_wrappers = bool(self.from_model) and not self.wrappers
         wrappers = (
             env_spec.list_wrappers(self.description) if has_inherited_wrappers else self.wrappers
@@ -112,15 +113,18 @@ def resolve_config(
         hyperparams: Hyperparameters that override those of the preset.
         preset: ``"zoo"`` for rl_zoo3's tuned hyperparameters, or ``"none"``.
         env_kwargs: Arguments of the environment's constructor.
-        wrappers: More wrappers of the environment.
-        from_model: Model URI of an agent to fine-tune, or ``""``. No preset is used then.
+        wrappers: Wrappers to apply after those of the preset.
+        from_model: Model URI of an agent to fine-tune, or ``""``. No preset is used then. The agent
+            keeps the arguments and wrappers of the environment that it was trained in, unless the
+            caller sets ``env_kwargs``, wrappers or another environment id.
         torch_threads: Threads of PyTorch during training.
 
     Returns:
         The configuration, and the loaded agent of ``from_model``.
 
     Raises:
-        MlflowException: Two options do not fit together.
+        MlflowException: An option is invalid, two options do not fit together, or the agent of
+            ``from_model`` cannot be loaded.
     """
     algorithms.get_algorithm_class(algo)
     tuned = _find_preset(env, algo, env_kwargs, preset=preset, from_model=from_model)

@@ -41,7 +41,7 @@ class ForkedWorker(Generic[Result]):
     """Run a function in a forked process: ``send`` a task, then ``receive`` its result.
 
     The worker gets a copy of all objects of the parent process. It ends when the parent calls
-    ``close`` or ends itself. It ignores SIGTERM and SIGINT, which the parent handles.
+    ``close`` or exits. It ignores SIGTERM and SIGINT, which the parent handles.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class ForkedWorker(Generic[Result]):
         """Wait for the result of the last task.
 
         Args:
-            while_waiting: Called twice a second. It may raise.
+            while_waiting: Called twice a second. If it raises an exception, the wait ends.
 
         Raises:
             WorkerLostError: The worker failed, was killed or is stuck. The caller can run the task

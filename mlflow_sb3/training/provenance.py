@@ -80,8 +80,9 @@ def list_differences(
 ) -> list[str]:
     """Describe the differences between two trainings that could explain different weights.
 
-    Hyperparameters are read from the parameters of the runs, not from the records. A record that
-    was changed by hand therefore causes a difference.
+    Hyperparameters are read from the parameters of the runs, not from the records. If someone
+    changed the hyperparameters in ``training.json`` of the first run before the second training
+    used them, the changes are listed.
 
     Args:
         run: Run of the first training.

@@ -35,7 +35,7 @@ def find_snapshot(run_id: str, state_folder: str | None = None) -> Iterator[Resu
     """Find the newest snapshot of an interrupted run.
 
     If the run has none, but itself resumed an earlier run, use the snapshot of that run, and so on.
-    The journal of the run on this machine is delivered first.
+    If this machine has a journal of the run, deliver it first.
 
     Args:
         run_id: Id of a run of the entry point ``train``.
@@ -45,7 +45,8 @@ def find_snapshot(run_id: str, state_folder: str | None = None) -> Iterator[Resu
         The snapshot. Its path is valid only inside the ``with`` block.
 
     Raises:
-        MlflowException: The run finished, is still running, or has no snapshot.
+        MlflowException: The run finished, is still running, or has no snapshot, or its snapshots
+            cannot be downloaded.
     """
     run = MlflowClient().get_run(run_id)
     if run.info.status == "RUNNING" and heartbeat.is_alive_after_watching(run):
@@ -66,7 +67,7 @@ def find_snapshot(run_id: str, state_folder: str | None = None) -> Iterator[Resu
 def flush_journal(run: Run, state_folder: str | None = None) -> Run:
     """Deliver the journal of a run whose process has ended, and return the updated run.
 
-    Snapshots stay in the local folder and are not uploaded.
+    Snapshots are not uploaded. If the run finished, its local folder is deleted.
     """
     folder = state_dir.get_run_dir(run.info.run_id, state_folder)
     if not (folder / journal.RUN_FILE).exists():

@@ -35,10 +35,10 @@ class TrainingSession:
     progress: bool
 
     def learn(self, callbacks: list[BaseCallback]) -> None:
-        """Run ``learn`` for the remaining timesteps.
+        """Run SB3's ``learn`` for the remaining timesteps.
 
-        If the training resumes from a snapshot that was taken after learning, skip ``learn`` and
-        only restore the first callback.
+        If the training resumes from a snapshot that was taken after learning, do not call SB3's
+        ``learn``. Only restore the first callback, which has the checkpoints to select from.
         """
         state = self.resume_from
         if state is not None and state.is_learned:

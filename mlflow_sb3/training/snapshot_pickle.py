@@ -27,7 +27,7 @@ def dump_state(state: dict[str, Any], file: BinaryIO, *, external: Sequence[Any]
     Args:
         state: Values to pickle.
         file: Binary file to write to.
-        external: Objects that are left out and replaced by their position.
+        external: Objects to leave out. The file contains their positions in this list instead.
 
     Raises:
         PicklingError: An object cannot be pickled. The original error is the cause.
@@ -59,10 +59,11 @@ def load_state(file: BinaryIO, *, external: Sequence[Any]) -> dict[str, Any]:
 
     Args:
         file: Binary file, at the position of the pickle.
-        external: Objects to insert in place of the objects that were left out.
+        external: Objects to insert in place of the objects that were left out, in the same order.
 
     Raises:
-        MlflowException: An external object has another class than the object that was left out.
+        MlflowException: An external object is missing, or has another class than the object that
+            was left out.
     """
     state: dict[str, Any] = _Unpickler(file, external).load()
     return state
@@ -71,8 +72,8 @@ def load_state(file: BinaryIO, *, external: Sequence[Any]) -> dict[str, Any]:
 class _ErrorRecorder:
     """File that stores the error of a failed write.
 
-    An object may also raise OSError while it is pickled. The stored error shows that the file
-    raised the error.
+    An object may also raise OSError while it is pickled. If the error is the stored one, the file
+    raised it.
     """
 
     def __init__(self, file: BinaryIO) -> None:

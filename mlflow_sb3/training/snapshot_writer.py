@@ -83,7 +83,10 @@ class SnapshotWriter:
         self._next_time = time.monotonic() + MIN_INTERVAL
 
     def is_due(self, step: int) -> bool:
-        """Return whether the interval since the last snapshot is over."""
+        """Return whether the interval since the last snapshot is over.
+
+        Without ``every``, no snapshot is due while the second thread completes the last one.
+        """
         if self._every is not None:
             return step >= self._next_step
         return time.monotonic() >= self._next_time and not self._is_publishing()

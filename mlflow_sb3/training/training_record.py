@@ -87,7 +87,8 @@ def load_training_record(run_id: str) -> tuple[Run, TrainingRecord]:
     """Return a finished run of the entry point ``train``, and its record.
 
     Raises:
-        MlflowException: The run has no record, or one with another schema.
+        MlflowException: The run does not exist, its record is missing or cannot be read, or the
+            record has another schema.
     """
     run = MlflowClient().get_run(run_id)
     try:
@@ -95,12 +96,12 @@ def load_training_record(run_id: str) -> tuple[Run, TrainingRecord]:
         values: dict[str, Any] = json.loads(text)
     except (MlflowException, OSError, ValueError) as error:
         raise MlflowException.invalid_parameter_value(
-            f"Run {run_id} has no {TRAINING_JSON}. "
+            f"Run {run_id} has no readable {TRAINING_JSON}. "
             "Pass the id of a finished run of the entry point train."
         ) from error
     if values["schema"] != TRAINING_SCHEMA:
         raise MlflowException.invalid_parameter_value(
-            f"{TRAINING_JSON} of run {run_id} has schema {values['schema']}, but this version "
-            f"reads schema {TRAINING_SCHEMA}. Use the version that wrote it."
+            f"{TRAINING_JSON} of run {run_id} has schema {values['schema']}, but this version of "
+            f"mlflow-sb3 reads schema {TRAINING_SCHEMA}. Use the version that wrote it."
         )
     return run, TrainingRecord.from_json(values)

@@ -41,7 +41,7 @@ def test_a_class_is_found_by_its_name(name: str, expected: type) -> None:
 @pytest.mark.parametrize("name", ["nn.Nothing", "nn.functional", "json:Nothing"])
 def test_an_unknown_class_is_rejected(name: str) -> None:
     with pytest.raises(
-        ValueError, match=f"'{name}' is not a class of torch.nn, torch.optim or SB3. Use 'module:Cl"
+        ValueError, match=f"There is no class '{name}'. Use the name of .* SB3, or 'module:Class' "
     ):
         find_class(name)
 

@@ -12,6 +12,11 @@ from tests.environments import ScaleObservation
 SCALE_OBSERVATION = "tests.environments:ScaleObservation"
 
 
+def test_a_cause_without_a_message_is_named_by_its_type() -> None:
+    assert wrapper_config.format_cause(AssertionError()) == "AssertionError."
+    assert wrapper_config.format_cause(ValueError("no such level. ")) == "no such level."
+
+
 def test_a_wrapper_is_imported_with_its_arguments() -> None:
     wrapper = wrapper_config.import_wrapper({SCALE_OBSERVATION: {"factor": 0.5}})
 
@@ -60,7 +65,7 @@ def test_the_notation_of_rl_zoo3_is_accepted() -> None:
         ),
         (
             {SCALE_OBSERVATION: {"factr": 2}},
-            'does not accept the arguments {"factr": 2}: .* Pass its arguments: factor',
+            'does not accept the arguments {"factr": 2}: .* The wrapper has the arguments: factor',
         ),
         (
             "gymnasium.wrappers:ResizeObservation",

@@ -84,7 +84,7 @@ def test_an_image_of_another_size_is_refused(images: tuple[Path, Path]) -> None:
 def test_other_observations_cannot_be_sent_as_bytes(tmp_path: Path) -> None:
     with pytest.raises(
         MlflowException,
-        match=r"base64 needs observations that are one uint8 image.*Use image_input=tensor",
+        match=r"base64 needs a policy whose only input is one uint8 image.*Use image_input=tensor",
     ):
         save(tmp_path / "model", "dqn", "vector", OFF_POLICY, image_input="base64")
 

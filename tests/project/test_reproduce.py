@@ -116,7 +116,7 @@ def test_an_unknown_commit_is_an_error_in_one_line(
         done = reproduce(place, run.info.run_id)
 
     assert done.returncode == 1
-    assert f"Error: Commit {'a' * 40} is neither in" in done.stderr
+    assert f"Error: Commit {'a' * 40} is not in" in done.stderr
 
 
 def test_a_run_without_a_training_is_an_error_in_one_line(place: Place) -> None:
@@ -125,4 +125,4 @@ def test_a_run_without_a_training_is_an_error_in_one_line(place: Place) -> None:
     done = reproduce(place, run_id)
 
     assert done.returncode == 1
-    assert f"Error: Run {run_id} has no training.json. Pass the id of a finished" in done.stderr
+    assert f"Error: Run {run_id} has no readable training.json. Pass the id of" in done.stderr

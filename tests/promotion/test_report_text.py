@@ -166,6 +166,17 @@ def test_a_rollback_gives_the_reason_of_the_user() -> None:
     assert report_text.explain_rollback(without_champion, "") == "levels/2 is the champion again."
 
 
+def test_text_of_a_user_is_kept_although_the_end_mark_was_deleted() -> None:
+    record = replace(STORED, reason="a reason")
+    generated = report_text.update_description(record, "", 5000)
+    edited = generated.replace(report_text.END_MARK, "text of a user")
+
+    text = report_text.update_description(record, edited, 5000)
+
+    assert "text of a user" in text
+    assert text.count(report_text.END_MARK) == 1
+
+
 def test_a_description_that_is_too_long_omits_its_table() -> None:
     record = replace(STORED, reason="a reason")
     whole = report_text.update_description(record, "text of a user", 5000)

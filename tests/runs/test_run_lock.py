@@ -25,6 +25,19 @@ def test_a_run_is_locked_inside_the_context_and_has_no_file_afterwards() -> None
     assert not run_lock.get_lock_path("run").exists()
 
 
+def test_a_second_process_of_a_run_does_not_delete_the_lock_of_the_first() -> None:
+    command = [sys.executable, "-c", HOLDER, "run"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        with run_lock.hold_run_lock("run"):
+            pass
+        was_locked = run_lock.is_run_locked("run")
+        process.kill()
+
+    assert was_locked is True
+
+
 def test_a_killed_process_releases_its_lock() -> None:
     command = [sys.executable, "-c", HOLDER, "run"]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:

@@ -109,7 +109,7 @@ def test_an_undecidable_challenger_does_not_stop_the_others(champion: Version) -
         for run in get_child_runs(get_last_run())
     }
     assert result.exit_code == 1
-    assert f"Error: {broken} could not be decided: " in result.stderr
+    assert f"Error: The promotion of {broken} failed: " in result.stderr
     assert verdicts.pop(str(broken)) == "error"
     assert list(verdicts) == [f"{champion.name}/3"]
     assert verdicts.popitem()[1] != "error"

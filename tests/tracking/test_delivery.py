@@ -8,6 +8,7 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 
+from mlflow_sb3.runs import state_dir
 from mlflow_sb3.tracking.delivery import (
     RejectedError,
     UndeliveredError,
@@ -17,6 +18,7 @@ from mlflow_sb3.tracking.delivery import (
 from mlflow_sb3.tracking.journal import Journal
 from mlflow_sb3.tracking.run_logger import MetricPoint, RunLogger
 from mlflow_sb3.tracking.snapshot_uploader import SNAPSHOT_DIR, SNAPSHOT_NAMES, SNAPSHOT_TAG
+from tests.training.interrupted_runs import make_interrupted_run
 
 UNREACHABLE_URI = "http://127.0.0.1:9"
 
@@ -159,3 +161,18 @@ def test_the_message_says_whether_entries_are_lost(tmp_path: Path) -> None:
 
     assert f"The rest is safe in {folder}" in explain_undelivered(journal)
     journal.close()
+
+
+@pytest.mark.usefixtures("store")
+def test_snapshots_are_uploaded_although_the_server_rejects_a_metric() -> None:
+    run_id = make_interrupted_run()
+    folder = state_dir.get_run_dir(run_id)
+    journal = Journal.reopen(folder, None)
+    journal.append(metrics=[["no * name", 1.0, 5, 1]])
+    journal.close()
+
+    with pytest.raises(RejectedError, match="rejected some items"):
+        deliver_journal(folder)
+
+    run = mlflow.get_run(run_id)
+    assert any(key.startswith(SNAPSHOT_TAG) for key in run.data.tags)
