@@ -1,8 +1,8 @@
 """Train an agent and keep its best checkpoint, or resume an interrupted training.
 
 Reads   rl_zoo3's hyperparameters, or the agent of --from-model; the last snapshot of --resume.
-Writes  parameters sb3/..., the metrics of SB3 and eval/..., the folder agent/, the table
-        candidates.json, training.json, preflight.txt; snapshots/ until the training finishes.
+Writes  parameters, metrics, agent/, candidates.json, training.json, preflight.txt; and
+        snapshots/ until the training finishes.
 """
 
 from __future__ import annotations
@@ -69,17 +69,17 @@ def train(
             raise click.UsageError(str(error)) from error
     else:
         result = train_step.start_training(context.obj, options, settings)
+    best = result.best
     click.echo(
-        f"Kept the checkpoint of step {result.best.step}, selected from "
-        f"{len(result.checkpoints)} checkpoints: "
-        f"mean return {result.best.score:.2f} over {len(result.best.returns)} fresh episodes"
+        f"Kept the checkpoint of step {best.step} out of {len(result.checkpoints)}: "
+        f"mean return {best.score:.2f} over {len(best.returns)} fresh episodes"
     )
 
 
 def _find_changed_options(context: click.Context, options: dict[str, Any]) -> dict[str, Any]:
     """Return the options that differ from their defaults.
 
-    An option with its default counts as not set, because an MLflow Project passes all parameters.
+    An MLflow Project passes all parameters, so an option with its default counts as not set.
     """
     defaults = {
         option.name: option.type_cast_value(context, option.get_default(context))

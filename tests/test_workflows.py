@@ -20,6 +20,7 @@ from steps.evaluate import evaluate
 from steps.log_model import log_model
 from steps.promote import promote
 from steps.train import train
+from tests.matrix import mark_cases
 
 OFF_POLICY = {"learning_starts": 16, "buffer_size": 500, "batch_size": 16}
 ON_POLICY = {"n_steps": 32, "batch_size": 32, "n_epochs": 2}
@@ -74,13 +75,10 @@ def invoke(command: Any, **options: str) -> str:
 
 
 @pytest.mark.usefixtures("store")
-@pytest.mark.parametrize(
-    ("algo", "env_id", "hyperparams", "wrappers"), WORKFLOWS.values(), ids=list(WORKFLOWS)
-)
-def test_the_registered_agent_plays_like_the_selected_checkpoint(
-    algo: str, env_id: str, hyperparams: dict[str, Any], wrappers: list[Any]
-) -> None:
+@pytest.mark.parametrize("case", mark_cases(WORKFLOWS, ("normalized", "masked")))
+def test_the_registered_agent_plays_like_the_selected_checkpoint(case: str) -> None:
     """Repeat the episodes that selected the checkpoint, with the same seeds."""
+    algo, env_id, hyperparams, wrappers = WORKFLOWS[case]
     training_options = {
         "algo": algo,
         "env": env_id,
@@ -106,6 +104,7 @@ def test_the_registered_agent_plays_like_the_selected_checkpoint(
     serving_check.check_servable(find_version("agent", number=1))
 
 
+@pytest.mark.train
 @pytest.mark.usefixtures("store")
 def test_a_training_can_start_from_a_champion() -> None:
     hyperparams = json.dumps({**ON_POLICY, "normalize": True})
@@ -136,6 +135,7 @@ def test_a_training_can_start_from_a_champion() -> None:
     invoke(promote, model_name="agent", episodes="30")
 
 
+@pytest.mark.train
 @pytest.mark.usefixtures("store")
 def test_all_steps_support_native_inference() -> None:
     run_id = invoke(

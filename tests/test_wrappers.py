@@ -136,7 +136,7 @@ def test_a_step_does_not_change_an_earlier_observation() -> None:
             spaces.Dict(a=VECTOR, b=spaces.MultiBinary(2)),
             {"n_stack": 2},
             TypeError,
-            "cannot be stacked. Use a Box space, or a Dict of Box spaces",
+            "cannot be stacked. Use a Box space with at least one dimension",
         ),
     ],
 )

@@ -58,7 +58,7 @@ def test_every_algorithm_learns(algo: str, cartpole: str, pendulum: str) -> None
         ({"n_steps": "many"}, ""),
         ({"n_steps": 10**15, "batch_size": 10**15}, "Unable to allocate"),
         ({"policy_kwargs": {"nonsense": 1}}, ".*nonsense"),
-        ({"policy_kwargs": {"activation_fn": "nn.Nothing"}}, "'nn.Nothing' is not a class"),
+        ({"policy_kwargs": {"activation_fn": "nn.Nothing"}}, "There is no class 'nn.Nothing'"),
         (
             {"policy_kwargs": {"features_extractor_class": "nowhere:Own"}},
             "No module named 'nowhere'",

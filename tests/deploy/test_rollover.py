@@ -35,6 +35,7 @@ def lines(path: Path) -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
 
 
+@pytest.mark.process
 def test_the_command_runs_once_per_move_of_the_alias(
     levels: list[model_version.Version], tmp_path: Path
 ) -> None:
@@ -51,6 +52,7 @@ def test_the_command_runs_once_per_move_of_the_alias(
     ]
 
 
+@pytest.mark.process
 def test_a_failed_command_runs_again_at_the_next_poll(
     levels: list[model_version.Version], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

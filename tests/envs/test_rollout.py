@@ -71,6 +71,7 @@ def test_episodes_equal_those_of_a_loop_with_sb3(ppo: PPO, saved: Path, cartpole
     assert list(zip(episodes.returns, episodes.lengths, strict=True)) == expected
 
 
+@pytest.mark.train
 @pytest.mark.parametrize("n_envs", [1, 3, 13])
 def test_episodes_of_a_recurrent_policy_equal_those_of_a_loop_with_sb3(
     n_envs: int, recurrent: tuple[BaseAlgorithm, OnnxPolicy, str]

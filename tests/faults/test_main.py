@@ -29,7 +29,14 @@ from tests.project.conftest import Place
 
 pytestmark = [pytest.mark.process, pytest.mark.train]
 
-PARAMETERS = ("algo=ppo", "timesteps=12000", "seed=5", 'hyperparams={"gamma":0.97}')
+PARAMETERS = (
+    "algo=ppo",
+    "timesteps=12000",
+    "seed=5",
+    'hyperparams={"gamma":0.97}',
+    'env_kwargs={"max_episode_steps":100}',
+)
+"""A training that lasts long enough to be killed, with episodes that are evaluated quickly."""
 STEPS = ("train", "log_model", "promote", "evaluate")
 
 
@@ -65,7 +72,7 @@ def reference(tmp_path: Path) -> tuple[Machine, Run]:
     options: list[str] = []
     for parameter in PARAMETERS:
         name, _, value = parameter.partition("=")
-        options += [f"--{name}", value]
+        options += [f"--{name.replace('_', '-')}", value]
     return machine, machine.train(*options)
 
 

@@ -23,6 +23,8 @@ from tests.project.conftest import Place
 
 pytestmark = [pytest.mark.process, pytest.mark.train]
 
+SHORT_EPISODES = ("--env-kwargs", '{"max_episode_steps": 50}')
+"""Options that make the evaluation of checkpoints faster."""
 N_KILLED_WRITERS = int(os.environ.get("KILLED_SAVES", "6"))
 """Number of processes to kill while they write snapshots. 100 processes take ten minutes."""
 
@@ -56,7 +58,7 @@ def test_a_training_that_is_killed_three_times_ends_as_an_undisturbed_one(
     (tmp_path / "undisturbed").mkdir()
     (tmp_path / "killed").mkdir()
     undisturbed, killed = Machine(tmp_path / "undisturbed"), Machine(tmp_path / "killed")
-    reference = undisturbed.train(*TRAININGS[algo])
+    reference = undisturbed.train(*TRAININGS[algo], *SHORT_EPISODES)
     timesteps = int(TRAININGS[algo][TRAININGS[algo].index("--timesteps") + 1])
     chance = random.Random(1)
     goals = [chance.uniform(part, part + 1) * timesteps / 4 for part in range(3)]
@@ -65,6 +67,7 @@ def test_a_training_that_is_killed_three_times_ends_as_an_undisturbed_one(
         3,
         killed.kill_at_steps(goals, chance),
         *TRAININGS[algo],
+        *SHORT_EPISODES,
         every_time=["--snapshot-every", str(timesteps // 24)],
     )
 
@@ -79,7 +82,7 @@ def test_a_training_that_is_killed_three_times_ends_as_an_undisturbed_one(
 def test_another_machine_resumes_from_the_uploaded_snapshot(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     machine = Machine(tmp_path)
-    process = machine.start_and_wait_for_snapshot(*TRAININGS["ppo"])
+    process = machine.start_and_wait_for_snapshot(*TRAININGS["ppo"], *SHORT_EPISODES)
     process.send_signal(signal.SIGTERM)
     assert process.wait(PROCESS_TIMEOUT) == 143
     interrupted = machine.last_run()
@@ -88,7 +91,7 @@ def test_another_machine_resumes_from_the_uploaded_snapshot(tmp_path: Path) -> N
     other = Machine(tmp_path / "other", machine.uri)
     run = other.train("--resume", interrupted.info.run_id)
 
-    reference = other.train(*TRAININGS["ppo"])
+    reference = other.train(*TRAININGS["ppo"], *SHORT_EPISODES)
     expected = other.read_history(reference)
     assert [tag for tag in interrupted.data.tags if tag.startswith(SNAPSHOT_TAG)]
     assert run.data.tags[RESUMED_FROM_TAG] == interrupted.info.run_id
@@ -192,7 +195,12 @@ def test_a_full_disk_only_costs_snapshots(small_disk: Path, tmp_path: Path) -> N
     machine = Machine(tmp_path)
 
     run = machine.train(
-        *TRAININGS["dqn"], "--state-folder", str(small_disk), "--snapshot-every", "1000"
+        *TRAININGS["dqn"],
+        *SHORT_EPISODES,
+        "--state-folder",
+        str(small_disk),
+        "--snapshot-every",
+        "1000",
     )
 
     message = "No space left on device. Training continues, and the previous snapshot stays."

@@ -50,12 +50,20 @@ AGENTS: list[tuple[type[BaseAlgorithm], str, dict[str, Any]]] = [
     (TD3, "Pendulum-v1", {"learning_starts": 10}),
     (DDPG, "MountainCarContinuous-v0", {"learning_starts": 10}),
 ]
+DEFAULT_AGENTS = (AGENTS[0], AGENTS[4])
+"""Agents of the default test run."""
 
 
 @pytest.fixture(
     scope="module",
-    params=AGENTS,
-    ids=lambda agent: f"{agent[0].__name__}-{agent[1]}-{'-'.join(agent[2])}",
+    params=[
+        pytest.param(
+            agent,
+            id=f"{agent[0].__name__}-{agent[1]}-{'-'.join(agent[2])}",
+            marks=() if agent in DEFAULT_AGENTS else pytest.mark.matrix,
+        )
+        for agent in AGENTS
+    ],
 )
 def trained_and_loaded(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory

@@ -108,6 +108,7 @@ def test_the_algorithm_and_the_served_model_predict_what_the_policy_predicts(
     assert served.predict(OBSERVATIONS).tolist() == expected
 
 
+@pytest.mark.process
 def test_a_new_process_serves_an_old_model_with_the_code_of_the_model(
     folder: Path, tmp_path: Path
 ) -> None:
@@ -142,6 +143,7 @@ def test_an_old_model_plays_in_its_environment_with_a_frame_stack(old_version: V
     assert agent.play(range(5)).returns.mean() > 50
 
 
+@pytest.mark.train
 def test_an_old_model_replaces_a_weaker_champion_and_can_be_rolled_back(
     old_version: Version, weak_folder: Path
 ) -> None:
@@ -159,6 +161,7 @@ def test_an_old_model_replaces_a_weaker_champion_and_can_be_rolled_back(
     assert versions.find_version("agent", alias="champion").number == weak.number
 
 
+@pytest.mark.train
 def test_a_rollback_restores_an_old_model(old_version: Version, weak_folder: Path) -> None:
     with mlflow.start_run():
         promote.promote_version(old_version, PromotionOptions(force_reason="the first champion"))

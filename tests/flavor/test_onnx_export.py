@@ -59,6 +59,7 @@ def case(request: pytest.FixtureRequest) -> Case:
     return Case(model, export(model).policy, parameters, observations)
 
 
+@pytest.mark.train
 def test_actions_equal_those_of_sb3_and_lie_in_the_action_space(case: Case) -> None:
     expected, _ = case.model.predict(case.observations, deterministic=True)
 
@@ -70,6 +71,7 @@ def test_actions_equal_those_of_sb3_and_lie_in_the_action_space(case: Case) -> N
     assert all(case.model.action_space.contains(action) for action in actions)
 
 
+@pytest.mark.train
 @pytest.mark.parametrize("batch", [1, 7, 64])
 def test_the_batch_size_does_not_change_actions(case: Case, batch: int) -> None:
     parts = [

@@ -36,6 +36,7 @@ ALGORITHMS: list[tuple[type[BaseAlgorithm], spaces.Space[Any]]] = [
 ]
 
 
+@pytest.mark.train
 @pytest.mark.parametrize(("algo", "action_space"), ALGORITHMS, ids=str)
 def test_one_changed_weight_is_detected(
     algo: type[BaseAlgorithm], action_space: spaces.Space[Any]

@@ -102,6 +102,7 @@ def test_an_onnx_model_predicts_without_the_packages_for_training(onnx_model: Pa
     assert actions == expected.tolist()
 
 
+@pytest.mark.process
 def test_a_native_model_predicts_with_its_own_code(native_model: Path) -> None:
     file, actions, _ = predict_in_new_process(native_model, [])
 

@@ -56,6 +56,7 @@ def evaluate_with_sb3(model: BaseAlgorithm, env_id: str, seeds: list[int]) -> li
     return returns
 
 
+@pytest.mark.train
 @pytest.mark.parametrize(("env_id", "tolerance"), [("CartPole-v1", 0.0), ("Pendulum-v1", 1e-4)])
 def test_returns_equal_those_of_sb3_on_the_normalized_environment(
     env_id: str, tolerance: float, tmp_path: Path
@@ -180,6 +181,7 @@ def test_loading_without_env_warns_about_the_missing_normalization(
         mlflow_sb3.load_model(str(tmp_path / "model"), device="cpu")
 
 
+@pytest.mark.train
 def test_images_are_normalized_before_they_are_transposed(tmp_path: Path) -> None:
     description = env_spec.compose_spec("tests.environments:Picture-v0")
     hyperparams = {"n_steps": 8, "batch_size": 8, "normalize": True, "policy": "MlpPolicy"}

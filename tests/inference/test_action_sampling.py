@@ -24,6 +24,7 @@ from mlflow_sb3.envs import env_spec
 from mlflow_sb3.flavor.sb3_policy import SB3Policy
 from mlflow_sb3.inference import action_sampling
 from mlflow_sb3.inference.onnx_policy import OnnxPolicy
+from tests.matrix import mark_cases
 
 SIGNIFICANCE_LEVEL = 1e-3
 SAMPLES = 20_000
@@ -53,12 +54,12 @@ def build(algo: str, actions: str, hyperparams: dict[str, Any]) -> tuple[BaseAlg
     return builder.build_algorithm(algo, description, hyperparams, seed=0), description
 
 
-@pytest.fixture(scope="module", params=AGENTS.values(), ids=list(AGENTS))
+@pytest.fixture(scope="module", params=mark_cases(AGENTS, ("categorical", "squashed gSDE")))
 def agent(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[BaseAlgorithm, OnnxPolicy, Any]:
-    model, description = build(*request.param)
-    if request.param[0] == "dqn":
+    model, description = build(*AGENTS[request.param])
+    if request.param == "epsilon-greedy":
         model.exploration_rate = 0.4  # type: ignore[attr-defined]
     folder = tmp_path_factory.mktemp("agent") / "model"
     mlflow_sb3.save_model(model, folder, environment=description)

@@ -56,6 +56,7 @@ def masked_policy(masked: Path) -> OnnxPolicy:
     return OnnxPolicy.load(masked / "agent")
 
 
+@pytest.mark.train
 def test_actions_and_states_over_time_equal_those_of_sb3(
     recurrent: tuple[BaseAlgorithm, Path], recurrent_policy: OnnxPolicy
 ) -> None:

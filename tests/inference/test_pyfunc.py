@@ -62,6 +62,7 @@ def batch() -> NDArray[np.uint8]:
     return samples
 
 
+@pytest.mark.train
 def test_an_image_can_be_sent_as_bytes(images: tuple[Path, Path], batch: NDArray[np.uint8]) -> None:
     tensor, binary = (mlflow.pyfunc.load_model(str(folder)) for folder in images)
     frame = pd.DataFrame({"observation": [image.tobytes() for image in batch]})

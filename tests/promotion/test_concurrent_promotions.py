@@ -10,6 +10,7 @@ from tests.conftest import register_level
 from tests.promotion.level_promotions import Levels, promote, read_aliases, read_promotion_json
 
 
+@pytest.mark.train
 def test_a_new_champion_during_the_gate_starts_another_gate(
     levels: Levels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -36,6 +37,7 @@ def test_a_new_champion_during_the_gate_starts_another_gate(
     assert read_aliases() == {"champion": 5}
 
 
+@pytest.mark.train
 @pytest.mark.parametrize("lost_at", [1, 2], ids=["before the alias moves", "after it"])
 def test_a_lost_lock_is_acquired_again(
     levels: Levels, monkeypatch: pytest.MonkeyPatch, lost_at: int
@@ -60,6 +62,7 @@ def test_a_lost_lock_is_acquired_again(
     assert len(checks) > lost_at
 
 
+@pytest.mark.train
 def test_a_late_request_does_not_replace_a_new_champion(
     levels: Levels, monkeypatch: pytest.MonkeyPatch
 ) -> None:

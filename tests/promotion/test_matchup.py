@@ -13,6 +13,7 @@ from tests.promotion.level_promotions import Levels, evidence_of, promote, read_
 GATE = Gate(episodes=2)
 
 
+@pytest.mark.train
 def test_agents_of_different_environments_need_a_judging_environment(levels: Levels) -> None:
     promote(levels[2])
     other = register_level(7, spread=2.0)

@@ -110,6 +110,7 @@ def test_a_difference_below_min_improvement_is_rejected(levels: Levels) -> None:
     assert "min_improvement is 4.00" in rejected.reason
 
 
+@pytest.mark.train
 def test_a_better_challenger_must_reach_min_return(levels: Levels) -> None:
     rejected = promote(levels[4], gate=Gate(episodes=60, min_return=9.0))
     inconclusive = promote(levels[4], gate=replace(STRICT, min_return=6.0))
@@ -120,6 +121,7 @@ def test_a_better_challenger_must_reach_min_return(levels: Levels) -> None:
     assert "min_return is 9.00" in rejected.reason
 
 
+@pytest.mark.train
 def test_both_agents_play_the_seeds_derived_from_the_gate(levels: Levels) -> None:
     promote(levels[4])
 
@@ -209,6 +211,7 @@ def test_a_deleted_champion_is_replaced(levels: Levels) -> None:
     assert read_aliases() == {"champion": 5}
 
 
+@pytest.mark.train
 def test_a_second_promotion_removes_the_rollback_tag(levels: Levels) -> None:
     promote(levels[2])
     promote(levels[4])

@@ -101,6 +101,7 @@ def test_a_forced_promotion_needs_no_gate() -> None:
     assert (record.verdict, record.evidence) == ("promote", None)
 
 
+@pytest.mark.train
 @pytest.mark.usefixtures("levels")
 def test_fail_on_reject_raises_an_error_if_nothing_was_promoted() -> None:
     with pytest.raises(MlflowException, match="levels/1 did not become the champion of levels"):

@@ -11,6 +11,7 @@ from mlflow.exceptions import MlflowException
 from mlflow_sb3.promotion import promotion_run, report_text
 from mlflow_sb3.promotion.gate import Gate
 from mlflow_sb3.reports.number_format import format_number
+from tests.matrix import mark_cases
 from tests.promotion.level_promotions import (
     QUICK,
     Levels,
@@ -39,7 +40,7 @@ def numbers_in(value: object) -> set[str]:
     return set()
 
 
-@pytest.mark.parametrize("case", GATES)
+@pytest.mark.parametrize("case", mark_cases(GATES, ("promote", "tie")))
 def test_all_numbers_of_the_description_and_the_figure_are_in_the_record(
     levels: Levels, case: str
 ) -> None:

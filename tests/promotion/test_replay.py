@@ -44,6 +44,7 @@ def test_a_promotion_with_a_judging_environment_is_replayed(levels: Levels) -> N
     assert replay.replay_promotion(promotion.context.run_id) == []
 
 
+@pytest.mark.train
 def test_a_record_with_the_keys_of_earlier_versions_is_replayed(
     levels: Levels, run_id: str
 ) -> None:
@@ -60,6 +61,7 @@ def test_a_record_with_the_keys_of_earlier_versions_is_replayed(
     assert replay.replay_promotion(run_id) == []
 
 
+@pytest.mark.train
 def test_a_replay_names_what_differs(run_id: str) -> None:
     episodes = promotion_run.load_record(run_id).to_json()["episodes"]
     first, *others = episodes["challenger_return"]

@@ -31,6 +31,7 @@ def test_two_rollbacks_go_back_two_versions(levels: Levels) -> None:
         rollback.roll_back("levels")
 
 
+@pytest.mark.train
 def test_each_promotion_of_the_same_version_is_rolled_back_once(levels: Levels) -> None:
     for number in (1, 3, 1, 5):
         promote(levels[number - 1], force_reason="history")
@@ -55,6 +56,7 @@ def test_a_rollback_skips_deleted_versions(levels: Levels) -> None:
     assert read_aliases()["champion"] == 1
 
 
+@pytest.mark.train
 @pytest.mark.parametrize("deleted", [1, 3])
 def test_deleted_versions_are_skipped_by_rollbacks_and_promotions(
     levels: Levels, deleted: int
@@ -81,6 +83,7 @@ def test_a_champion_set_by_hand_is_rolled_back(levels: Levels) -> None:
     assert read_aliases() == {"champion": 3}
 
 
+@pytest.mark.train
 def test_a_champion_without_files_is_rolled_back(store: str) -> None:
     with mlflow.start_run():
         first, second, third = register_level(5), register_level(7), register_level(6)

@@ -68,6 +68,7 @@ def test_a_version_that_mlflow_cannot_load_is_refused_and_not_promoted(
     assert MlflowClient().get_model_version("agent", "2").tags["mlflow_sb3.verdict"] == "error"
 
 
+@pytest.mark.train
 def test_a_winner_that_cannot_be_served_keeps_its_evidence_and_is_not_replayed(
     levels: list[Version], tmp_path: Path
 ) -> None:
@@ -94,6 +95,7 @@ def test_a_winner_that_cannot_be_served_keeps_its_evidence_and_is_not_replayed(
         replay.replay_promotion(run.info.run_id)
 
 
+@pytest.mark.process
 def test_the_check_runs_the_code_of_the_model(registered: Version) -> None:
     loader = find_folder(registered) / "code" / "mlflow_sb3" / "flavor" / "__init__.py"
     loader.write_text(loader.read_text() + "\n")

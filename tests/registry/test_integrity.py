@@ -198,6 +198,7 @@ def test_a_logged_model_that_is_not_registered_loads(registered: Version) -> Non
     assert policy.observation_space.shape == (4,)
 
 
+@pytest.mark.train
 def test_a_uri_of_a_folder_in_a_version_is_refused(registered: Version) -> None:
     with pytest.raises(MlflowException, match="Not a proper models:/ URI: models:/agent/1/agent"):
         mlflow_sb3.load_policy(f"{registered.uri}/agent")
@@ -269,6 +270,7 @@ def test_a_version_without_a_signature_is_refused_only_with_a_key(
     assert_all_refuse(registered, keys.public, message)
 
 
+@pytest.mark.train
 def test_files_that_changed_with_the_digest_are_refused_only_with_a_key(
     signed: Version, keys: Keys
 ) -> None:
@@ -278,6 +280,7 @@ def test_files_that_changed_with_the_digest_are_refused_only_with_a_key(
     assert_all_refuse(changed, keys.public, NOT_VALID)
 
 
+@pytest.mark.train
 def test_files_that_another_key_signed_again_are_refused(
     signed: Version, keys: Keys, other_keys: Keys
 ) -> None:
@@ -289,11 +292,13 @@ def test_files_that_another_key_signed_again_are_refused(
     assert_all_refuse(changed, keys.public, NOT_VALID)
 
 
+@pytest.mark.train
 @pytest.mark.parametrize("signature", [" ", "nonsense", "A" * 88])
 def test_an_invalid_signature_is_refused(signature: str, signed: Version, keys: Keys) -> None:
     assert_all_refuse(set_tags(signed, {SIGNATURE_TAG: signature}), keys.public, NOT_VALID)
 
 
+@pytest.mark.train
 @pytest.mark.parametrize("tag", [DIGEST_TAG, SIGNATURE_TAG])
 def test_a_version_with_a_deleted_tag_is_refused(tag: str, signed: Version, keys: Keys) -> None:
     MlflowClient().delete_model_version_tag(signed.name, "1", tag)
@@ -302,6 +307,7 @@ def test_a_version_with_a_deleted_tag_is_refused(tag: str, signed: Version, keys
     assert_all_refuse(version, keys.public, f"agent/1 .*has no tag {tag}")
 
 
+@pytest.mark.train
 def test_the_tags_of_another_version_are_refused(signed: Version, ppo: PPO, keys: Keys) -> None:
     mlflow_sb3.log_model(ppo, name="agent", registered_model_name="agent", signing_key=keys.private)
     other = versions.find_version("agent", number=2)

@@ -84,6 +84,7 @@ def test_a_run_is_alive_while_its_process_sends_heartbeats(run: Run) -> None:
         assert abs(get_heartbeat_time(run.info.run_id) - time.time()) < 10
 
 
+@pytest.mark.process
 def test_the_run_of_a_killed_process_is_not_alive_on_the_same_machine(run: Run) -> None:
     command = [sys.executable, "-c", SENDING, mlflow.get_tracking_uri(), run.info.run_id]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
@@ -101,6 +102,7 @@ def test_a_run_on_another_machine_is_alive_until_it_is_stale(run: Run) -> None:
     assert not heartbeat.is_alive(set_heartbeat_age(run, STALE_AFTER + 60))
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("age", [1, STALE_AFTER + 60], ids=["recent", "stale"])
 def test_a_watched_run_is_alive_if_it_sends_a_heartbeat(
     run: Run, monkeypatch: pytest.MonkeyPatch, age: float
@@ -266,6 +268,7 @@ def test_only_stale_runs_of_this_project_are_marked_as_failed(
     assert client.get_run(ending.info.run_id).info.status == "FINISHED"
 
 
+@pytest.mark.process
 def test_a_process_ends_after_its_parent(run: Run) -> None:
     command = [sys.executable, "-c", STARTING_A_CHILD, mlflow.get_tracking_uri(), run.info.run_id]
     parent = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

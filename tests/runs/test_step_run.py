@@ -137,6 +137,7 @@ def test_an_error_is_described_in_one_line(error: Exception, message: str) -> No
     assert step_run.describe_error(error) == message
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("end", "code"), [("pass", 0), ("raise SystemExit(3)", 3), ("raise SystemExit('no')", 1)]
 )

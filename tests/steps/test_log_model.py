@@ -26,6 +26,7 @@ def test_the_model_is_logged_to_the_training_run(champion: Version) -> None:
     assert mlflow.get_run(str(champion.run_id)).data.params["sb3/env"] == "CartPole-v1"
 
 
+@pytest.mark.train
 @pytest.mark.usefixtures("store")
 def test_only_the_right_public_key_accepts_a_signed_version(keys: Keys, other_keys: Keys) -> None:
     trained = succeed(train, *TINY_TRAINING)

@@ -68,6 +68,7 @@ def test_fail_on_reject_fails_on_a_tie(champion: Version) -> None:
     assert "tie: cartpole-v1-ppo/2 and cartpole-v1-ppo/1" in result.output
 
 
+@pytest.mark.train
 def test_a_replay_repeats_the_promotion(champion: Version) -> None:
     succeed(log_model, "--run-id", str(champion.run_id))
     run = succeed(promote, "--model-name", champion.name, "--episodes", "30")
@@ -80,6 +81,7 @@ def test_a_replay_repeats_the_promotion(champion: Version) -> None:
     assert_fails(training, 1, "promotion.json")
 
 
+@pytest.mark.train
 def test_the_best_trained_versions_become_challengers(champion: Version) -> None:
     log_two_challengers()
 
@@ -96,6 +98,7 @@ def test_the_best_trained_versions_become_challengers(champion: Version) -> None
     assert all(heartbeat.HEARTBEAT_TAG in run.data.tags for run in children)
 
 
+@pytest.mark.train
 def test_an_undecidable_challenger_does_not_stop_the_others(champion: Version) -> None:
     log_two_challengers()
     broken = versions.find_version(champion.name, number=2)

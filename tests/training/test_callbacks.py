@@ -55,6 +55,7 @@ def learn_with_checkpoints(
     return callback
 
 
+@pytest.mark.train
 @pytest.mark.parametrize(
     ("algo", "env_id"),
     [

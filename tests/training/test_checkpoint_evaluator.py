@@ -78,6 +78,7 @@ def checkpoints() -> list[Checkpoint]:
     return [Checkpoint.from_model(model.learn(64, reset_num_timesteps=False)) for _ in range(3)]
 
 
+@pytest.mark.train
 @pytest.mark.usefixtures("two_cores")
 @pytest.mark.parametrize(("algo", "env_id", "hyperparams"), TRAININGS)
 def test_a_training_has_the_same_result_with_and_without_a_worker(

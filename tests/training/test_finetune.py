@@ -48,6 +48,7 @@ def load(model_uri: str, env_spec_json: str, **hyperparams: Any) -> BaseAgent:
     return finetune.load_base_agent(model_uri, "dqn", env_spec_json, hyperparams, seed=1)
 
 
+@pytest.mark.train
 def test_a_base_agent_has_the_networks_the_optimizer_and_the_exploration_rate(
     model_uri: str, dqn: DQN, cartpole: str
 ) -> None:
@@ -104,6 +105,7 @@ def test_another_environment_with_the_same_spaces_is_allowed(model_uri: str) -> 
     assert vec_env.get_attr("spec")[0].max_episode_steps == 20
 
 
+@pytest.mark.train
 @pytest.mark.parametrize(
     ("algo", "env_id", "hyperparams", "message"),
     [
@@ -170,6 +172,7 @@ def test_a_base_agent_has_the_vec_normalize_statistics() -> None:
     assert np.isfinite(result.best.score)
 
 
+@pytest.mark.train
 @pytest.mark.usefixtures("store")
 @pytest.mark.parametrize("n_envs", [1, 3])
 def test_an_off_policy_agent_fills_its_buffer_first_and_can_change_n_envs(n_envs: int) -> None:

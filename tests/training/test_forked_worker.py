@@ -80,6 +80,7 @@ def test_a_worker_that_ends_is_lost_for_all_later_tasks(work: Any) -> None:
                 worker.receive()
 
 
+@pytest.mark.process
 def test_a_worker_without_cpu_time_is_lost_and_a_busy_worker_is_not() -> None:
     def work(seconds: float) -> str:
         end = time.process_time() + seconds
@@ -99,6 +100,7 @@ def test_a_worker_without_cpu_time_is_lost_and_a_busy_worker_is_not() -> None:
             worker.receive()
 
 
+@pytest.mark.process
 def test_send_does_not_wait_for_a_worker_that_reads_nothing() -> None:
     with ForkedWorker(len, stall_timeout=5.0) as worker:
         (pid,) = list_forked_workers()

@@ -34,17 +34,10 @@ from tests.training.training_cases import (
 
 PICTURE = "tests.environments:Picture-v0"
 NORMALIZED_REWARDS: dict[str, Any] = {"normalize": {"norm_obs": False, "norm_reward": True}}
-DEFAULT_CASES = ("dqn, overwritten buffer", "ppo, gSDE, VecNormalize, schedule")
-"""Cases of the default test run. The others are marked ``matrix``."""
 
 
-@pytest.mark.parametrize(
-    "case",
-    [
-        pytest.param(case, marks=[] if case in DEFAULT_CASES else [pytest.mark.matrix])
-        for case in CASES
-    ],
-)
+@pytest.mark.train
+@pytest.mark.parametrize("case", CASES)
 def test_a_resumed_training_ends_with_the_weights_and_metrics_of_an_uninterrupted_one(
     case: str, tmp_path: Path
 ) -> None:
@@ -135,6 +128,7 @@ class PickleOSError(gymnasium.Wrapper[Any, Any, Any, Any]):
         raise ConnectionRefusedError("simulator")
 
 
+@pytest.mark.train
 @pytest.mark.parametrize(
     ("env_id", "algo", "hyperparams"),
     [

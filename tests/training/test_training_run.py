@@ -73,6 +73,7 @@ def test_a_run_has_the_table_of_checkpoints_and_the_score_of_the_best(
     assert metrics["eval/kept_mean_reward"] == result.best.score
 
 
+@pytest.mark.train
 def test_the_model_belongs_to_the_run_and_to_the_step_of_the_agent(
     run_id: str, result: TrainingResult
 ) -> None:
