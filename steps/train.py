@@ -1,8 +1,7 @@
 """Train an agent and keep its best checkpoint, or resume an interrupted training.
 
 Reads   rl_zoo3's hyperparameters, or the agent of --from-model; the last snapshot of --resume.
-Writes  parameters, metrics, agent/, candidates.json, training.json, preflight.txt; and
-        snapshots/ until the training finishes.
+Writes  parameters, metrics, agent/, candidates.json, training.json; snapshots/ while it trains.
 """
 
 from __future__ import annotations
@@ -34,8 +33,7 @@ from steps.step import Step
     "--snapshot-every",
     default="",
     type=OptionalValue(click.IntRange(min=1)),
-    help="Environment steps between two snapshots.  [default: chosen so that snapshots "
-    "take at most 2 % of the training time]",
+    help="Environment steps between two snapshots.  [default: chosen to take 2 % of the time]",
 )
 @state_folder_option
 @click.option(
