@@ -1,7 +1,7 @@
 # The commands of a contributor. CONTRIBUTING.md explains them.
 .PHONY: test test-all lint docs
 
-WORKERS ?= 3
+WORKERS ?= 4
 
 test:  ## Run the tests that take less than three minutes together.
 	pytest -n $(WORKERS) --dist worksteal

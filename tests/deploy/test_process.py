@@ -13,7 +13,7 @@ import pytest
 from click import ClickException
 
 from deploy.server import process
-from tests.processes import has_ended
+from tests.processes import has_ended, wait_until
 
 
 def test_a_server_that_ends_early_is_reported_with_its_last_line_and_its_log(
@@ -46,6 +46,7 @@ def test_a_signal_during_the_start_leaves_no_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(subprocess, "Popen", InterruptedPopen)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's "&" ignores it
 
     with (
         pytest.raises(KeyboardInterrupt, match=r"^$"),
@@ -74,7 +75,7 @@ def test_the_end_of_the_context_ends_the_server_and_its_children(tmp_path: Path)
         child = int(pid_file.read_text())
         assert not has_ended(child)
 
-    assert has_ended(child)
+    wait_until(lambda: has_ended(child))
 
 
 def test_a_port_without_a_listener_is_not_reachable() -> None:
