@@ -64,7 +64,7 @@ def agent(
     folder = tmp_path_factory.mktemp("agent") / "model"
     mlflow_sb3.save_model(model, folder, environment=description)
     with env_spec.make_from_spec(description) as env:
-        masks = env.get_wrapper_attr("action_masks")() if request.param[0] == "ppo_mask" else None
+        masks = env.get_wrapper_attr("action_masks")() if request.param == "masked" else None
         spaces = env.observation_space, env.action_space
     return model, OnnxPolicy.load(folder / "agent"), (spaces, masks)
 
