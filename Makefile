@@ -1,13 +1,11 @@
 # The commands of a contributor. CONTRIBUTING.md explains them.
 .PHONY: test test-all lint docs
 
-WORKERS ?= 4
-
 test:  ## Run the tests that take less than three minutes together.
-	pytest -n $(WORKERS) --dist worksteal
+	pytest -n 3 --dist worksteal
 
 test-all:  ## Run every test. Some need PostgreSQL, cron and systemd.
-	pytest -n $(WORKERS) --dist worksteal -m ""
+	pytest -n 4 --dist worksteal -m ""
 
 lint:  ## Check style, types, layers and declared dependencies.
 	ruff check .

@@ -14,6 +14,7 @@ from mlflow.entities import Run
 from mlflow.exceptions import ExecutionException
 
 from mlflow_sb3.client import preflight, retry
+from mlflow_sb3.envs import entry_points, wrapper_config
 from mlflow_sb3.inference import agent_files
 from mlflow_sb3.registry import names, signing, versions
 from mlflow_sb3.runs import previous_attempt, signals
@@ -103,6 +104,10 @@ def _check_options(run_id: str, options: WorkflowOptions) -> None:
     """Check before the training what a later step would reject."""
     names.check_model_name(options.model_name)
     signing.check_keys(options.signing_key or None, options.public_key or None)
+    wrappers = json.loads(options.training["wrappers"])
+    entry_points.trust_modules(
+        [options.training["env"], *map(wrapper_config.get_entry_point, wrappers)]
+    )
     agent_files.check_unpickling_allowed("log_model, which reads the trained agent,")
     preflight.check_artifacts(run_id)
     preflight.check_registry(options.model_name, "MANAGE")

@@ -20,6 +20,7 @@ def reproduce(run_id: str) -> None:
     from mlflow_sb3.training.training_record import load_training_record
 
     run, record = load_training_record(run_id)
+    reproduction.check_config(record.config)
     with reproduction.checkout_commit(record.facts.commit) as project:
         new_run_id = reproduction.train_again(project, record.config)
     result = reproduction.compare_training(run, record, new_run_id)

@@ -49,6 +49,12 @@ def openssl(arguments: str) -> None:
     subprocess.run(["openssl", *arguments.split()], check=True, capture_output=True)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start with the longest tests, so that no worker waits for another one at the end."""
+    first = ("test_outage.py", "test_network.py", "test_schedules.py")
+    items.sort(key=lambda item: (item.path.name not in first, item.path.parent.name != "faults"))
+
+
 @pytest.fixture(scope="session")
 def make_once(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> MakeOnce:
     """Return a function that makes a folder once for all workers of the test session."""

@@ -18,6 +18,7 @@ PARAMETERS: dict[str, Any] = {
     "algo": "ppo",
     "timesteps": None,
     "hyperparams": {"gamma": 0.9},
+    "wrappers": [],
     "model_name": "",
     "inference": "onnx",
     "episodes": 100,

@@ -18,6 +18,8 @@ from stable_baselines3.common.noise import (
 from stable_baselines3.common.sb2_compat import rmsprop_tf_like
 from stable_baselines3.common.utils import LinearSchedule
 
+from mlflow_sb3.algorithms.class_names import is_class_name
+
 DEFAULT_NOISE_STD = 0.1
 """Standard deviation of the action noise, if only ``noise_type`` is set."""
 VEC_ENV_HYPERPARAMS = frozenset({"n_envs", "normalize"})
@@ -30,6 +32,8 @@ _NOISE_TYPES: dict[str, type[NormalActionNoise | OrnsteinUhlenbeckActionNoise]] 
 }
 _CLASS_MODULES = (torch.nn, torch.optim, torch_layers, rmsprop_tf_like, buffers, stable_baselines3)
 """Modules to search for a class that is named without its module."""
+_CLASS_BASES = (torch.nn.Module, torch.optim.Optimizer, buffers.BaseBuffer)
+"""Base classes of all classes that a hyperparameter can name."""
 
 
 def to_algorithm_kwargs(hyperparams: dict[str, Any], action_space: Space[Any]) -> dict[str, Any]:
@@ -84,7 +88,8 @@ def find_class(name: str) -> type:
             For all other classes, ``"module:Class"``.
 
     Raises:
-        ValueError: There is no such class.
+        ValueError: There is no such class, or it is neither a network module, nor an optimizer, nor
+            a buffer.
         ImportError: The module cannot be imported.
     """
     module_name, colon, class_name = name.partition(":")
@@ -92,8 +97,13 @@ def find_class(name: str) -> type:
         class_name = name.rpartition(".")[2]
     for module in [importlib.import_module(module_name)] if colon else _CLASS_MODULES:
         candidate = getattr(module, class_name, None)
-        if isinstance(candidate, type):
+        if isinstance(candidate, type) and issubclass(candidate, _CLASS_BASES):
             return candidate
+        if colon and candidate is not None:
+            raise ValueError(
+                f"{name!r} is not a subclass of torch.nn.Module, torch.optim.Optimizer or SB3's "
+                "BaseBuffer. Use a class that is."
+            )
     raise ValueError(
         f"There is no class {name!r}. Use the name of a class of torch.nn, torch.optim or SB3, or "
         "'module:Class' for a class of another module."
@@ -111,7 +121,7 @@ def _import_classes(values: dict[str, Any]) -> dict[str, Any]:
 def _import_class(key: str, value: Any) -> Any:
     if isinstance(value, dict):
         return _import_classes(value)
-    if isinstance(value, str) and key.endswith(("_fn", "_class")):
+    if is_class_name(key, value):
         return find_class(value)
     return value
 

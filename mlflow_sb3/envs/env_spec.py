@@ -11,7 +11,7 @@ import gymnasium
 from gymnasium.envs.registration import EnvSpec, WrapperSpec
 from mlflow.exceptions import MlflowException
 
-from mlflow_sb3.envs import Env
+from mlflow_sb3.envs import Env, entry_points
 from mlflow_sb3.envs.wrapper_config import ENV_ERRORS, WrapperConfig, format_cause, import_wrapper
 
 _IGNORED_FIELDS = {
@@ -53,6 +53,7 @@ def make_env(env_id: str, kwargs: dict[str, Any] | None = None) -> Env:
 def make_from_spec(spec_json: str, *, render_mode: str | None = None) -> Env:
     """Make an environment from its ``EnvSpec`` JSON.
 
+    The JSON may come from another user. See ``entry_points.check_spec`` for what it may name.
     Gymnasium's passive checker is off, because it takes time in every episode and only helps the
     developer of an environment.
 
@@ -61,8 +62,8 @@ def make_from_spec(spec_json: str, *, render_mode: str | None = None) -> Env:
         render_mode: ``"rgb_array"`` to record a video.
 
     Raises:
-        MlflowException: The JSON is invalid, or the package of the environment is missing or has
-            changed.
+        MlflowException: The JSON is invalid, names something else than environments and wrappers of
+            trusted modules, or the package of the environment is missing or has changed.
     """
     try:
         spec = EnvSpec.from_json(spec_json)
@@ -70,6 +71,7 @@ def make_from_spec(spec_json: str, *, render_mode: str | None = None) -> Env:
         raise MlflowException.invalid_parameter_value(
             f"{spec_json!r} is no EnvSpec JSON. Use the result of env.spec.to_json()."
         ) from error
+    entry_points.check_spec(spec)
     kwargs: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
     try:
         return gymnasium.make(spec, disable_env_checker=True, **kwargs)
@@ -87,7 +89,8 @@ def compose_spec(
     """Return the ``EnvSpec`` JSON of a registered environment with arguments and wrappers.
 
     The environment is made twice: to wrap it, and to check that the JSON suffices to make it again.
-    Unlike ``spec_to_json``, this also works for wrappers that do not record their arguments.
+    Unlike ``spec_to_json``, this also works for wrappers that do not record their arguments. The
+    modules of the environment and of the wrappers are trusted from then on.
 
     Args:
         env_id: See ``make_env``.
@@ -100,7 +103,7 @@ def compose_spec(
             the environment, or Gymnasium cannot convert the spec to JSON.
     """
     with make_env(env_id, kwargs) as bare_env:
-        env, wrapper_specs = bare_env, []
+        env, wrapper_specs = bare_env, list[WrapperSpec]()
         for config in wrappers:
             wrapper = import_wrapper(config)
             env = wrapper.wrap(env)
@@ -110,6 +113,7 @@ def compose_spec(
     spec_json = _to_json(
         replace(spec, additional_wrappers=(*_get_inner_wrappers(spec), *wrapper_specs))
     )
+    entry_points.trust_modules([env_id, *(wrapper.entry_point for wrapper in wrapper_specs)])
     make_from_spec(spec_json).close()
     return spec_json
 

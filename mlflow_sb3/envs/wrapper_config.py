@@ -106,6 +106,15 @@ def format_cause(error: Exception) -> str:
     return f"{str(error).rstrip('. ') or type(error).__name__}."
 
 
+def get_entry_point(config: WrapperConfig) -> str:
+    """Return the import path of a wrapper configuration as ``"module:name"``.
+
+    Raises:
+        MlflowException: The configuration is malformed.
+    """
+    return _parse_config(config)[0]
+
+
 def import_wrapper(config: WrapperConfig) -> EnvWrapper:
     """Import the class or function of a wrapper configuration.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -13,9 +14,12 @@ from mlflow_sb3.envs import rollout
 from mlflow_sb3.envs.rollout import Episodes
 from mlflow_sb3.envs.seeds import generate_episode_seeds
 from mlflow_sb3.flavor import registered_agent
+from mlflow_sb3.flavor.registered_agent import RegisteredAgent
 from mlflow_sb3.registry.model_version import Version
 from mlflow_sb3.reports import plots
 from mlflow_sb3.reports.video import record_episode
+
+_logger = logging.getLogger(__name__)
 
 
 def evaluate_version(
@@ -31,7 +35,8 @@ def evaluate_version(
         n_episodes: Number of episodes.
         seed: Base seed of the episodes.
         public_key: PEM file of the public key that must have signed the version.
-        has_video: Whether to record a video of the first episode.
+        has_video: Whether to record a video of the first episode. If that is not possible, a
+            warning is logged.
 
     Raises:
         MlflowException: The files of the version changed, or its signature is invalid.
@@ -47,7 +52,22 @@ def evaluate_version(
     figure = plots.plot_returns(episodes, f"{version}: {n_episodes} episodes")
     mlflow.log_figure(figure, "evaluation/returns.png")
     if has_video:
-        with TemporaryDirectory() as folder:
-            video = record_episode(agent.policy, agent.environment, seeds[0], Path(folder))
-            mlflow.log_artifact(str(video), "evaluation")
+        _log_video(agent, seeds[0])
     return episodes
+
+
+def _log_video(agent: RegisteredAgent, seed: int) -> None:
+    """Record and log an episode. If the environment cannot be rendered, only log a warning."""
+    with TemporaryDirectory() as folder:
+        try:
+            video = record_episode(agent.policy, agent.environment, seed, Path(folder))
+        except Exception as error:  # noqa: BLE001 each renderer has its own errors
+            _logger.warning(
+                "No video was recorded: %s: %s. Without a screen, MuJoCo needs the environment "
+                "variable MUJOCO_GL=egl or MUJOCO_GL=osmesa. Other environments may need packages "
+                "to render.",
+                type(error).__name__,
+                str(error).rstrip("."),
+            )
+            return
+        mlflow.log_artifact(str(video), "evaluation")

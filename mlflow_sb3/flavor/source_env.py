@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -60,6 +61,8 @@ def check_algorithm(model: Any) -> None:
 def find_source_env(model: BaseAlgorithm, description: str | None = None) -> SourceEnv:
     """Return the training environment of a model.
 
+    If the environment that the model holds cannot be made again, warn and leave it out.
+
     Args:
         model: SB3 algorithm.
         description: ``EnvSpec`` JSON. By default, the environment that the model holds.
@@ -72,10 +75,24 @@ def find_source_env(model: BaseAlgorithm, description: str | None = None) -> Sou
     if description is not None:
         source = replace(source, description=description)
     if source.description is not None:
-        with env_spec.make_from_spec(source.description) as env:
-            source = SourceEnv(source.description, env.observation_space, env.action_space)
+        try:
+            source = _make_again(source.description)
+        except MlflowException as error:
+            if description is not None:
+                raise
+            warnings.warn(
+                f"The model has no environment to play in: {error.message} To evaluate and promote "
+                "it, pass environment=<EnvSpec JSON> to log_model.",
+                stacklevel=4,
+            )
+            source = replace(source, description=None)
     _check_spaces(source, model)
     return source
+
+
+def _make_again(description: str) -> SourceEnv:
+    with env_spec.make_from_spec(description) as env:
+        return SourceEnv(description, env.observation_space, env.action_space)
 
 
 def _check_spaces(source: SourceEnv, model: BaseAlgorithm) -> None:

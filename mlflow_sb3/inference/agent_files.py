@@ -6,7 +6,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 from mlflow.environment_variables import MLFLOW_ALLOW_PICKLE_DESERIALIZATION
 from mlflow.exceptions import MlflowException
@@ -79,10 +79,17 @@ class AgentInfo:
                 f"{AGENT_JSON} has the schema {values['schema']!r}, but this version of mlflow-sb3 "
                 f"reads only schema {SCHEMA}. Install a newer version of mlflow-sb3."
             )
+        # The first files have no backend, because only the exported graph existed.
+        values = {"inference": "onnx"} | values
+        if values["inference"] not in get_args(InferenceBackend):
+            raise ValueError(
+                f"{AGENT_JSON} has the inference backend {values['inference']!r}, but only "
+                f"{' and '.join(get_args(InferenceBackend))} exist. Save the agent again."
+            )
         known = {field.name: values[field.name] for field in fields(cls) if field.name in values}
         try:
             return cls(**known | _read_nested(known))
-        except TypeError as error:
+        except (AttributeError, KeyError, TypeError) as error:
             raise ValueError(
                 f"{AGENT_JSON} is incomplete: {error}. Save the agent again."
             ) from error

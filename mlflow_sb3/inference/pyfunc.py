@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,6 +21,9 @@ from mlflow_sb3.inference.policy_inputs import (
 from mlflow_sb3.inference.policy_protocol import AgentPolicy
 
 EPISODE_START = "episode_start"
+MAX_ROWS_ENV = "MLFLOW_SB3_MAX_ROWS"
+"""Environment variable with the largest number of observations in a request."""
+DEFAULT_MAX_ROWS = 100_000
 _STATE_DIMENSIONS = 3
 
 
@@ -48,10 +52,12 @@ class PolicyModel:
             Actions. For a recurrent policy, a dict of ``action`` and the next state.
 
         Raises:
-            MlflowException: The request does not fit the policy.
+            MlflowException: The request does not fit the policy, or has more observations than
+                ``MLFLOW_SB3_MAX_ROWS`` (default 100,000).
         """
         options = params or {}
         try:
+            _check_row_count(model_input)
             observation, state, extra_inputs = self._parse_request(model_input)
             actions, next_state = self._policy.predict(
                 observation,
@@ -106,6 +112,17 @@ def list_reserved_names(inputs: PolicyInputs) -> list[str]:
     """
     names = [] if inputs.state_shape is None else [*STATE_NAMES, EPISODE_START]
     return names if inputs.mask_size is None else [*names, ACTION_MASKS]
+
+
+def _check_row_count(request: Any) -> None:
+    limit = int(os.environ.get(MAX_ROWS_ENV, DEFAULT_MAX_ROWS))
+    values = list(request.values()) if isinstance(request, Mapping) else [request]
+    rows = max((len(value) for value in values if hasattr(value, "__len__")), default=0)
+    if rows > limit:
+        raise ValueError(
+            f"The request has {rows} observations, but at most {limit} are accepted. Send several "
+            f"requests, or set {MAX_ROWS_ENV} on the server."
+        )
 
 
 def _has_image_bytes(request: Any) -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from mlflow.exceptions import MlflowException
 
 from mlflow_sb3.client import permissions
-from mlflow_sb3.envs import Env, env_spec, rollout, spaces
+from mlflow_sb3.envs import Env, entry_points, env_spec, rollout, spaces
 from mlflow_sb3.envs.random_policy import RandomPolicy
 from mlflow_sb3.envs.rollout import Episodes
 from mlflow_sb3.envs.seeds import generate_episode_seeds
@@ -128,6 +128,8 @@ def _choose_environment(agents: list[RegisteredAgent], judging_environment: str 
     if judging_environment.lstrip().startswith("{"):
         env_spec.make_from_spec(judging_environment).close()
         return judging_environment
+    if ":" in judging_environment:  # a replay has the environment from a record
+        entry_points.check_module(judging_environment)
     return env_spec.compose_spec(judging_environment)
 
 

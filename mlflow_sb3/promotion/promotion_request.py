@@ -9,6 +9,7 @@ from typing import Literal
 import mlflow
 from mlflow.exceptions import MlflowException
 
+from mlflow_sb3.envs import entry_points
 from mlflow_sb3.promotion import challengers, promotion_run
 from mlflow_sb3.promotion.gate import Gate
 from mlflow_sb3.promotion.promote import PromotionOptions, promote_version
@@ -109,6 +110,7 @@ def run_promotion(
     """
     signing.check_keys(None, request.public_key or None)
     names.check_champion_alias(request.alias)
+    entry_points.trust_environment(request.environment)
     selected = _find_challengers(request)
     options = _build_options(request, len(selected))
     if len(selected) == 1:

@@ -15,6 +15,8 @@ import mlflow
 from mlflow.entities import Run
 from mlflow.exceptions import ExecutionException, MlflowException
 
+from mlflow_sb3.algorithms.class_names import list_class_names
+from mlflow_sb3.envs import entry_points, env_spec, wrapper_config
 from mlflow_sb3.training import provenance, training_record
 from mlflow_sb3.training.provenance import POLICY_DIGEST_TAG
 from mlflow_sb3.training.training_record import TrainingRecord
@@ -53,9 +55,13 @@ def checkout_commit(commit: str | None) -> Iterator[Path]:
             "The training run has no commit, because its code was not in a git clone. "
             "Train again from a clone to be able to reproduce the run."
         )
-    if not _has_commit(commit) and _run_git("fetch", "--quiet", "origin", commit) is None:
+    if not _has_commit(commit):
+        # Fetch the branches, not the commit by its id: hosts such as GitHub would also serve the
+        # commits of forks, which anyone can write.
+        _run_git("fetch", "--quiet", "origin", "+refs/heads/*:refs/remotes/origin/*")
+    if not _has_commit(commit):
         raise MlflowException.invalid_parameter_value(
-            f"Commit {commit} is not in {PROJECT}, and git could not fetch it from origin. "
+            f"Commit {commit} is neither in {PROJECT} nor on a branch of origin. "
             "Fetch it from a clone that has it, and call reproduce again."
         )
     with TemporaryDirectory() as folder:
@@ -69,6 +75,24 @@ def checkout_commit(commit: str | None) -> Iterator[Path]:
             yield worktree / (_run_git("rev-parse", "--show-prefix") or "")
         finally:
             _run_git("worktree", "remove", "--force", str(worktree))
+
+
+def check_config(config: TrainingConfig) -> None:
+    """Check that a recorded configuration names only classes that may be imported and called.
+
+    Another user may have written the record.
+
+    Raises:
+        MlflowException: See ``entry_points.check_spec``.
+    """
+    if ":" in config.env:
+        entry_points.check_module(config.env)
+    for wrapper in config.wrappers:
+        entry_points.check_wrapper(wrapper_config.get_entry_point(wrapper))
+    for name in list_class_names(config.hyperparams):
+        if ":" in name:
+            entry_points.check_module(name)
+    env_spec.make_from_spec(config.description).close()
 
 
 def train_again(project: Path, config: TrainingConfig) -> str:

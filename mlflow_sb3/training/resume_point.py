@@ -46,11 +46,13 @@ class ResumePoint:
             MlflowException: MLflow does not allow unpickling, or the new environments have other
                 wrappers than those that the interrupted run trained in.
         """
-        from mlflow_sb3.envs import seeds
+        from mlflow_sb3.envs import entry_points, seeds
         from mlflow_sb3.training import snapshot
 
         agent_files.check_unpickling_allowed(f"resuming from a snapshot of run {self.run_id}")
         config = self.header.context["recipe"]
+        # Unpickling the snapshot can run any code, so its environment needs no check.
+        entry_points.trust_environment(config["description"])
         vec_env = snapshot.rebuild_envs(config["description"], self.header)
         if vec_env is not None:
             (seed,) = seeds.generate_episode_seeds(

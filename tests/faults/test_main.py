@@ -156,35 +156,49 @@ def test_a_stopped_step_exits_with_the_code_of_the_signal(
     assert f"resume={machine.last_run().info.run_id}" in log
 
 
-@pytest.mark.parametrize("step", STEPS)
-def test_a_new_main_continues_in_the_step_in_which_main_was_killed(place: Place, step: str) -> None:
+def kill_main_in_step(place: Place, step: str) -> None:
+    """Start main, and kill all of its processes while it runs a step."""
+    earlier = [run.info.run_id for run in search_runs(place, step)]
     project = start(place, "main", *PARAMETERS)
-    wait_until(lambda: search_runs(place, step) and (step != "train" or find_snapshots()))
+    wait_until(
+        lambda: (
+            [run for run in search_runs(place, step) if run.info.run_id not in earlier]
+            and (step != "train" or find_snapshots())
+        )
+    )
     time.sleep({"log_model": 5.0, "promote": 2.0}.get(step, 0.5))
     os.killpg(project.pid, signal.SIGKILL)
     project.wait()
-    before = {name: [run.info.run_id for run in search_runs(place, name)] for name in STEPS}
+
+
+def test_a_new_main_continues_in_the_step_in_which_main_was_killed(place: Place) -> None:
+    """Kill main in each of its steps, one after the other. Each main continues the last one."""
+    for step in STEPS:
+        kill_main_in_step(place, step)
 
     done = place.mlflow_run("main", *PARAMETERS)
 
     assert done.returncode == 0, done.stderr
-    parent, killed = search_runs(place, "main")
-    child_runs = place.runs(f"tags.mlflow.parentRunId = '{parent.info.run_id}'")
-    finished = [run for run in child_runs if run.info.status == "FINISHED"]
-    assert (parent.info.status, killed.info.status) == ("FINISHED", "FAILED")
-    assert parent.data.tags[CONTINUES_TAG] == killed.info.run_id
-    assert sorted(run.data.tags["mlflow.project.entryPoint"] for run in finished) == sorted(STEPS)
-    assert place.runs(f"tags.mlflow.parentRunId = '{killed.info.run_id}'") == []
-    for name in STEPS[: STEPS.index(step)]:
-        assert [run.info.run_id for run in search_runs(place, name)] == before[name]
-        assert f"== {name}: reuses run {before[name][0]}, which finished" in done.stdout
+    parent, *killed = search_runs(place, "main")
+    assert [run.info.status for run in (parent, *killed)] == ["FINISHED", *["FAILED"] * 4]
+    assert [run.data.tags.get(CONTINUES_TAG) for run in (parent, *killed)] == [
+        *(run.info.run_id for run in killed),
+        None,
+    ]
+    for run in killed:
+        assert place.runs(f"tags.mlflow.parentRunId = '{run.info.run_id}'") == []
+    for name in STEPS:
+        (finished,) = [run for run in search_runs(place, name) if run.info.status == "FINISHED"]
+        assert finished.data.tags["mlflow.parentRunId"] == parent.info.run_id
+        reuse = f"== {name}: reuses run {finished.info.run_id}, which finished"
+        assert (reuse in done.stdout) == (name != "evaluate")
+    resumed, first = search_runs(place, "train")
+    assert resumed.data.tags[RESUMED_FROM_TAG] == first.info.run_id
     versions = place.client.search_model_versions("name = 'cartpole-v1-ppo'")
     champion = place.client.get_model_version_by_alias("cartpole-v1-ppo", "champion")
     assert [int(version.version) for version in versions] == [1]
     assert int(champion.version) == 1
     assert {run.info.status for run in place.runs()} == {"FINISHED", "FAILED"}
-    if step == "train":
-        assert f"== train: resumes run {before['train'][0]}" in done.stdout
 
 
 def test_train_stops_if_main_is_killed_and_the_next_main_resumes_it(place: Place) -> None:

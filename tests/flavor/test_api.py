@@ -157,6 +157,12 @@ def test_a_policy_accepts_arrays_lists_and_frames(observation: Any, saved: Path)
         ([["a", "b", "c", "d"]], r"observation has the dtype <U1\. Expected"),
         (np.array([[0, 0, None, 0]]), "observation has the dtype object"),
         ([[0.0, np.nan, 0.0, 0.0]], "observation contains NaN"),
+        (
+            [[0.0, 0.0, -np.inf, 0.0]],
+            "observation contains NaN, infinity, or a number that float32",
+        ),
+        (np.array([[0.0, 0.0, 1e39, 0.0]]), "a number that float32 cannot hold"),
+        (np.array([[0.0, 0.0, 1e308, 0.0]]), "a number that float32 cannot hold"),
     ],
 )
 def test_invalid_observations_are_refused_with_the_expected_shape(
@@ -185,6 +191,23 @@ def test_pyfunc_refuses_invalid_observations(batch: Any, saved: Path) -> None:
         MlflowException, match=r"contains NaN|does not match expected|not match|incompatible"
     ):
         mlflow.pyfunc.load_model(str(saved)).predict(batch)
+
+
+def test_large_finite_observations_are_accepted(saved: Path) -> None:
+    actions, _ = mlflow_sb3.load_policy(str(saved)).predict(np.array([[0.0, 0.0, 3e38, -3e38]]))
+
+    assert actions[0] in (0, 1)
+
+
+def test_a_request_has_a_limit_of_observations(
+    saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = mlflow.pyfunc.load_model(str(saved))
+    monkeypatch.setenv("MLFLOW_SB3_MAX_ROWS", "8")
+
+    assert model.predict(np.zeros((8, 4))).shape == (8,)
+    with pytest.raises(MlflowException, match="has 9 observations, but at most 8 are accepted"):
+        model.predict(np.zeros((9, 4)))
 
 
 def test_threads_can_share_a_policy(saved: Path) -> None:

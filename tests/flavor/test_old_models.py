@@ -1,6 +1,6 @@
-"""A model that mlflow-sb3 0.1.0 logged, with its whole package as flat modules in ``code``.
+"""Models that earlier versions of the project logged, with their whole package in ``code``.
 
-The agent is a PPO with 8 hidden units on CartPole-v1 with ``mlflow_sb3.wrappers:FrameStack``.
+The agents are PPOs with 8 hidden units on CartPole-v1.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import mlflow
 import numpy as np
 import pytest
 from mlflow import MlflowClient
+from numpy.typing import NDArray
 from stable_baselines3 import PPO
 
 import mlflow_sb3
@@ -29,9 +30,14 @@ from mlflow_sb3.wrappers import FrameStack
 from tests import ROOT
 from tests.conftest import MakeOnce
 
-ARCHIVE = ROOT / "tests" / "data" / "model-0.1.0.zip"
-DIGEST = "dcbfeb5929d290d6b04f3ffdf9c7e484d5d882398c04eccd6e6acddf7a905060"
-OBSERVATIONS = np.linspace(-0.2, 0.2, 24).reshape(3, 8)
+DIGESTS = {
+    "ea066bf": "f9d3634f54f4e7757784b3b5d4c99de5caf08c51b08db85e2535f1a687a933cd",
+    "03ceaa5": "714708eb04fb9e70f8c36fd80a737b4d0b257efc86fc23f8b89350f1f0edd87a",
+    "0.1.0": "dcbfeb5929d290d6b04f3ffdf9c7e484d5d882398c04eccd6e6acddf7a905060",
+}
+"""Digest of each model, by the commit or the release that logged it."""
+N_STACK = {"ea066bf": 1, "03ceaa5": 1, "0.1.0": 2}
+"""Number of observations that ``mlflow_sb3.wrappers:FrameStack`` stacks. 1 is no wrapper."""
 LOAD_IN_NEW_PROCESS = """
 import json, sys
 import mlflow.pyfunc
@@ -43,10 +49,22 @@ print(json.dumps([sys.modules["mlflow_sb3"].__file__, actions]))
 """
 
 
+@pytest.fixture(scope="module", params=list(DIGESTS))
+def release(request: pytest.FixtureRequest) -> str:
+    """The commit or the release that logged the old model."""
+    return str(request.param)
+
+
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def observations(release: str) -> NDArray[np.float64]:
+    """Three observations of the old model."""
+    return np.linspace(-0.2, 0.2, 12 * N_STACK[release]).reshape(3, -1)
+
+
+@pytest.fixture
+def folder(release: str, tmp_path: Path) -> Path:
     """The folder of the old model."""
-    with zipfile.ZipFile(ARCHIVE) as archive:
+    with zipfile.ZipFile(ROOT / "tests" / "data" / f"model-{release}.zip") as archive:
         archive.extractall(tmp_path / "old")
     return tmp_path / "old"
 
@@ -58,17 +76,19 @@ def old_version(store: str, folder: Path) -> Version:
 
 
 @pytest.fixture(scope="module")
-def weak_folder(make_once: MakeOnce) -> Path:
+def weak_folder(release: str, make_once: MakeOnce) -> Path:
     """The folder of an agent for the same environment that always pushes the cart to the left."""
 
     def build(folder: Path) -> None:
-        env = FrameStack(gymnasium.make("CartPole-v1"), 2, "last")
+        env = gymnasium.make("CartPole-v1")
+        if N_STACK[release] > 1:
+            env = FrameStack(env, N_STACK[release], "last")
         model = PPO("MlpPolicy", env, policy_kwargs={"net_arch": []}, device="cpu")
         weight, bias = model.policy.get_submodule("action_net").parameters()
         weight.data[:], bias.data[:] = 0.0, bias.data.new_tensor([1.0, 0.0])
         mlflow_sb3.save_model(model, folder / "model")
 
-    return make_once("weak-agent", build) / "model"
+    return make_once(f"weak-agent-{N_STACK[release]}", build) / "model"
 
 
 def register(folder: Path) -> Version:
@@ -81,38 +101,40 @@ def register(folder: Path) -> Version:
     return versions.find_version("agent", number=int(entity.version))
 
 
-def test_the_digest_of_an_old_model_is_still_the_same(folder: Path) -> None:
-    assert digest.hash_folder(folder) == DIGEST
+def test_the_digest_of_an_old_model_is_still_the_same(release: str, folder: Path) -> None:
+    assert digest.hash_folder(folder) == DIGESTS[release]
 
 
-def test_the_policy_loads_and_has_a_file_format_without_a_schema(folder: Path) -> None:
+def test_the_policy_loads_and_has_a_file_format_without_a_schema(
+    folder: Path, observations: NDArray[np.float64]
+) -> None:
     policy = mlflow_sb3.load_policy(str(folder))
 
     assert policy.agent_info is not None
     assert policy.agent_info.algorithm == "stable_baselines3.ppo.ppo.PPO"
     assert "schema" not in json.loads((folder / "agent" / "agent.json").read_text())
-    assert policy.predict(OBSERVATIONS)[0].shape == (3,)
+    assert policy.predict(observations)[0].shape == (3,)
 
 
 def test_the_algorithm_and_the_served_model_predict_what_the_policy_predicts(
-    folder: Path,
+    folder: Path, observations: NDArray[np.float64]
 ) -> None:
-    expected = mlflow_sb3.load_policy(str(folder)).predict(OBSERVATIONS)[0].tolist()
+    expected = mlflow_sb3.load_policy(str(folder)).predict(observations)[0].tolist()
 
     model = mlflow_sb3.load_model(str(folder), device="cpu")
     served = mlflow.pyfunc.load_model(str(folder))
 
-    assert model.predict(OBSERVATIONS.astype(np.float32), deterministic=True)[0].tolist() == (
+    assert model.predict(observations.astype(np.float32), deterministic=True)[0].tolist() == (
         expected
     )
-    assert served.predict(OBSERVATIONS).tolist() == expected
+    assert served.predict(observations).tolist() == expected
 
 
 @pytest.mark.process
 def test_a_new_process_serves_an_old_model_with_the_code_of_the_model(
-    folder: Path, tmp_path: Path
+    folder: Path, tmp_path: Path, observations: NDArray[np.float64]
 ) -> None:
-    np.save(tmp_path / "observations.npy", OBSERVATIONS)
+    np.save(tmp_path / "observations.npy", observations)
 
     completed = subprocess.run(
         [
@@ -132,14 +154,14 @@ def test_a_new_process_serves_an_old_model_with_the_code_of_the_model(
 
     file, actions = json.loads(completed.stdout.splitlines()[-1])
     assert file == str(folder / "code" / "mlflow_sb3" / "__init__.py")
-    assert actions == mlflow_sb3.load_policy(str(folder)).predict(OBSERVATIONS)[0].tolist()
+    assert actions == mlflow_sb3.load_policy(str(folder)).predict(observations)[0].tolist()
 
 
-def test_an_old_model_plays_in_its_environment_with_a_frame_stack(old_version: Version) -> None:
+def test_an_old_model_plays_in_its_environment(release: str, old_version: Version) -> None:
     agent = registered_agent.load_agent(old_version)
 
     with agent.make_env() as env:
-        assert env.observation_space.shape == (8,)
+        assert env.observation_space.shape == (4 * N_STACK[release],)
     assert agent.play(range(5)).returns.mean() > 50
 
 

@@ -7,6 +7,7 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec
 from mlflow.exceptions import MlflowException
 from numpy.typing import NDArray
 from stable_baselines3 import PPO
@@ -102,3 +103,15 @@ def test_a_script_records_the_same_environment_as_a_step(cartpole: str) -> None:
 
     assert described is not None
     assert json.loads(described) == json.loads(cartpole)
+
+
+def test_an_environment_that_cannot_be_made_again_is_left_out_with_a_warning() -> None:
+    env = gymnasium.make("CartPole-v1")
+    env.unwrapped.spec = EnvSpec("Bogus-v0", "no_such_module:NoEnv")
+    model = PPO("MlpPolicy", env, device="cpu")
+
+    with pytest.warns(UserWarning, match=r"has no environment to play in: .*pass environment=<Env"):
+        source = source_env.find_source_env(model)
+
+    assert source.description is None
+    assert source.observation_space == env.observation_space

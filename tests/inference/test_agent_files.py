@@ -81,6 +81,20 @@ def test_a_missing_key_is_named() -> None:
         AgentInfo.from_json(values)
 
 
+@pytest.mark.parametrize("inference", ["pickle", "ONNX", None, ["onnx"]])
+def test_an_unknown_inference_backend_is_refused(inference: Any) -> None:
+    with pytest.raises(ValueError, match=r"agent\.json has the inference backend .* only onnx and"):
+        AgentInfo.from_json(make_values() | {"inference": inference})
+
+
+def test_a_space_without_a_shape_is_refused() -> None:
+    values = make_values()
+    del values["action_space"]["shape"]
+
+    with pytest.raises(ValueError, match=r"agent\.json is incomplete: 'shape'"):
+        AgentInfo.from_json(values)
+
+
 def test_a_file_that_is_no_object_is_refused(tmp_path: Path) -> None:
     (tmp_path / "agent.json").write_text("[]")
 

@@ -20,10 +20,11 @@ from tests.project.conftest import Place, cloned
 
 pytestmark = pytest.mark.process
 
+SHORT_EPISODES = 'env_kwargs={"max_episode_steps": 50}'
 TRAININGS = {
-    "dqn": ("algo=dqn", "timesteps=3000"),
-    "ppo": ("algo=ppo", "timesteps=3000"),
-    "sac": ("algo=sac", "env=Pendulum-v1", "timesteps=600", "preset=none"),
+    "dqn": ("algo=dqn", "timesteps=3000", SHORT_EPISODES),
+    "ppo": ("algo=ppo", "timesteps=3000", SHORT_EPISODES),
+    "sac": ("algo=sac", "env=Pendulum-v1", "timesteps=600", "preset=none", SHORT_EPISODES),
 }
 
 
@@ -116,7 +117,7 @@ def test_an_unknown_commit_is_an_error_in_one_line(
         done = reproduce(place, run.info.run_id)
 
     assert done.returncode == 1
-    assert f"Error: Commit {'a' * 40} is not in" in done.stderr
+    assert f"Error: Commit {'a' * 40} is neither in" in done.stderr
 
 
 def test_a_run_without_a_training_is_an_error_in_one_line(place: Place) -> None:

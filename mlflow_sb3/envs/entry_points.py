@@ -1,0 +1,162 @@
+"""Check the classes and functions that a stored ``EnvSpec`` names, before they are called.
+
+A stored ``EnvSpec`` comes from a model or a run, which another user may have written. It may name
+environments and wrappers of trusted modules, and nothing else.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import site
+import sys
+from collections.abc import Iterable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+from gymnasium.envs.registration import EnvSpec
+from mlflow.exceptions import MlflowException
+
+from mlflow_sb3.envs.wrapper_config import ENV_ERRORS, format_cause
+
+TRUSTED_MODULES = "MLFLOW_SB3_TRUSTED_MODULES"
+"""Environment variable with the names of trusted modules, separated by commas.
+
+A module that it names may also have functions that return environments and wrappers.
+"""
+_PROJECT = Path(__file__).parents[2]
+
+
+def trust_modules(entry_points: Iterable[str]) -> None:
+    """Trust the modules of entry points that the user named, here and in child processes.
+
+    Args:
+        entry_points: Import paths such as ``"module:name"``.
+    """
+    named = {entry_point.partition(":")[0] for entry_point in entry_points if ":" in entry_point}
+    os.environ[TRUSTED_MODULES] = ",".join(sorted(named | _list_named_modules()))
+
+
+def trust_environment(environment: str) -> None:
+    """Trust the modules of an environment that the user named.
+
+    Args:
+        environment: Gymnasium id such as ``"module:EnvId-v0"``, or ``EnvSpec`` JSON.
+    """
+    if not environment.lstrip().startswith("{"):
+        trust_modules([environment])
+        return
+    try:
+        spec = EnvSpec.from_json(environment)
+    except (ValueError, KeyError, TypeError):
+        return  # make_from_spec reports it
+    trust_modules(
+        [str(spec.entry_point), *(wrapper.entry_point for wrapper in spec.additional_wrappers)]
+    )
+
+
+def check_spec(spec: EnvSpec) -> None:
+    """Check that a stored ``EnvSpec`` names an environment and wrappers of trusted modules.
+
+    An environment is a subclass of ``gymnasium.Env``, or the entry point that Gymnasium has
+    registered under the id of the spec. A wrapper is a subclass of ``gymnasium.Wrapper``.
+
+    Raises:
+        MlflowException: A module is not trusted or cannot be imported, or an entry point is
+            something else.
+    """
+    entry_point = str(spec.entry_point)
+    create = import_trusted(entry_point)
+    registered = gymnasium.registry.get(spec.id)
+    if registered is None or registered.entry_point not in (entry_point, create):
+        _check_class(entry_point, create, gymnasium.Env)
+    for wrapper in spec.additional_wrappers:
+        check_wrapper(wrapper.entry_point)
+
+
+def check_wrapper(entry_point: str) -> None:
+    """Check that an entry point is a ``gymnasium.Wrapper`` of a trusted module.
+
+    Raises:
+        MlflowException: See ``check_spec``.
+    """
+    _check_class(entry_point, import_trusted(entry_point), gymnasium.Wrapper)
+
+
+def import_trusted(entry_point: str) -> Any:
+    """Import an object from a trusted module.
+
+    Raises:
+        MlflowException: The module is not trusted, or there is no such object.
+    """
+    check_module(entry_point)
+    module, _, name = entry_point.partition(":")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except ENV_ERRORS as error:
+        raise MlflowException.invalid_parameter_value(
+            f"{entry_point} cannot be imported: {format_cause(error)} Install the packages of the "
+            "environment and its wrappers in the versions that the training used."
+        ) from error
+
+
+def check_module(entry_point: str) -> None:
+    """Check that the module of an entry point may be imported.
+
+    These modules are trusted: installed packages, this project, modules that this process has
+    already imported, and modules in ``MLFLOW_SB3_TRUSTED_MODULES``.
+
+    Args:
+        entry_point: Import path, ``"module:name"``.
+
+    Raises:
+        MlflowException: The module is not trusted.
+    """
+    module = entry_point.partition(":")[0]
+    package = module.partition(".")[0]
+    is_imported = module in sys.modules and package not in sys.stdlib_module_names
+    if is_imported or module in _list_named_modules() or _is_own_or_installed(package):
+        return
+    raise MlflowException.invalid_parameter_value(
+        f"{entry_point} is not imported, because the module {module} is neither installed nor a "
+        "part of this project. Install the package of the environment. If you trust a module of "
+        f"your own, set {TRUSTED_MODULES}={module}."
+    )
+
+
+def _check_class(entry_point: str, create: Any, base: type) -> None:
+    if isinstance(create, type) and issubclass(create, base):
+        return
+    module = entry_point.partition(":")[0]
+    if module in _list_named_modules():
+        return
+    raise MlflowException.invalid_parameter_value(
+        f"{entry_point} is not called, because it is no subclass of gymnasium.{base.__name__} and "
+        f"could run any code. If you trust it, set {TRUSTED_MODULES}={module}."
+    )
+
+
+def _list_named_modules() -> set[str]:
+    names = os.environ.get(TRUSTED_MODULES, "").split(",")
+    return {name.strip() for name in names} - {""}
+
+
+def _is_own_or_installed(package: str) -> bool:
+    """Return whether a package is a part of this project or of an installed distribution."""
+    try:
+        found = importlib.util.find_spec(package)
+    except (ImportError, ValueError):
+        return False
+    if found is None:
+        return False
+    if found.origin is not None and Path(found.origin).is_relative_to(_PROJECT):
+        return True
+    # A namespace package has no origin, only locations.
+    locations = [found.origin or "", *(found.submodule_search_locations or ())]
+    installed = (*site.getsitepackages(), site.getusersitepackages())
+    if any(Path(location).is_relative_to(folder) for location in locations for folder in installed):
+        return True
+    return package in metadata.packages_distributions()  # an editable installation

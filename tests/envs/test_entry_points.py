@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import gymnasium
+import pytest
+from gymnasium.envs.registration import EnvSpec, WrapperSpec
+from mlflow.exceptions import MlflowException
+
+from mlflow_sb3.envs import entry_points, env_spec
+
+CARTPOLE = gymnasium.spec("CartPole-v1")
+CANARY_MODULE = """
+from pathlib import Path
+Path(__file__).with_suffix(".imported").touch()
+import gymnasium
+from gymnasium.envs.classic_control import CartPoleEnv
+def make(env=None):
+    Path(__file__).with_suffix(".called").touch()
+    return CartPoleEnv() if env is None else env
+class Maze(CartPoleEnv):
+    pass
+"""
+
+
+@pytest.fixture
+def canary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A module on the import path, outside of the project. It leaves a file when it is imported."""
+    module = tmp_path / "canary_module.py"
+    module.write_text(CANARY_MODULE)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "canary_module", raising=False)
+    return module
+
+
+def describe(entry_point: str, *wrappers: str) -> EnvSpec:
+    specs = tuple(WrapperSpec("a wrapper", wrapper, {}) for wrapper in wrappers)
+    return EnvSpec("Strange-v0", entry_point, additional_wrappers=specs)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        describe("os:system"),
+        describe("subprocess:Popen"),
+        describe("canary_module:Maze"),
+        describe("canary_module:make"),
+        describe("tests.environments:Nothing"),
+        describe("torch.hub:load"),
+        describe("gymnasium:make"),
+        describe("gymnasium.envs.classic_control:CartPoleEnv", "torch.hub:load"),
+        describe("gymnasium.envs.classic_control:CartPoleEnv", "canary_module:make"),
+        describe("gymnasium.envs.classic_control:CartPoleEnv", "os:system"),
+        EnvSpec("CartPole-v1", "os:system"),
+    ],
+    ids=lambda spec: (
+        f"{spec.entry_point} {[each.entry_point for each in spec.additional_wrappers]}"
+    ),
+)
+def test_a_stored_spec_imports_and_calls_only_environments_and_wrappers(
+    spec: EnvSpec, canary: Path
+) -> None:
+    with pytest.raises(
+        MlflowException, match=r"is not (imported|called), because|cannot be imported"
+    ):
+        env_spec.make_from_spec(spec.to_json())
+
+    assert list(canary.parent.glob("canary_module.*ed")) == []
+
+
+def test_the_message_names_the_variable_that_trusts_a_module(
+    canary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = describe("canary_module:make", "canary_module:make")
+    with pytest.raises(MlflowException, match="set MLFLOW_SB3_TRUSTED_MODULES=canary_module"):
+        entry_points.check_spec(spec)
+
+    monkeypatch.setenv(entry_points.TRUSTED_MODULES, "other, canary_module")
+
+    env_spec.make_from_spec(spec.to_json()).close()
+    assert canary.with_suffix(".called").exists()
+
+
+def test_a_module_that_the_user_named_is_trusted(
+    canary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(entry_points.TRUSTED_MODULES, "")
+
+    spec_json = env_spec.compose_spec("CartPole-v1", wrappers=["canary_module:make"])
+
+    env_spec.make_from_spec(spec_json).close()
+    assert canary.with_suffix(".called").exists()
+
+
+def test_a_class_of_a_module_that_is_imported_already_is_trusted(canary: Path) -> None:
+    __import__(canary.stem)
+
+    entry_points.check_spec(describe("canary_module:Maze"))
+    with pytest.raises(MlflowException, match=r"canary_module:make is not called, because"):
+        entry_points.check_spec(describe("canary_module:make"))
+
+
+def test_what_the_registry_of_gymnasium_has_under_the_id_is_called(
+    canary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    __import__(canary.stem)
+    spec = describe("canary_module:make")
+    monkeypatch.setitem(gymnasium.registry, spec.id, spec)
+
+    entry_points.check_spec(spec)
+
+
+def test_environments_of_gymnasium_and_of_this_project_are_trusted() -> None:
+    entry_points.check_spec(CARTPOLE)
+    entry_points.check_spec(describe("tests.environments:Levels"))
+    entry_points.check_spec(describe(str(CARTPOLE.entry_point), "mlflow_sb3.wrappers:FrameStack"))
