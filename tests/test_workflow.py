@@ -51,6 +51,7 @@ def test_the_parameters_of_train_become_texts_and_the_model_gets_its_default_nam
         "algo": "ppo",
         "timesteps": "",
         "hyperparams": json.dumps({"gamma": 0.9}),
+        "wrappers": "[]",
     }
     assert options.model_name == "cartpole-v1-ppo"
     assert options.gate_episodes == 400
