@@ -78,10 +78,16 @@ def _check_observation_space(space: Space[Any]) -> None:
             kind = type(subspace).__name__
         else:
             continue
+        # FlattenObservation cannot flatten graphs and sequences, nor the text of many packages.
+        is_flattenable = space.is_np_flattenable and not isinstance(subspace, spaces.Text)
+        remedy = (
+            f"Flatten the observations: {_FLATTEN_OPTION}."
+            if is_flattenable
+            else "Use a wrapper of the environment's package that encodes or removes this part."
+        )
         raise MlflowException.invalid_parameter_value(
             f"SB3 does not support the {kind} space in the observation space {space}. It supports "
-            f"{_join_names(_OBSERVATION_SPACES)}, and a Dict of these without nesting. "
-            f"Flatten the observations: {_FLATTEN_OPTION}."
+            f"{_join_names(_OBSERVATION_SPACES)}, and a Dict of these without nesting. {remedy}"
         )
 
 

@@ -66,9 +66,9 @@ def check_parity(
         values = _compute_sb3_values(model, source, inputs)
         # A network can compute a small value by subtracting large numbers. Such a value has a large
         # relative error. Differences are therefore divided by the largest absolute value.
-        scale = max(1.0, float(np.abs(values).max()))
+        scale = float(np.abs(values).max(initial=1.0))
         graph_values = _compute_graph_values(policy, inputs)
-        difference = float(np.abs(graph_values - values).max()) / scale
+        difference = float(np.abs(graph_values - values).max(initial=0.0)) / scale
         gaps = _compute_gaps(values, source.action_space, expected, actual) / scale
         wrong, ties = _count_differences(gaps, expected, actual)
     if policy.inputs.state_shape is not None:
@@ -130,11 +130,13 @@ def _compute_gaps(
     """Return by how much SB3 prefers its own actions over those of the graph.
 
     This is the difference of the values of both actions. For MultiBinary spaces without action
-    masks, it is the absolute logit of each bit.
+    masks, it is the absolute logit of each bit. Without values, it is infinite.
 
     Returns:
-        Array of shape ``(n, integers of an action)``.
+        Array of shape ``(n, integers of an action)``, or ``(n, 1)`` without values.
     """
+    if values.shape[1] == 0:
+        return np.full((len(values), 1), np.inf)
     sizes = spaces.get_action_sizes(action_space)
     if values.shape[1] == len(sizes):  # MultiBinary: the sign of a logit decides its bit
         return np.asarray(np.abs(values))
@@ -184,11 +186,11 @@ def _reset_state(inputs: ParityInputs) -> list[NDArray[np.float32]]:
 def _select_values(outputs: dict[str, NDArray[Any]]) -> NDArray[Any]:
     """Return the distribution parameter that decides between actions.
 
-    The logits of forbidden actions are set to 0. If the graph outputs no distribution parameters,
-    return zeros.
+    The logits of forbidden actions are set to 0. Without distribution parameters, such as for a
+    policy of another class, the array has the shape ``(n, 0)``.
     """
     names = [name for name in outputs if name != "action" and not name.startswith(NEXT_PREFIX)]
     if not names:
-        return np.zeros((len(outputs["action"]), 1))
+        return np.empty((len(outputs["action"]), 0))
     values = outputs[names[0]]
     return np.where(values < _MAX_FORBIDDEN_LOGIT, 0, values)

@@ -12,6 +12,9 @@ from mlflow_sb3.inference.agent_files import AGENT_DIR, AgentInfo
 from mlflow_sb3.inference.onnx_policy import OnnxPolicy
 from mlflow_sb3.inference.policy_protocol import AgentPolicy
 
+_DAMAGE_ERRORS = (AttributeError, LookupError, OSError, RecursionError, TypeError, ValueError)
+"""Exceptions that damaged files of an agent can cause."""
+
 
 def open_policy(folder: Path) -> AgentPolicy:
     """Open the policy in the folder of a model.
@@ -33,7 +36,7 @@ def open_policy(folder: Path) -> AgentPolicy:
         from mlflow_sb3.flavor import sb3_policy
 
         return sb3_policy.SB3AgentPolicy(folder / AGENT_DIR, info)
-    except (KeyError, OSError, ValueError) as error:
+    except _DAMAGE_ERRORS as error:
         raise _no_agent(error) from error
 
 
@@ -45,11 +48,12 @@ def read_agent_info(folder: Path) -> AgentInfo:
     """
     try:
         return AgentInfo.read(folder / AGENT_DIR)
-    except (KeyError, OSError, ValueError) as error:
+    except _DAMAGE_ERRORS as error:
         raise _no_agent(error) from error
 
 
 def _no_agent(error: Exception) -> MlflowException:
     return MlflowException(
-        f"The agent of this model cannot be loaded: {error}", INVALID_PARAMETER_VALUE
+        f"The agent of this model cannot be loaded: {str(error) or type(error).__name__}",
+        INVALID_PARAMETER_VALUE,
     )

@@ -61,7 +61,8 @@ def check_algorithm(model: Any) -> None:
 def find_source_env(model: BaseAlgorithm, description: str | None = None) -> SourceEnv:
     """Return the training environment of a model.
 
-    If the environment that the model holds cannot be made again, warn and leave it out.
+    If the environment of the model has no usable ``EnvSpec``, leave it out. If its ``EnvSpec``
+    cannot be made again, warn and leave it out.
 
     Args:
         model: SB3 algorithm.
@@ -92,7 +93,8 @@ def find_source_env(model: BaseAlgorithm, description: str | None = None) -> Sou
 
 def _make_again(description: str) -> SourceEnv:
     with env_spec.make_from_spec(description) as env:
-        return SourceEnv(description, env.observation_space, env.action_space)
+        source = SourceEnv(description, env.observation_space, env.action_space)
+    return source
 
 
 def _check_spaces(source: SourceEnv, model: BaseAlgorithm) -> None:

@@ -22,7 +22,7 @@ _SETTINGS = (
 )
 
 Statistics = dict[str, Any]
-"""Settings of a ``VecNormalize``, and its running means and variances, as JSON values."""
+"""Settings of a ``VecNormalize``, its running means and variances, or one of these, as JSON."""
 
 
 def read_statistics(model: BaseAlgorithm) -> Statistics | None:
@@ -51,7 +51,7 @@ def set_statistics(vec_normalize: VecNormalize, statistics: Statistics) -> None:
     if isinstance(vec_normalize.observation_space, spaces.Dict):
         vec_normalize.obs_rms = {key: _from_json(values) for key, values in observations.items()}
     elif vec_normalize.norm_obs:
-        # SB3 declares only the dict of the branch above.
+        # mypy only knows the dict of the branch above.
         vec_normalize.obs_rms = _from_json(observations[""])  # type: ignore[assignment]
 
 

@@ -86,6 +86,9 @@ class AgentInfo:
                 f"{AGENT_JSON} has the inference backend {values['inference']!r}, but only "
                 f"{' and '.join(get_args(InferenceBackend))} exist. Save the agent again."
             )
+        for name in ("digests", "distribution", "environment", "versions"):
+            if not isinstance(values.get(name), dict | None):
+                raise ValueError(f"{name} in {AGENT_JSON} is no JSON object. Save the agent again.")
         known = {field.name: values[field.name] for field in fields(cls) if field.name in values}
         try:
             return cls(**known | _read_nested(known))

@@ -165,7 +165,14 @@ class OnnxPolicy:
 
 
 def _open_session(graph: bytes) -> onnxruntime.InferenceSession:
-    """Open a graph with one thread per prediction: more threads slow down such small networks."""
+    """Open a graph with one thread per prediction: more threads slow down such small networks.
+
+    Raises:
+        ValueError: onnxruntime cannot open the graph.
+    """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    try:
+        return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the exceptions of onnxruntime have no common base class
+        raise ValueError(f"onnxruntime cannot open {POLICY_ONNX}: {error}") from error

@@ -155,7 +155,8 @@ def _build_options(request: PromotionRequest, challenger_count: int) -> Promotio
             min_return=request.min_return,
         )
     except ValueError as error:
-        raise PromotionRequestError(str(error)) from error
+        share = f" alpha={request.alpha} is shared by {challenger_count} challengers."
+        raise PromotionRequestError(f"{error}{share if challenger_count > 1 else ''}") from error
     return PromotionOptions(
         alias=request.alias,
         gate=gate,

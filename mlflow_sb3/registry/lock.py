@@ -44,14 +44,14 @@ _FAIL_FAST_ENV = {
 """Environment variables while the lock is held. A request must fail before ``LOCK_TIMEOUT``."""
 _NOT_FOUND_CODE = "RESOURCE_DOES_NOT_EXIST"
 _UNREADABLE = ""
-"""Token of a lock that this user may not read, because it belongs to another user.
+"""Token of a lock for which the server answers PERMISSION_DENIED.
 
-Some servers answer PERMISSION_DENIED for a missing model too.
+It belongs to another user, or, on some servers, does not exist. It is never taken over.
 """
 
 
 class LockLostError(MlflowException):
-    """Another process took over the lock after ``LOCK_TIMEOUT``."""
+    """This process has lost its lock."""
 
 
 @dataclass(frozen=True)
@@ -70,12 +70,13 @@ class PromotionLock:
         """Check that this process still holds the lock.
 
         Raises:
-            LockLostError: Another process took over the lock, deleted it, or made it unreadable.
+            LockLostError: Another process, maybe of another user, took over the lock, or a user
+                deleted it.
         """
         if _read_token(self.name) != self.token:
             raise LockLostError(
-                f"Another process took over {self.name}, because this process held it for more "
-                f"than {LOCK_TIMEOUT:.0f} s. Call the step again."
+                f"This process has lost {self.name}. Another process takes it over after "
+                f"{LOCK_TIMEOUT:.0f} s, or a user deleted it. Call the step again."
             )
 
 

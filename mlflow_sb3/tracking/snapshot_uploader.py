@@ -24,7 +24,7 @@ SNAPSHOT_DIR = "snapshots"
 SNAPSHOT_TAG = "mlflow_sb3.snapshot."
 """Prefix of the tags of uploaded snapshots. The file name of the snapshot follows.
 
-The value of the tag is a JSON object with the step and the digest of the snapshot.
+The value of the tag is a JSON object with the step, the digest, and whether learning has ended.
 """
 CHECK_INTERVAL = 2.0
 """Seconds between two checks for a new snapshot."""
@@ -37,7 +37,8 @@ OBSOLETE_UPLOAD_TIMEOUT = 10.0
 class SnapshotUploader:
     """Upload the latest snapshot of a run in a thread.
 
-    A snapshot may have gigabytes. Therefore neither the training nor the journal waits for it.
+    A snapshot may have gigabytes. Therefore neither the training nor the delivery of metrics waits
+    for it.
     """
 
     def __init__(self, client: MlflowClient, run_id: str) -> None:

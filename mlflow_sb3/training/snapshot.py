@@ -60,6 +60,7 @@ def write_snapshot(
     Args:
         file: Binary file to write to.
         header: Header of the snapshot. If ``header.inexact`` is set, the environments are left out.
+            If ``header.learned`` is set, the replay buffer is left out.
         model: Algorithm between two rollouts.
         callbacks: Callbacks whose attributes belong to the state.
         rng_state: State of the random generators to store; by default, the current state.
@@ -97,8 +98,8 @@ def load_snapshot(path: Path, env: VecEnv | None = None) -> SnapshotState:
         first rollout.
 
     Raises:
-        MlflowException: The file is not a snapshot, its format has another version, or ``env`` has
-            other wrappers.
+        MlflowException: The file is not a snapshot, its format has another version, or the
+            environments were left out and ``env`` does not have the same VecEnv wrappers as them.
     """
     with path.open("rb") as file:
         header = parse_header(file, path)

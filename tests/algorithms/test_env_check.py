@@ -63,7 +63,14 @@ def test_an_unsupported_action_space_is_rejected(
             spaces.Dict(a=spaces.Dict(b=BOX)),
             "does not support the Dict space in .* a Dict of these without nesting",
         ),
-        (spaces.Dict(a=spaces.Text(3)), "does not support the Text space in"),
+        (
+            spaces.Dict(a=spaces.Text(3)),
+            "does not support the Text space in .* Use a wrapper of the environment's package",
+        ),
+        (
+            spaces.Sequence(BOX),
+            "does not support the Sequence space in .* Use a wrapper of the environment's package",
+        ),
         (GRID, "does not support the multi-dimensional MultiDiscrete space in"),
     ],
 )

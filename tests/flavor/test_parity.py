@@ -92,3 +92,12 @@ def test_an_action_may_differ_if_sb3_rates_both_equally() -> None:
 
     assert agreement.ties == 256
     assert agreement.max_difference <= 1e-6
+
+
+def test_without_values_an_action_that_differs_is_wrong() -> None:
+    """A policy of an unknown class outputs no values that could show a tie."""
+    expected, actual = np.array([0, 1]), np.array([0, 2])
+
+    gaps = parity._compute_gaps(np.empty((2, 0)), spaces.Discrete(3), expected, actual)
+
+    assert parity._count_differences(gaps, expected, actual) == (1, 0)

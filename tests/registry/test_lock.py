@@ -107,7 +107,7 @@ def test_a_slow_holder_notices_that_another_process_took_over(
     monkeypatch.setattr(lock, "LOCK_TIMEOUT", 0.2)
     with lock.hold_lock("agent") as slow, lock.hold_lock("agent") as other:
         other.check()
-        with pytest.raises(lock.LockLostError, match=r"Another process took over agent\.lock"):
+        with pytest.raises(lock.LockLostError, match=r"This process has lost agent\.lock"):
             slow.check()
 
     assert list_models() == []

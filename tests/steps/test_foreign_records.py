@@ -120,7 +120,7 @@ def test_reproduce_does_not_import_what_a_record_names(
 ) -> None:
     if "description" in changes:
         changes = {"description": json.dumps(attack(canary))}
-    trained = MlflowClient().get_model_version(champion.name, "1").run_id
+    trained = str(MlflowClient().get_model_version(champion.name, "1").run_id)
     run_id = log_copy(trained, "training.json", {"recipe": changes})
 
     result = invoke(reproduce, "--run-id", run_id)
