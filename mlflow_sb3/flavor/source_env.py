@@ -93,8 +93,8 @@ def find_source_env(model: BaseAlgorithm, description: str | None = None) -> Sou
 
 def _make_again(description: str) -> SourceEnv:
     with env_spec.make_from_spec(description) as env:
-        source = SourceEnv(description, env.observation_space, env.action_space)
-    return source
+        env_spaces = env.observation_space, env.action_space
+    return SourceEnv(description, *env_spaces)
 
 
 def _check_spaces(source: SourceEnv, model: BaseAlgorithm) -> None:
