@@ -1,7 +1,8 @@
 """Repeat a training on the commit of its run, and compare the weights.
 
 Reads   training.json and the tags of the run; the commit from this clone or its remote origin.
-Writes  a child run of train; the tag mlflow_sb3.reproduction; differences.json.
+Writes  a child run of the entry point train; the tags mlflow_sb3.reproduction and
+        mlflow_sb3.reproduced; differences.json.
 """
 
 from __future__ import annotations

@@ -80,7 +80,7 @@ def draws_before_rollout(model: BaseAlgorithm) -> bool:
 
 
 @contextmanager
-def total_progress(model: BaseAlgorithm) -> Iterator[None]:
+def use_total_progress(model: BaseAlgorithm) -> Iterator[None]:
     """Let ARS compute its schedules from the total timesteps, as the other algorithms do.
 
     ARS of sb3-contrib 2.7 to 2.9 uses the argument of ``learn`` instead, which does not include

@@ -156,7 +156,8 @@ def check_unpickling_allowed(action: str) -> None:
     """Check that MLflow allows unpickling.
 
     Args:
-        action: What would unpickle a file: the start of the error message.
+        action: Start of the error message, such as "Resuming run 3f". The message goes on with
+            "would unpickle a file".
 
     Raises:
         MlflowException: ``MLFLOW_ALLOW_PICKLE_DESERIALIZATION`` is false.

@@ -14,15 +14,15 @@ SCORE_METRIC = "eval/kept_mean_reward"
 """Metric of a training run: mean return of the kept checkpoint over fresh episodes."""
 
 _PAGE_SIZE = 100
-"""Number of runs per search. The ids of more runs do not fit into the filter of one request."""
+"""Number of runs per page. One request searches the versions of a page by the ids of its runs."""
 _MAX_PAGES = 10
 
 
 def find_best_challengers(name: str, alias: str, experiment_id: str, top: int) -> list[Version]:
     """Find the versions of a registered model with the best training scores.
 
-    The champion and versions that were rolled back are left out. If a run has several versions,
-    the latest one counts. Only the best 1000 runs of the experiment are searched.
+    Each run offers its latest version that was not rolled back. The champion is left out. Only the
+    best 1000 runs of the experiment are searched.
 
     Args:
         name: Name of the registered model.
@@ -48,15 +48,15 @@ def find_best_challengers(name: str, alias: str, experiment_id: str, top: int) -
             break
     if not challengers:
         raise MlflowException.invalid_parameter_value(
-            f"{name} has no challenger from experiment {experiment_id}: none of its versions comes "
-            "from a finished training run there, except the champion and versions that were rolled "
-            "back. Set experiment to the name of another experiment, or train first."
+            f"{name} has no challenger from experiment {experiment_id}: no training run there has "
+            "a version, except the run of the champion and versions that were rolled back. "
+            "Set experiment to the name of another experiment, or train first."
         )
     return challengers[:top]
 
 
 def _find_latest_versions(name: str, run_ids: list[str]) -> list[Version]:
-    """Return the latest version of each run in the order of the runs, except rolled back ones."""
+    """Return, in the order of the runs, the latest version of each that was not rolled back."""
     entities = [
         entity
         for entity in find_versions_of_runs(name, run_ids)

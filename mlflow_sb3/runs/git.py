@@ -32,7 +32,8 @@ _DIFF_SETTINGS = ("-c", "core.quotePath=true", "-c", "diff.suppressBlankEmpty=fa
 def hash_uncommitted_changes() -> str:
     """Return the SHA-256 digest of the uncommitted changes in tracked files.
 
-    The digest does not depend on the encoding of the files or on the user's settings of git.
+    The diff is hashed as bytes, so files may have any encoding. The digest does not depend on the
+    user's settings of git.
     """
     return hashlib.sha256(
         run_git(*_DIFF_SETTINGS, "diff", *_DIFF_OPTIONS, "HEAD") or b""

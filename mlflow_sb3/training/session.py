@@ -51,7 +51,7 @@ class TrainingSession:
             self._progress_bar(
                 "training", "step", total=self.timesteps, initial=self.timesteps - remaining
             ) as bar,
-            sb3_internals.total_progress(self.model),
+            sb3_internals.use_total_progress(self.model),
             _explain_errors(self.model),
         ):
             self.model.learn(

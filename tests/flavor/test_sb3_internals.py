@@ -94,7 +94,7 @@ def test_ars_computes_its_progress_from_the_total_timesteps() -> None:
     ars = ARS("MlpPolicy", "CartPole-v1", n_delta=2, device="cpu", seed=0).learn(100)
     steps_before = ars.num_timesteps
 
-    with sb3_internals.total_progress(ars):
+    with sb3_internals.use_total_progress(ars):
         ars.learn(100, reset_num_timesteps=False)
         ars._update_current_progress_remaining(steps_before, 100)
         progress = ars._current_progress_remaining

@@ -55,7 +55,7 @@ def test_an_experiment_without_versions_is_refused(experiment_id: str) -> None:
     other = MlflowClient().create_experiment("other")
 
     with pytest.raises(
-        MlflowException, match=f"agent has no challenger from experiment {other}: none of its"
+        MlflowException, match=f"agent has no challenger from experiment {other}: no training run"
     ):
         challengers.find_best_challengers("agent", "champion", other, 3)
     assert experiment_id != other
