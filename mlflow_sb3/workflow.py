@@ -105,8 +105,8 @@ def _check_options(run_id: str, options: WorkflowOptions) -> None:
     names.check_model_name(options.model_name)
     signing.check_keys(options.signing_key or None, options.public_key or None)
     wrappers = json.loads(options.training["wrappers"])
-    entry_points.trust_modules(
-        [options.training["env"], *map(wrapper_config.get_entry_point, wrappers)]
+    entry_points.trust_options(
+        options.training["env"], map(wrapper_config.get_entry_point, wrappers)
     )
     agent_files.check_unpickling_allowed("log_model, which reads the trained agent,")
     preflight.check_artifacts(run_id)

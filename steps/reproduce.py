@@ -15,13 +15,20 @@ from steps.step import Step
 
 @click.command(cls=Step)
 @click.option("--run-id", required=True, help="Id of a run of train.")
-def reproduce(run_id: str) -> None:
+@click.option(
+    "--allow-pickle",
+    default=False,
+    show_default=True,
+    type=click.BOOL,
+    help="Repeat a fine-tuning, which unpickles the model that it started from.",
+)
+def reproduce(run_id: str, allow_pickle: bool) -> None:
     """Repeat a training, and report whether the weights are identical."""
     from mlflow_sb3.training import reproduce as reproduction
     from mlflow_sb3.training.training_record import load_training_record
 
     run, record = load_training_record(run_id)
-    reproduction.check_config(record.config)
+    reproduction.check_config(record.config, allow_pickle=allow_pickle)
     with reproduction.checkout_commit(record.facts.commit) as project:
         new_run_id = reproduction.train_again(project, record.config)
     result = reproduction.compare_training(run, record, new_run_id)

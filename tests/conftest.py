@@ -93,8 +93,9 @@ def _one_operator_registry() -> None:
 
 @pytest.fixture(autouse=True)
 def _own_state_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let runs keep their local state in a folder of the test."""
+    """Let runs keep their local state in a folder of the test, and trust no more modules."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("MLFLOW_SB3_TRUSTED_MODULES", "")
 
 
 @pytest.fixture(autouse=True)

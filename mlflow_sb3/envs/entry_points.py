@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import os
 import site
 import sys
@@ -23,39 +24,49 @@ from mlflow.exceptions import MlflowException
 from mlflow_sb3.envs.wrapper_config import ENV_ERRORS, format_cause
 
 TRUSTED_MODULES = "MLFLOW_SB3_TRUSTED_MODULES"
-"""Environment variable with the names of trusted modules, separated by commas.
+"""Environment variable with trusted modules, separated by commas.
 
-A module that it names may also have functions that return environments and wrappers.
+``module`` trusts the module, its submodules and their functions. ``module:`` trusts only their
+environment and wrapper classes. ``module:name`` trusts one class or function.
 """
 _PROJECT = Path(__file__).parents[2]
 
 
-def trust_modules(entry_points: Iterable[str]) -> None:
-    """Trust the modules of entry points that the user named, here and in child processes.
+def trust_options(env: str, wrappers: Iterable[str] = ()) -> None:
+    """Trust what the user named in options, in this process and in its children.
+
+    Call this only for values that come from the user, not from a model or a run.
 
     Args:
-        entry_points: Import paths such as ``"module:name"``.
+        env: Gymnasium id such as ``"module:EnvId-v0"``, or ``EnvSpec`` JSON.
+        wrappers: Entry points of wrappers, ``"module:name"``.
     """
-    named = {entry_point.partition(":")[0] for entry_point in entry_points if ":" in entry_point}
-    os.environ[TRUSTED_MODULES] = ",".join(sorted(named | _list_named_modules()))
+    named = set(wrappers)
+    if env.lstrip().startswith("{"):
+        named |= _list_entry_points(env)
+    elif ":" in env:
+        named |= {f"{env.partition(':')[0]}:", *_list_registered(env)}
+    os.environ[TRUSTED_MODULES] = ",".join(sorted(named | _list_trusted()))
 
 
-def trust_environment(environment: str) -> None:
-    """Trust the modules of an environment that the user named.
-
-    Args:
-        environment: Gymnasium id such as ``"module:EnvId-v0"``, or ``EnvSpec`` JSON.
-    """
-    if not environment.lstrip().startswith("{"):
-        trust_modules([environment])
-        return
+def _list_registered(env_id: str) -> set[str]:
+    """Import the module of a Gymnasium id, and return the entry points that it registers."""
+    module, _, name = env_id.partition(":")
     try:
-        spec = EnvSpec.from_json(environment)
-    except (ValueError, KeyError, TypeError):
-        return  # make_from_spec reports it
-    trust_modules(
-        [str(spec.entry_point), *(wrapper.entry_point for wrapper in spec.additional_wrappers)]
-    )
+        importlib.import_module(module)
+        return _list_entry_points(gymnasium.spec(name).to_json())
+    except (*ENV_ERRORS, SyntaxError, SystemExit):
+        return set()  # make_env reports it
+
+
+def _list_entry_points(spec_json: str) -> set[str]:
+    """Return the entry points of an ``EnvSpec`` JSON. Empty if it is invalid."""
+    try:
+        spec = EnvSpec.from_json(spec_json)
+    except (AttributeError, ValueError, KeyError, TypeError):
+        return set()
+    wrappers = {str(wrapper.entry_point) for wrapper in spec.additional_wrappers}
+    return {str(spec.entry_point), *wrappers}
 
 
 def check_spec(spec: EnvSpec) -> None:
@@ -96,7 +107,7 @@ def import_trusted(entry_point: str) -> Any:
     module, _, name = entry_point.partition(":")
     try:
         return getattr(importlib.import_module(module), name)
-    except ENV_ERRORS as error:
+    except (*ENV_ERRORS, SyntaxError, SystemExit) as error:
         raise MlflowException.invalid_parameter_value(
             f"{entry_point} cannot be imported: {format_cause(error)} Install the packages of the "
             "environment and its wrappers in the versions that the training used."
@@ -115,10 +126,13 @@ def check_module(entry_point: str) -> None:
     Raises:
         MlflowException: The module is not trusted.
     """
-    module = entry_point.partition(":")[0]
+    module = str(entry_point).partition(":")[0]
     package = module.partition(".")[0]
     is_imported = module in sys.modules and package not in sys.stdlib_module_names
-    if is_imported or module in _list_named_modules() or _is_own_or_installed(package):
+    is_script = module.rpartition(".")[2] == "__main__"  # importing it would run the program
+    if is_imported or _is_named(entry_point) or _is_in_named_module(module, with_classes=True):
+        return
+    if not is_script and _is_own_or_installed(package):
         return
     raise MlflowException.invalid_parameter_value(
         f"{entry_point} is not imported, because the module {module} is neither installed nor a "
@@ -131,7 +145,9 @@ def _check_class(entry_point: str, create: Any, base: type) -> None:
     if isinstance(create, type) and issubclass(create, base):
         return
     module = entry_point.partition(":")[0]
-    if module in _list_named_modules():
+    # A module may have imported a function of another module, such as subprocess.run.
+    is_own = inspect.isfunction(create) and create.__module__ == module
+    if _is_named(entry_point) or (is_own and _is_in_named_module(module, with_classes=False)):
         return
     raise MlflowException.invalid_parameter_value(
         f"{entry_point} is not called, because it is no subclass of gymnasium.{base.__name__} and "
@@ -139,9 +155,27 @@ def _check_class(entry_point: str, create: Any, base: type) -> None:
     )
 
 
-def _list_named_modules() -> set[str]:
+def _list_trusted() -> set[str]:
     names = os.environ.get(TRUSTED_MODULES, "").split(",")
     return {name.strip() for name in names} - {""}
+
+
+def _is_named(entry_point: str) -> bool:
+    return ":" in entry_point and entry_point in _list_trusted()
+
+
+def _is_in_named_module(module: str, *, with_classes: bool) -> bool:
+    """Return whether a module, or a package that it is in, is trusted.
+
+    Args:
+        module: Import path of the module.
+        with_classes: Whether it suffices that its classes are trusted.
+    """
+    parts = module.split(".")
+    packages = {".".join(parts[: count + 1]) for count in range(len(parts))}
+    if with_classes:
+        packages |= {f"{package}:" for package in packages}
+    return not packages.isdisjoint(_list_trusted())
 
 
 def _is_own_or_installed(package: str) -> bool:

@@ -67,12 +67,15 @@ def make_from_spec(spec_json: str, *, render_mode: str | None = None) -> Env:
     """
     try:
         spec = EnvSpec.from_json(spec_json)
-    except (ValueError, KeyError, TypeError) as error:
+    except (AttributeError, ValueError, KeyError, TypeError) as error:
         raise MlflowException.invalid_parameter_value(
             f"{spec_json!r} is no EnvSpec JSON. Use the result of env.spec.to_json()."
         ) from error
     entry_points.check_spec(spec)
-    kwargs: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
+    return _make(spec, **({} if render_mode is None else {"render_mode": render_mode}))
+
+
+def _make(spec: EnvSpec, **kwargs: Any) -> Env:
     try:
         return gymnasium.make(spec, disable_env_checker=True, **kwargs)
     except ENV_ERRORS as error:
@@ -89,8 +92,7 @@ def compose_spec(
     """Return the ``EnvSpec`` JSON of a registered environment with arguments and wrappers.
 
     The environment is made twice: to wrap it, and to check that the JSON suffices to make it again.
-    Unlike ``spec_to_json``, this also works for wrappers that do not record their arguments. The
-    modules of the environment and of the wrappers are trusted from then on.
+    Unlike ``spec_to_json``, this also works for wrappers that do not record their arguments.
 
     Args:
         env_id: See ``make_env``.
@@ -103,7 +105,7 @@ def compose_spec(
             the environment, or Gymnasium cannot convert the spec to JSON.
     """
     with make_env(env_id, kwargs) as bare_env:
-        env, wrapper_specs = bare_env, list[WrapperSpec]()
+        env, wrapper_specs = bare_env, []
         for config in wrappers:
             wrapper = import_wrapper(config)
             env = wrapper.wrap(env)
@@ -113,8 +115,7 @@ def compose_spec(
     spec_json = _to_json(
         replace(spec, additional_wrappers=(*_get_inner_wrappers(spec), *wrapper_specs))
     )
-    entry_points.trust_modules([env_id, *(wrapper.entry_point for wrapper in wrapper_specs)])
-    make_from_spec(spec_json).close()
+    _make(EnvSpec.from_json(spec_json)).close()
     return spec_json
 
 

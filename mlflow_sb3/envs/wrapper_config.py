@@ -98,7 +98,7 @@ class EnvWrapper:
         return error
 
 
-def format_cause(error: Exception) -> str:
+def format_cause(error: BaseException) -> str:
     """Return the message of an error with exactly one period at its end.
 
     An error without a message, such as that of a bare ``assert``, is named by its type.

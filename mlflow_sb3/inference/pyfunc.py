@@ -117,7 +117,7 @@ def list_reserved_names(inputs: PolicyInputs) -> list[str]:
 def _check_row_count(request: Any) -> None:
     limit = int(os.environ.get(MAX_ROWS_ENV, DEFAULT_MAX_ROWS))
     values = list(request.values()) if isinstance(request, Mapping) else [request]
-    rows = max((len(value) for value in values if hasattr(value, "__len__")), default=0)
+    rows = max((len(value) for value in values if getattr(value, "ndim", 1) > 0), default=0)
     if rows > limit:
         raise ValueError(
             f"The request has {rows} observations, but at most {limit} are accepted. Send several "

@@ -110,7 +110,7 @@ def run_promotion(
     """
     signing.check_keys(None, request.public_key or None)
     names.check_champion_alias(request.alias)
-    entry_points.trust_environment(request.environment)
+    entry_points.trust_options(request.environment)
     selected = _find_challengers(request)
     options = _build_options(request, len(selected))
     if len(selected) == 1:

@@ -8,7 +8,7 @@ from typing import Any
 
 from mlflow_sb3.algorithms import algorithms, env_check, hyperparam_check, zoo_presets
 from mlflow_sb3.algorithms.zoo_presets import Preset, PresetSource
-from mlflow_sb3.envs import env_spec
+from mlflow_sb3.envs import entry_points, env_spec, wrapper_config
 from mlflow_sb3.registry import integrity
 from mlflow_sb3.training import finetune, loop
 from mlflow_sb3.training.finetune import BaseAgent
@@ -131,6 +131,7 @@ def resolve_config(
     tuned = tuned.override(hyperparams)
     hyperparam_check.check_hyperparams(algo, tuned.hyperparams)
     all_wrappers = tuned.add_wrappers(wrappers)
+    entry_points.trust_options(env, map(wrapper_config.get_entry_point, all_wrappers))
     description = env_spec.compose_spec(env, kwargs=env_kwargs, wrappers=all_wrappers)
     if from_model and not (env_kwargs or all_wrappers):
         description = finetune.get_base_env_spec(from_model, description)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -16,6 +18,7 @@ from mlflow.entities import Run
 from mlflow.exceptions import ExecutionException, MlflowException
 
 from mlflow_sb3.algorithms.class_names import list_class_names
+from mlflow_sb3.algorithms.zoo_presets import Preset
 from mlflow_sb3.envs import entry_points, env_spec, wrapper_config
 from mlflow_sb3.training import provenance, training_record
 from mlflow_sb3.training.provenance import POLICY_DIGEST_TAG
@@ -55,13 +58,15 @@ def checkout_commit(commit: str | None) -> Iterator[Path]:
             "The training run has no commit, because its code was not in a git clone. "
             "Train again from a clone to be able to reproduce the run."
         )
+    if re.fullmatch("[0-9a-f]{40}", commit) is None:
+        raise MlflowException.invalid_parameter_value(
+            f"The training run has the commit {commit!r}, which is no SHA-1 of git. Train again."
+        )
     if not _has_commit(commit):
-        # Fetch the branches, not the commit by its id: hosts such as GitHub would also serve the
-        # commits of forks, which anyone can write.
-        _run_git("fetch", "--quiet", "origin", "+refs/heads/*:refs/remotes/origin/*")
+        _fetch_branches()
     if not _has_commit(commit):
         raise MlflowException.invalid_parameter_value(
-            f"Commit {commit} is neither in {PROJECT} nor on a branch of origin. "
+            f"Commit {commit} is neither in {PROJECT} nor on a branch or a tag of origin. "
             "Fetch it from a clone that has it, and call reproduce again."
         )
     with TemporaryDirectory() as folder:
@@ -77,22 +82,50 @@ def checkout_commit(commit: str | None) -> Iterator[Path]:
             _run_git("worktree", "remove", "--force", str(worktree))
 
 
-def check_config(config: TrainingConfig) -> None:
+def check_config(config: TrainingConfig, *, allow_pickle: bool = False) -> None:
     """Check that a recorded configuration names only classes that may be imported and called.
 
-    Another user may have written the record.
+    Another user may have written the record. The training then passes the configuration to the code
+    of its commit, which may be older than these checks.
+
+    Args:
+        config: Configuration of the training.
+        allow_pickle: Whether the model of ``from_model`` may be loaded, which unpickles it.
 
     Raises:
-        MlflowException: See ``entry_points.check_spec``.
+        MlflowException: A name is not allowed (see ``entry_points.check_spec``), the
+            hyperparameters are not in the form that ``train`` records, or ``from_model`` is set
+            without ``allow_pickle``.
     """
+    if config.from_model and not allow_pickle:
+        raise MlflowException.invalid_parameter_value(
+            f"The training fine-tuned {config.from_model}, and repeating it would unpickle that "
+            "model. If you trust it, set allow_pickle=true."
+        )
+    preset = Preset("training.json")
+    if preset.override(config.hyperparams) != replace(preset, hyperparams=config.hyperparams):
+        raise MlflowException.invalid_parameter_value(
+            f"The hyperparameters {json.dumps(config.hyperparams)} are not in the form that train "
+            "records, so training.json was changed. Train again instead."
+        )
     if ":" in config.env:
         entry_points.check_module(config.env)
     for wrapper in config.wrappers:
         entry_points.check_wrapper(wrapper_config.get_entry_point(wrapper))
     for name in list_class_names(config.hyperparams):
         if ":" in name:
-            entry_points.check_module(name)
+            _check_class(name)
     env_spec.make_from_spec(config.description).close()
+
+
+def _check_class(name: str) -> None:
+    from mlflow_sb3.algorithms import hyperparams
+
+    entry_points.check_module(name)
+    try:
+        hyperparams.find_class(name)
+    except (ImportError, ValueError) as error:
+        raise MlflowException.invalid_parameter_value(str(error)) from error
 
 
 def train_again(project: Path, config: TrainingConfig) -> str:
@@ -131,6 +164,17 @@ def compare_training(run: Run, record: TrainingRecord, new_run_id: str) -> Repro
         is_identical=has_same_tag and record.policy == new_record.policy,
         differences=provenance.list_differences(run, record, new_run, new_record),
     )
+
+
+def _fetch_branches() -> None:
+    """Fetch all branches and tags of origin.
+
+    A commit is not fetched by its id, because hosts such as GitHub would also serve the commits of
+    forks, which anyone can write.
+    """
+    is_shallow = _run_git("rev-parse", "--is-shallow-repository") == "true"
+    depth = ["--unshallow"] if is_shallow else []
+    _run_git("fetch", "--quiet", "--tags", *depth, "origin", "+refs/heads/*:refs/remotes/origin/*")
 
 
 def _has_commit(commit: str) -> bool:

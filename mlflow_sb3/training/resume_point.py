@@ -52,7 +52,7 @@ class ResumePoint:
         agent_files.check_unpickling_allowed(f"resuming from a snapshot of run {self.run_id}")
         config = self.header.context["recipe"]
         # Unpickling the snapshot can run any code, so its environment needs no check.
-        entry_points.trust_environment(config["description"])
+        entry_points.trust_options(config["description"])
         vec_env = snapshot.rebuild_envs(config["description"], self.header)
         if vec_env is not None:
             (seed,) = seeds.generate_episode_seeds(

@@ -30,6 +30,7 @@ def canary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     module = tmp_path / "canary_module.py"
     module.write_text(CANARY_MODULE)
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv(entry_points.TRUSTED_MODULES, "")
     monkeypatch.delitem(sys.modules, "canary_module", raising=False)
     return module
 
@@ -49,6 +50,7 @@ def describe(entry_point: str, *wrappers: str) -> EnvSpec:
         describe("tests.environments:Nothing"),
         describe("torch.hub:load"),
         describe("gymnasium:make"),
+        describe("mlflow.__main__:cli"),
         describe("gymnasium.envs.classic_control:CartPoleEnv", "torch.hub:load"),
         describe("gymnasium.envs.classic_control:CartPoleEnv", "canary_module:make"),
         describe("gymnasium.envs.classic_control:CartPoleEnv", "os:system"),
@@ -82,15 +84,47 @@ def test_the_message_names_the_variable_that_trusts_a_module(
     assert canary.with_suffix(".called").exists()
 
 
-def test_a_module_that_the_user_named_is_trusted(
+def test_a_function_that_the_user_named_is_trusted_but_no_other(canary: Path) -> None:
+    entry_points.trust_options("CartPole-v1", ["canary_module:make"])
+
+    entry_points.check_spec(describe("canary_module:make"))
+    for other in ("canary_module:Path", "canary_module:gymnasium"):
+        with pytest.raises(MlflowException, match=f"{other} is not called"):
+            entry_points.check_spec(describe(other))
+
+
+def test_the_module_of_an_id_that_the_user_named_may_have_environments(canary: Path) -> None:
+    entry_points.trust_options("canary_module:Maze-v0")
+
+    entry_points.check_spec(describe("canary_module:Maze"))
+    with pytest.raises(MlflowException, match="canary_module:make is not called"):
+        entry_points.check_spec(describe("canary_module:make"))
+
+
+def test_what_the_named_module_registers_is_trusted_in_later_steps(canary: Path) -> None:
+    canary.write_text(CANARY_MODULE + "gymnasium.register('Maze-v0', 'canary_envs.maze:make')\n")
+    package = canary.parent / "canary_envs"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "maze.py").write_text(CANARY_MODULE)
+
+    entry_points.trust_options("canary_module:Maze-v0")
+
+    del gymnasium.registry["Maze-v0"]  # as in a new process
+    entry_points.check_spec(describe("canary_envs.maze:make"))
+    with pytest.raises(MlflowException, match=r"canary_envs\.maze:Path is not called"):
+        entry_points.check_spec(describe("canary_envs.maze:Path"))
+
+
+def test_a_trusted_module_may_have_submodules_but_not_functions_of_other_modules(
     canary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(entry_points.TRUSTED_MODULES, "")
+    canary.write_text(CANARY_MODULE + "from subprocess import run\n")
+    monkeypatch.setenv(entry_points.TRUSTED_MODULES, "canary_module")
 
-    spec_json = env_spec.compose_spec("CartPole-v1", wrappers=["canary_module:make"])
-
-    env_spec.make_from_spec(spec_json).close()
-    assert canary.with_suffix(".called").exists()
+    entry_points.check_module("canary_module.part:Maze")
+    with pytest.raises(MlflowException, match="canary_module:run is not called"):
+        entry_points.check_spec(describe("canary_module:run"))
 
 
 def test_a_class_of_a_module_that_is_imported_already_is_trusted(canary: Path) -> None:

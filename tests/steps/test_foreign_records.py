@@ -113,6 +113,19 @@ def test_a_replay_does_not_run_the_environment_of_its_record(
             "canary_module:Adam is not imported",
         ),
         ({"description": "attack"}, "os:system is not imported"),
+        ({"from_model": "models:/evil/1"}, "would unpickle that model"),
+        (
+            {"hyperparams": {"env_wrapper": [{"torch.hub:load": {"model": "m"}}]}},
+            "are not in the form that train records",
+        ),
+        (
+            {"hyperparams": {"policy_kwargs": "dict(optimizer_class='canary_module:Adam')"}},
+            "are not in the form that train records",
+        ),
+        (
+            {"hyperparams": {"policy_kwargs": {"optimizer_class": "subprocess:Popen"}}},
+            "subprocess:Popen",
+        ),
     ],
 )
 def test_reproduce_does_not_import_what_a_record_names(
