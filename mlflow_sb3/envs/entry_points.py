@@ -80,7 +80,7 @@ def check_spec(spec: EnvSpec) -> None:
             something else.
     """
     entry_point = str(spec.entry_point)
-    create = import_trusted(entry_point)
+    create = _import_trusted(entry_point)
     registered = gymnasium.registry.get(spec.id)
     if registered is None or registered.entry_point not in (entry_point, create):
         _check_class(entry_point, create, gymnasium.Env)
@@ -94,10 +94,10 @@ def check_wrapper(entry_point: str) -> None:
     Raises:
         MlflowException: See ``check_spec``.
     """
-    _check_class(entry_point, import_trusted(entry_point), gymnasium.Wrapper)
+    _check_class(entry_point, _import_trusted(entry_point), gymnasium.Wrapper)
 
 
-def import_trusted(entry_point: str) -> Any:
+def _import_trusted(entry_point: str) -> Any:
     """Import an object from a trusted module.
 
     Raises:
