@@ -16,10 +16,11 @@ from mlflow.exceptions import ExecutionException
 from mlflow_sb3.client import preflight, retry
 from mlflow_sb3.envs import entry_points, wrapper_config
 from mlflow_sb3.inference import agent_files
-from mlflow_sb3.registry import names, signing, versions
+from mlflow_sb3.registry import names, versions
 from mlflow_sb3.runs import previous_attempt, signals
 from mlflow_sb3.runs.previous_attempt import PreviousAttempt
 from mlflow_sb3.runs.signals import Interrupted
+from mlflow_sb3.tracking.file_trust import FileTrust
 from mlflow_sb3.training import resume
 
 PROJECT = Path(__file__).parents[1]
@@ -52,6 +53,7 @@ class WorkflowOptions:
     fail_on_reject: bool
     signing_key: str
     public_key: str
+    allow_pickle: bool
     state_folder: str
     fresh: bool
     """Whether to ignore interrupted calls with the same parameters."""
@@ -68,6 +70,11 @@ class WorkflowOptions:
             key: _format_parameter(value) for key, value in parameters.items() if key not in own
         }
         return cls(training=training, **values)
+
+    @property
+    def trust(self) -> FileTrust:
+        """Key that signs files of the runs, and which files may be unpickled."""
+        return FileTrust(self.signing_key, self.public_key, self.allow_pickle)
 
 
 def run_workflow(run_id: str, options: WorkflowOptions, *, report: Report) -> None:
@@ -88,7 +95,7 @@ def run_workflow(run_id: str, options: WorkflowOptions, *, report: Report) -> No
     """
     _check_options(run_id, options)
     attempt = previous_attempt.continue_previous_attempt(run_id, fresh=options.fresh)
-    steps = StepRunner(run_id, attempt, report)
+    steps = StepRunner(run_id, attempt, options.trust, report)
     if attempt.steps:
         report(
             f"Resuming run {attempt.run_id}, which has the same parameters and code and did not "
@@ -103,12 +110,19 @@ def run_workflow(run_id: str, options: WorkflowOptions, *, report: Report) -> No
 def _check_options(run_id: str, options: WorkflowOptions) -> None:
     """Check before the training what a later step would reject."""
     names.check_model_name(options.model_name)
-    signing.check_keys(options.signing_key or None, options.public_key or None)
+    options.trust.check_keys()
     wrappers = json.loads(options.training["wrappers"])
     entry_points.trust_options(
         options.training["env"], map(wrapper_config.get_entry_point, wrappers)
     )
-    agent_files.check_unpickling_allowed("log_model, which reads the trained agent,")
+    agent_files.check_unpickling_allowed(
+        "log_model, which reads the trained agent,", is_trusted=True
+    )
+    if options.inference == "native":
+        agent_files.check_unpickling_allowed(
+            "Evaluating an agent with inference=native",
+            is_trusted=options.allow_pickle or bool(options.public_key),
+        )
     preflight.check_artifacts(run_id)
     preflight.check_registry(options.model_name, "MANAGE")
 
@@ -121,7 +135,8 @@ def _log_model(steps: StepRunner, run_id: str, options: WorkflowOptions) -> str:
         "inference": options.inference,
         "signing_key": options.signing_key,
     }
-    version: str = steps.run("log_model", parameters).data.tags[VERSION_TAG]
+    settings = {"public_key": options.public_key}
+    version: str = steps.run("log_model", parameters, settings).data.tags[VERSION_TAG]
     mlflow.set_tag(VERSION_TAG, version)
     return version.rpartition("/")[2]
 
@@ -130,11 +145,11 @@ def _promote(steps: StepRunner, version: str, options: WorkflowOptions) -> None:
     parameters = {
         "model_name": options.model_name,
         "version": version,
-        "public_key": options.public_key,
         "episodes": options.gate_episodes,
         "min_return": _format_parameter(options.min_return),
         "approval": options.approval,
         "fail_on_reject": _format_parameter(options.fail_on_reject),
+        "public_key": options.public_key,
     }
     promoted = steps.run("promote", parameters)
     mlflow.set_tag(VERDICT_TAG, promoted.data.tags[VERDICT_TAG])
@@ -155,41 +170,66 @@ def _evaluate(steps: StepRunner, version: str, options: WorkflowOptions) -> None
 class StepRunner:
     """Runs entry points of this project as child runs, or reuses finished runs."""
 
-    def __init__(self, run_id: str, attempt: PreviousAttempt, report: Report) -> None:
+    def __init__(
+        self, run_id: str, attempt: PreviousAttempt, trust: FileTrust, report: Report
+    ) -> None:
         self._run_id = run_id
         self._attempt = attempt
+        self._trust = trust
         self._report = report
 
     def train(self, parameters: dict[str, Any], state_folder: str) -> Run:
         """Run ``train``, reuse a finished training, or resume an interrupted training.
 
+        A training whose agent or snapshot may not be unpickled is neither reused nor resumed.
+
         Args:
             parameters: Parameters that decide the trained weights.
             state_folder: See ``state_dir.get_state_dir``.
         """
-        if (finished := self._find_finished("train", parameters)) is not None:
-            return finished
-        settings = {"state_folder": state_folder}
+        finished = self._attempt.find_finished_step("train", parameters)
+        if finished is not None and self._is_trusted(finished):
+            return self._reuse("train", finished)
+        settings = {
+            "state_folder": state_folder,
+            "signing_key": self._trust.signing_key,
+            "public_key": self._trust.public_key,
+        }
         for interrupted in self._attempt.find_unfinished_steps("train", parameters):
             # The journal may show that the training finished, although the server has not received
             # that yet.
             run = resume.flush_journal(interrupted, state_folder)
-            if run.info.status == "FINISHED":
+            if run.info.status == "FINISHED" and self._is_trusted(run):
                 return self._reuse("train", run)
-            if resume.has_snapshot(run, state_folder):
+            if resume.has_trusted_snapshot(run, state_folder, self._trust):
                 run_id = run.info.run_id
                 note = f": resumes run {run_id} from its last snapshot"
                 return self._call("train", parameters | settings | {"resume": run_id}, note)
         return self._call("train", parameters | settings)
 
-    def run(self, entry_point: str, parameters: dict[str, Any]) -> Run:
-        """Run an entry point, or reuse a finished run with the same parameters."""
-        finished = self._find_finished(entry_point, parameters)
-        return self._call(entry_point, parameters) if finished is None else finished
+    def run(
+        self, entry_point: str, parameters: dict[str, Any], settings: dict[str, Any] | None = None
+    ) -> Run:
+        """Run an entry point, or reuse a finished run with the same parameters.
 
-    def _find_finished(self, entry_point: str, parameters: dict[str, Any]) -> Run | None:
-        run = self._attempt.find_finished_step(entry_point, parameters)
-        return None if run is None else self._reuse(entry_point, run)
+        Args:
+            entry_point: Name of the entry point.
+            parameters: Parameters that decide the result.
+            settings: Further parameters. A finished run may have others.
+        """
+        finished = self._attempt.find_finished_step(entry_point, parameters)
+        if finished is not None:
+            return self._reuse(entry_point, finished)
+        return self._call(entry_point, parameters | (settings or {}))
+
+    def _is_trusted(self, run: Run) -> bool:
+        if self._trust.is_agent_trusted(run):
+            return True
+        self._report(
+            f"== train: does not reuse run {run.info.run_id}, because no key signed its agent that "
+            "you trust. Set public_key or allow_pickle=true to reuse it."
+        )
+        return False
 
     def _reuse(self, entry_point: str, run: Run) -> Run:
         self._report(
@@ -205,7 +245,8 @@ class StepRunner:
                 submitted = mlflow.run(  # type: ignore[no-untyped-call]
                     str(PROJECT),
                     entry_point,
-                    parameters=parameters,
+                    parameters=parameters
+                    | {"allow_pickle": _format_parameter(self._trust.allow_pickle)},
                     env_manager="local",
                     run_name=entry_point,
                 )

@@ -9,7 +9,12 @@ from __future__ import annotations
 
 import click
 
-from steps.options import VersionNumber, model_name_option, public_key_option
+from steps.options import (
+    VersionNumber,
+    allow_pickle_option,
+    model_name_option,
+    public_key_option,
+)
 from steps.step import Step
 
 
@@ -43,6 +48,7 @@ from steps.step import Step
     help="Base seed of the episodes.",
 )
 @public_key_option
+@allow_pickle_option
 @click.option(
     "--video",
     default=False,
@@ -57,6 +63,7 @@ def evaluate(
     episodes: int,
     seed: int,
     public_key: str,
+    allow_pickle: bool,
     video: bool,
 ) -> None:
     """Play new episodes with a registered agent and log their returns."""
@@ -66,7 +73,12 @@ def evaluate(
 
     version = versions.find_version(model_name, alias=alias, number=number)
     played = evaluate_version(
-        version, episodes, seed=seed, public_key=public_key or None, has_video=video
+        version,
+        episodes,
+        seed=seed,
+        public_key=public_key or None,
+        allow_pickle=allow_pickle,
+        has_video=video,
     )
     click.echo(f"Episode returns: {played.returns.tolist()}")
     click.echo(f"Mean reward: {rollout.summarize_returns(played)}")

@@ -12,7 +12,12 @@ from typing import Any
 import click
 import mlflow
 
-from steps.options import inference_option, new_model_name_option, signing_key_option
+from steps.options import (
+    allow_pickle_option,
+    inference_option,
+    new_model_name_option,
+    signing_key_option,
+)
 from steps.step import Step
 
 
@@ -28,29 +33,37 @@ from steps.step import Step
     help="Encoding of images in requests. tensor: nested lists. base64: a binary column.",
 )
 @signing_key_option
+@click.option(
+    "--public-key",
+    default="",
+    help="PEM file of an Ed25519 public key. The agent of the run may have its signature instead "
+    "of the one of this machine.  [default: none]",
+)
+@allow_pickle_option
 def log_model(
-    run_id: str, model_name: str, inference: Any, image_input: Any, signing_key: str
+    run_id: str, model_name: str, inference: Any, image_input: Any, **trust_options: Any
 ) -> None:
     """Log the agent of a training run, and register it with the alias challenger."""
-    from mlflow_sb3.registry import names, signing
+    from mlflow_sb3.registry import names
+    from mlflow_sb3.tracking.file_trust import FileTrust
     from mlflow_sb3.training import training_run
 
     if model_name:
         names.check_model_name(model_name)
-    key = signing_key or None
-    signing.check_keys(key)
-    trained = training_run.load_training_run(run_id)
+    trust = FileTrust(**trust_options)
+    trust.check_keys()
+    trained = training_run.load_training_run(run_id, trust=trust)
     version = trained.log_model(
         model_name or names.get_default_model_name(trained.env_id, trained.algo),
         alias=names.CHALLENGER_ALIAS,
         inference=inference,
         image_input=image_input,
-        signing_key=key,
+        signing_key=trust.signing_key or None,
     )
     mlflow.set_tag("mlflow_sb3.version", str(version))
     click.echo(
         f"Registered {version} as the challenger, digest {version.digest}, "
-        f"{'signed' if key else 'not signed'}"
+        f"{'signed' if trust.signing_key else 'not signed'}"
     )
 
 

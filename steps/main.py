@@ -14,6 +14,7 @@ from mlflow_sb3 import workflow
 from mlflow_sb3.runs.signals import Interrupted
 from steps.options import (
     OptionalValue,
+    allow_pickle_option,
     approval_option,
     fail_on_reject_option,
     inference_option,
@@ -21,9 +22,9 @@ from steps.options import (
     public_key_option,
     signing_key_option,
     state_folder_option,
-    training_options,
 )
 from steps.step import Step
+from steps.training_options import training_options
 
 
 @click.command(cls=Step)
@@ -54,6 +55,7 @@ from steps.step import Step
 @fail_on_reject_option
 @signing_key_option
 @public_key_option
+@allow_pickle_option
 @state_folder_option
 @click.option(
     "--fresh",

@@ -15,11 +15,6 @@ import click
 
 Command = Callable[..., Any]
 
-ALGORITHM_NAMES = (
-    "a2c, ars, crossq, ddpg, dqn, ppo, ppo_lstm, ppo_mask, qrdqn, sac, td3, tqc or trpo"
-)
-"""Names of all algorithms. A copy, because the module with the algorithms imports torch."""
-
 
 class JsonValue(click.ParamType[Any]):
     """JSON object or list, of the same type as an example."""
@@ -84,72 +79,6 @@ def add_options(command: Command, *options: Callable[[Command], Command]) -> Com
     return command
 
 
-def training_options(command: Command) -> Command:
-    """Add the options that decide the trained weights."""
-    return add_options(
-        command,
-        click.option(
-            "--env",
-            default="CartPole-v1",
-            show_default=True,
-            help="Gymnasium id of the environment, or module:id to import a module first.",
-        ),
-        click.option(
-            "--algo",
-            default="dqn",
-            show_default=True,
-            help=f"Algorithm: {ALGORITHM_NAMES}.",
-        ),
-        click.option(
-            "--timesteps",
-            default="",
-            type=OptionalValue(click.IntRange(min=1)),
-            help="Number of environment steps.  [default: number of the preset, or 50000]",
-        ),
-        click.option(
-            "--seed",
-            default=0,
-            show_default=True,
-            type=click.IntRange(min=0),
-            help="Seed of the training and of the checkpoint evaluation.",
-        ),
-        click.option(
-            "--hyperparams",
-            default="{}",
-            show_default=True,
-            type=JsonValue('{"learning_rate": 1e-3}'),
-            help="Hyperparameters. They override the same keys of the preset.",
-        ),
-        click.option(
-            "--preset",
-            default="zoo",
-            show_default=True,
-            type=click.Choice(["zoo", "none"]),
-            help="zoo: tuned hyperparameters of rl_zoo3. none: defaults of SB3.",
-        ),
-        click.option(
-            "--env-kwargs",
-            default="{}",
-            show_default=True,
-            type=JsonValue('{"g": 9.81}'),
-            help="Keyword arguments of the environment.",
-        ),
-        click.option(
-            "--wrappers",
-            default="[]",
-            show_default=True,
-            type=JsonValue('["module:Class", {"module:Class": {"argument": 1}}]'),
-            help="Gymnasium wrappers. They are applied after the wrappers of the preset.",
-        ),
-        click.option(
-            "--from-model",
-            default="",
-            help="URI of a model to fine-tune, such as models:/cartpole-v1-dqn@champion.  "
-            "[default: train a new agent]",
-        ),
-    )
-
-
 model_name_option = click.option(
     "--model-name",
     default="cartpole-v1-dqn",
@@ -201,4 +130,12 @@ public_key_option = click.option(
     default="",
     help="PEM file of the Ed25519 public key that must have signed the version. A relative path "
     "is relative to the project folder.  [default: do not check signatures]",
+)
+allow_pickle_option = click.option(
+    "--allow-pickle",
+    default=False,
+    show_default=True,
+    type=click.BOOL,
+    help="Unpickle files that no trusted key signed, which can run any code. docs/security.md "
+    "lists these files.",
 )

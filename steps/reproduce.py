@@ -10,27 +10,30 @@ from __future__ import annotations
 import click
 import mlflow
 
+from steps.options import allow_pickle_option
 from steps.step import Step
 
 
 @click.command(cls=Step)
 @click.option("--run-id", required=True, help="Id of a run of train.")
 @click.option(
-    "--allow-pickle",
-    default=False,
-    show_default=True,
-    type=click.BOOL,
-    help="Repeat a fine-tuning, which unpickles the model that it started from.",
+    "--public-key",
+    default="",
+    help="PEM file of the Ed25519 public key that must have signed the model of a fine-tuning.  "
+    "[default: do not check signatures]",
 )
-def reproduce(run_id: str, allow_pickle: bool) -> None:
+@allow_pickle_option
+def reproduce(run_id: str, public_key: str, allow_pickle: bool) -> None:
     """Repeat a training, and report whether the weights are identical."""
+    from mlflow_sb3.tracking.file_trust import FileTrust
     from mlflow_sb3.training import reproduce as reproduction
     from mlflow_sb3.training.training_record import load_training_record
 
     run, record = load_training_record(run_id)
-    reproduction.check_config(record.config, allow_pickle=allow_pickle)
+    trust = FileTrust(public_key=public_key, allow_pickle=allow_pickle)
+    reproduction.check_config(record.config, trust)
     with reproduction.checkout_commit(record.facts.commit) as project:
-        new_run_id = reproduction.train_again(project, record.config)
+        new_run_id = reproduction.train_again(project, record.config, trust)
     result = reproduction.compare_training(run, record, new_run_id)
     verdict = "identical" if result.is_identical else "different"
     mlflow.set_tags({"mlflow_sb3.reproduction": verdict, "mlflow_sb3.reproduced": run_id})

@@ -11,38 +11,13 @@ from typing import Any
 
 import click
 
-from steps.options import OptionalValue, state_folder_option, training_options
 from steps.step import Step
+from steps.training_options import settings_options, training_options
 
 
 @click.command(cls=Step)
 @training_options
-@click.option(
-    "--torch-threads",
-    default=1,
-    show_default=True,
-    type=click.IntRange(min=1),
-    help="Number of threads of PyTorch. The trained weights depend on it.",
-)
-@click.option(
-    "--resume",
-    default="",
-    help="Id of the run of an interrupted training to resume.  [default: start a new training]",
-)
-@click.option(
-    "--snapshot-every",
-    default="",
-    type=OptionalValue(click.IntRange(min=1)),
-    help="Environment steps between two snapshots.  [default: chosen to take 2 % of the time]",
-)
-@state_folder_option
-@click.option(
-    "--delivery-timeout",
-    default=60.0,
-    show_default=True,
-    type=click.FloatRange(min=0),
-    help="Seconds to wait for an unreachable tracking server after the training.",
-)
+@settings_options
 @click.pass_context
 def train(
     context: click.Context,
@@ -51,13 +26,21 @@ def train(
     snapshot_every: int | None,
     state_folder: str,
     delivery_timeout: float,
+    signing_key: str,
+    public_key: str,
+    allow_pickle: bool,
     **options: Any,
 ) -> None:
     """Train an agent with Stable-Baselines3 and keep its best checkpoint."""
+    from mlflow_sb3.tracking.file_trust import FileTrust
     from mlflow_sb3.training import train_step
 
     settings = train_step.TrainSettings(
-        snapshot_every, state_folder, delivery_timeout, warn=partial(click.echo, err=True)
+        snapshot_every,
+        state_folder,
+        delivery_timeout,
+        FileTrust(signing_key, public_key, allow_pickle),
+        warn=partial(click.echo, err=True),
     )
     if resume:
         changed = _find_changed_options(context, options)

@@ -11,6 +11,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from mlflow_sb3.runs.previous_attempt import PreviousAttempt
+from mlflow_sb3.tracking.file_trust import FileTrust
 from mlflow_sb3.workflow import StepFailedError, StepRunner, WorkflowOptions, run_workflow
 
 PARAMETERS: dict[str, Any] = {
@@ -28,6 +29,7 @@ PARAMETERS: dict[str, Any] = {
     "fail_on_reject": False,
     "signing_key": "",
     "public_key": "",
+    "allow_pickle": False,
     "state_folder": "",
     "fresh": False,
 }
@@ -61,7 +63,7 @@ def test_the_parameters_of_train_become_texts_and_the_model_gets_its_default_nam
 def test_a_finished_step_with_the_same_parameters_is_reused() -> None:
     step = create_step("log_model", "FINISHED", run_id="1", model_name="agent")
     messages: list[str] = []
-    steps = StepRunner("parent", PreviousAttempt("previous", [step]), messages.append)
+    steps = StepRunner("parent", PreviousAttempt("previous", [step]), FileTrust(), messages.append)
 
     run = steps.run("log_model", {"run_id": "1", "model_name": "agent"})
 
@@ -73,7 +75,9 @@ def test_a_finished_step_with_the_same_parameters_is_reused() -> None:
 @pytest.mark.usefixtures("store")
 def test_a_finished_training_is_reused_whatever_its_state_folder() -> None:
     step = create_step("train", "FINISHED", algo="ppo", state_folder="/elsewhere")
-    steps = StepRunner("parent", PreviousAttempt("previous", [step]), print)
+    steps = StepRunner(
+        "parent", PreviousAttempt("previous", [step]), FileTrust(allow_pickle=True), print
+    )
 
     assert steps.train({"algo": "ppo"}, "").info.run_id == step.info.run_id
 

@@ -117,6 +117,7 @@ def test_a_training_can_start_from_a_champion() -> None:
         algo="ppo",
         timesteps="64",
         from_model="models:/agent@champion",
+        allow_pickle="true",
         hyperparams='{"learning_rate": 0.01}',
     )
 
@@ -147,9 +148,10 @@ def test_all_steps_support_native_inference() -> None:
     )
     invoke(log_model, run_id=run_id, model_name="agent", inference="native")
     invoke(log_model, run_id=run_id, model_name="agent")
-    invoke(promote, model_name="agent", version="1", rule="force", reason="first champion")
-    invoke(promote, model_name="agent", version="2", episodes="30")
-    invoke(evaluate, model_name="agent", episodes="5")
+    trust = {"model_name": "agent", "allow_pickle": "true"}
+    invoke(promote, version="1", rule="force", reason="first champion", **trust)
+    invoke(promote, version="2", episodes="30", **trust)
+    invoke(evaluate, episodes="5", **trust)
 
     versions = mlflow.MlflowClient().search_model_versions("name='agent'")
     assert {int(version.version): version.tags["mlflow_sb3.inference"] for version in versions} == {
@@ -157,7 +159,8 @@ def test_all_steps_support_native_inference() -> None:
         2: "onnx",
     }
     native, exported = (
-        registered_agent.load_agent(find_version("agent", number=number)) for number in (1, 2)
+        registered_agent.load_agent(find_version("agent", number=number), allow_pickle=True)
+        for number in (1, 2)
     )
     seeds = generate_episode_seeds(0, "evaluation", 10)
     assert native.play(seeds).returns.tolist() == exported.play(seeds).returns.tolist()

@@ -200,7 +200,9 @@ def log_model(
     return info
 
 
-def load_policy(model_uri: str, *, public_key: KeyPath | None = None) -> AgentPolicy:
+def load_policy(
+    model_uri: str, *, public_key: KeyPath | None = None, allow_pickle: bool = False
+) -> AgentPolicy:
     """Load the policy of an agent to predict actions.
 
     For an exported agent, this opens the ONNX graph. It unpickles nothing and does not import the
@@ -212,6 +214,8 @@ def load_policy(model_uri: str, *, public_key: KeyPath | None = None) -> AgentPo
             with the digest.
         public_key: PEM file of an Ed25519 public key. The model must then be a registered version
             with a signature by this key.
+        allow_pickle: Whether to load an agent with ``inference="native"`` although no
+            ``public_key`` vouches for it. Unpickling can run any code, so trust the author.
 
     Returns:
         The policy, with the signature of SB3's ``predict``.
@@ -219,10 +223,11 @@ def load_policy(model_uri: str, *, public_key: KeyPath | None = None) -> AgentPo
     Raises:
         MlflowException: The files have changed, or the model contains no agent. ``public_key`` is
             set, but the URI names no registered version with a valid signature by this key. Or
-            the agent must be unpickled, and ``MLFLOW_ALLOW_PICKLE_DESERIALIZATION`` is false.
+            the agent must be unpickled, and neither ``allow_pickle`` nor ``public_key`` is set, or
+            ``MLFLOW_ALLOW_PICKLE_DESERIALIZATION`` is false.
     """
     with integrity.fetch_uri(model_uri, public_key=public_key) as folder:
-        return open_policy(folder)
+        return open_policy(folder, is_trusted=allow_pickle or public_key is not None)
 
 
 def load_model(
@@ -231,11 +236,13 @@ def load_model(
     *,
     env: Any = None,
     public_key: KeyPath | None = None,
+    allow_pickle: bool = False,
     **kwargs: Any,
 ) -> BaseAlgorithm:
     """Load an agent as SB3 algorithm, to continue training.
 
-    This unpickles SB3's file: load only models that you trust.
+    This unpickles SB3's file, which can run any code. Pass ``allow_pickle=True`` if you trust the
+    author of the model, or the ``public_key`` of the author.
 
     Args:
         model_uri: As in ``load_policy``.
@@ -244,14 +251,18 @@ def load_model(
             trained with ``VecNormalize``, the environment is wrapped in a ``VecNormalize`` with
             the saved statistics, unless it already has a ``VecNormalize``.
         public_key: As in ``load_policy``.
+        allow_pickle: Whether to unpickle a model that no ``public_key`` vouches for.
         kwargs: Arguments of SB3's ``load``, such as ``device`` and ``custom_objects``.
 
     Raises:
-        MlflowException: ``MLFLOW_ALLOW_PICKLE_DESERIALIZATION`` is false, a package of the extra
-            ``[train]`` is missing, SB3 cannot load the agent, or a check of ``load_policy`` failed.
+        MlflowException: Neither ``allow_pickle`` nor ``public_key`` is set,
+            ``MLFLOW_ALLOW_PICKLE_DESERIALIZATION`` is false, a package of the extra ``[train]`` is
+            missing, SB3 cannot load the agent, or a check of ``load_policy`` failed.
     """
     check_train_extra("load_model")
-    agent_files.check_unpickling_allowed(f"load_model({model_uri!r})")
+    agent_files.check_unpickling_allowed(
+        f"load_model({model_uri!r})", is_trusted=allow_pickle or public_key is not None
+    )
     with integrity.fetch_uri(model_uri, public_key=public_key) as folder:
         if dst_path is not None:
             shutil.copytree(folder, dst_path, dirs_exist_ok=True)

@@ -23,7 +23,13 @@ _logger = logging.getLogger(__name__)
 
 
 def evaluate_version(
-    version: Version, n_episodes: int, *, seed: int, public_key: str | None, has_video: bool
+    version: Version,
+    n_episodes: int,
+    *,
+    seed: int,
+    public_key: str | None,
+    allow_pickle: bool,
+    has_video: bool,
 ) -> Episodes:
     """Play episodes with a version and log their returns.
 
@@ -35,13 +41,15 @@ def evaluate_version(
         n_episodes: Number of episodes.
         seed: Base seed of the episodes.
         public_key: PEM file of the public key that must have signed the version.
+        allow_pickle: As in ``registered_agent.load_agent``.
         has_video: Whether to record a video of the first episode. If that is not possible, a
             warning is logged.
 
     Raises:
-        MlflowException: The files of the version changed, or its signature is invalid.
+        MlflowException: The files of the version changed, its signature is invalid, or it must be
+            unpickled and that is not allowed.
     """
-    agent = registered_agent.load_agent(version, public_key=public_key)
+    agent = registered_agent.load_agent(version, public_key=public_key, allow_pickle=allow_pickle)
     seeds = generate_episode_seeds(seed, "evaluation", n_episodes)
     with tqdm(total=n_episodes, desc="evaluating", unit="episode", mininterval=1) as bar:
         episodes = agent.play(seeds, on_episode=bar.update)

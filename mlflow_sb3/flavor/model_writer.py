@@ -146,7 +146,7 @@ def _export(model: BaseAlgorithm, source: SourceEnv) -> _PreparedPolicy:
 def _keep_native(model: BaseAlgorithm, source: SourceEnv) -> _PreparedPolicy:
     from mlflow_sb3.flavor import parity_inputs, sb3_policy
 
-    agent_files.check_unpickling_allowed("A model with inference=native")
+    agent_files.check_unpickling_allowed("A model with inference=native", is_trusted=True)
     return _PreparedPolicy(
         sb3_policy.SB3Policy.from_algorithm(model, source.observation_space, source.action_space),
         sb3_policy.describe_inputs(model, source.observation_space, source.action_space),

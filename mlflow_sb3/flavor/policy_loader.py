@@ -16,22 +16,29 @@ _DAMAGE_ERRORS = (AttributeError, LookupError, OSError, RecursionError, TypeErro
 """Exceptions that damaged files of an agent can cause."""
 
 
-def open_policy(folder: Path) -> AgentPolicy:
+def open_policy(folder: Path, *, is_trusted: bool = False) -> AgentPolicy:
     """Open the policy in the folder of a model.
+
+    Args:
+        folder: Folder of the model.
+        is_trusted: Whether the user trusts the author of the model; see
+            ``agent_files.is_unpickling_allowed``.
 
     Returns:
         ``OnnxPolicy``, or ``SB3AgentPolicy`` for a model with ``inference="native"``.
 
     Raises:
         MlflowException: ``agent.json`` is missing, invalid, or in a newer format. Another file is
-            missing or has changed since it was saved. Or the agent must be unpickled and MLflow
-            does not allow it.
+            missing or has changed since it was saved. Or the agent must be unpickled, and that is
+            not allowed.
     """
     info = read_agent_info(folder)
     try:
         if info.inference == "onnx":
             return OnnxPolicy.load(folder / AGENT_DIR)
-        agent_files.check_unpickling_allowed("An agent with inference=native")
+        agent_files.check_unpickling_allowed(
+            "Loading an agent with inference=native", is_trusted=is_trusted
+        )
         # Import SB3 and PyTorch only for native inference. ONNX inference needs neither.
         from mlflow_sb3.flavor import sb3_policy
 

@@ -38,19 +38,25 @@ class RegisteredAgent:
         return rollout.play_episodes(self.policy, self.make_env, seeds, on_episode=on_episode)
 
 
-def load_agent(version: Version, *, public_key: KeyPath | None = None) -> RegisteredAgent:
+def load_agent(
+    version: Version, *, public_key: KeyPath | None = None, allow_pickle: bool = False
+) -> RegisteredAgent:
     """Download a version, check its files and open its policy.
 
     Args:
         version: Model version with a digest.
         public_key: As in ``integrity.fetch_version``.
+        allow_pickle: Whether to load an agent with ``inference="native"`` that no ``public_key``
+            vouches for. This unpickles SB3's file.
 
     Raises:
         MlflowException: The files changed after registration, the signature does not fit the
             public key, the policy cannot be opened, or the agent has no environment.
     """
     with integrity.fetch_version(version, public_key=public_key) as folder:
-        policy = policy_loader.open_policy(folder)
+        policy = policy_loader.open_policy(
+            folder, is_trusted=allow_pickle or public_key is not None
+        )
     if policy.environment is None:
         raise MlflowException.invalid_parameter_value(
             f"Model version {version} has no environment to play in. "

@@ -152,18 +152,41 @@ def _read_nested(values: dict[str, Any]) -> dict[str, Any]:
     return nested
 
 
-def check_unpickling_allowed(action: str) -> None:
-    """Check that MLflow allows unpickling.
+def is_unpickling_allowed(*, is_trusted: bool) -> bool:
+    """Return whether a file may be unpickled.
+
+    ``MLFLOW_ALLOW_PICKLE_DESERIALIZATION=true`` allows it for all files, and ``false`` for none. If
+    the variable is not set, only trusted files may be unpickled.
+
+    Args:
+        is_trusted: Whether the user trusts the author of the file.
+    """
+    variable = MLFLOW_ALLOW_PICKLE_DESERIALIZATION
+    if not variable.get():  # type: ignore[no-untyped-call]
+        return False
+    return is_trusted or variable.is_set()  # type: ignore[no-untyped-call]
+
+
+def check_unpickling_allowed(action: str, *, is_trusted: bool) -> None:
+    """Check that a file may be unpickled; see ``is_unpickling_allowed``.
 
     Args:
         action: Start of the error message, such as "Resuming run 3f". The message goes on with
             "would unpickle a file".
+        is_trusted: Whether the user trusts the author of the file.
 
     Raises:
-        MlflowException: ``MLFLOW_ALLOW_PICKLE_DESERIALIZATION`` is false.
+        MlflowException: The file may not be unpickled.
     """
-    if not MLFLOW_ALLOW_PICKLE_DESERIALIZATION.get():  # type: ignore[no-untyped-call]
+    if is_unpickling_allowed(is_trusted=is_trusted):
+        return
+    name = MLFLOW_ALLOW_PICKLE_DESERIALIZATION.name
+    if is_trusted:
         raise MlflowException.invalid_parameter_value(
-            f"{action} would unpickle a file, but MLFLOW_ALLOW_PICKLE_DESERIALIZATION is false. "
-            "If you trust the file, set the variable to true."
+            f"{action} would unpickle a file, but {name} is false. If you trust the file, set the "
+            "variable to true."
         )
+    raise MlflowException.invalid_parameter_value(
+        f"{action} would unpickle a file, which can run any code. If you trust its author, pass "
+        f"allow_pickle=True (-P allow_pickle=true), or set {name}=true."
+    )

@@ -72,6 +72,7 @@ def arrange_matchup(
     *,
     judging_environment: str | None = None,
     public_key: KeyPath | None = None,
+    allow_pickle: bool = False,
 ) -> Matchup:
     """Load both agents and choose the environment that they play in.
 
@@ -83,6 +84,7 @@ def arrange_matchup(
             a Gymnasium id, or ``EnvSpec`` JSON. By default both agents must share an environment.
             If there is no champion, both words mean the challenger's environment.
         public_key: Public key that must have signed both versions.
+        allow_pickle: As in ``registered_agent.load_agent``.
 
     Raises:
         MlflowException: An agent cannot be loaded, or the judging environment cannot be made or
@@ -90,7 +92,7 @@ def arrange_matchup(
             agents were trained in different environments.
     """
     versions = [version for version in (challenger, champion) if version is not None]
-    agents = [_load_agent(version, public_key) for version in versions]
+    agents = [_load_agent(version, public_key, allow_pickle) for version in versions]
     environment = _choose_environment(agents, judging_environment)
     champion_id = None if champion is None else champion.model_id
     seed = gate.derive_seed(challenger.name, challenger.model_id, champion_id, environment)
@@ -106,9 +108,13 @@ def arrange_matchup(
     return Matchup(agents[0].policy, opponent, environment, threshold, seed)
 
 
-def _load_agent(version: Version, public_key: KeyPath | None) -> RegisteredAgent:
+def _load_agent(
+    version: Version, public_key: KeyPath | None, allow_pickle: bool
+) -> RegisteredAgent:
     try:
-        return registered_agent.load_agent(version, public_key=public_key)
+        return registered_agent.load_agent(
+            version, public_key=public_key, allow_pickle=allow_pickle
+        )
     except (MlflowException, OSError) as error:
         cause = permissions.explain_denial(error, "READ", f"the experiment of {version}") or error
         raise MlflowException.invalid_parameter_value(

@@ -35,6 +35,7 @@ class PromotionOptions:
         force_reason: Reason to promote the challenger without a gate; None to run the gate.
         is_approval_required: Whether the challenger needs the tag ``approval=approved``.
         public_key: Public key that must have signed both versions.
+        allow_pickle: As in ``registered_agent.load_agent``.
     """
 
     alias: str = "champion"
@@ -43,6 +44,7 @@ class PromotionOptions:
     force_reason: str | None = None
     is_approval_required: bool = False
     public_key: KeyPath | None = None
+    allow_pickle: bool = False
 
 
 def promote_version(
@@ -118,7 +120,11 @@ def _decide_and_record(
     try:
         record = replace(_decide(context, options, progress=progress), earlier=earlier)
         if record.is_accepted:
-            serving_check.check_servable(context.challenger, public_key=options.public_key)
+            serving_check.check_servable(
+                context.challenger,
+                public_key=options.public_key,
+                allow_pickle=options.allow_pickle,
+            )
     except Exception as error:  # the environment or the code of a model can raise anything
         promotion_run.write_error(record, error)
         raise
@@ -164,6 +170,7 @@ def _run_gate(
         options.gate,
         judging_environment=options.judging_environment,
         public_key=options.public_key,
+        allow_pickle=options.allow_pickle,
     )
     with tqdm(
         total=2 * options.gate.episodes,

@@ -49,6 +49,7 @@ class PromotionRequest:
         approval: ``required`` if the version needs the tag ``approval=approved``, or ``none``.
         fail_on_reject: Raise an error unless a challenger is the champion afterwards.
         public_key: Public key that must have signed all versions; empty for none.
+        allow_pickle: As in ``registered_agent.load_agent``.
 
     Raises:
         PromotionRequestError: Two values contradict each other.
@@ -70,6 +71,7 @@ class PromotionRequest:
     approval: Literal["none", "required"] = "none"
     fail_on_reject: bool = False
     public_key: str = ""
+    allow_pickle: bool = False
 
     def __post_init__(self) -> None:
         if (self.rule == "force") != bool(self.reason.strip()):
@@ -164,6 +166,7 @@ def _build_options(request: PromotionRequest, challenger_count: int) -> Promotio
         force_reason=request.reason if request.rule == "force" else None,
         is_approval_required=request.approval == "required",
         public_key=request.public_key or None,
+        allow_pickle=request.allow_pickle,
     )
 
 

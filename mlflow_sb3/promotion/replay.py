@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 
 
 def replay_promotion(
-    run_id: str, *, public_key: KeyPath | None = None, progress: bool = False
+    run_id: str,
+    *,
+    public_key: KeyPath | None = None,
+    allow_pickle: bool = False,
+    progress: bool = False,
 ) -> list[str]:
     """Play the episodes of a promotion again, with the same versions, seeds and settings.
 
@@ -28,6 +32,7 @@ def replay_promotion(
     Args:
         run_id: Run of the promotion.
         public_key: Public key that must have signed both versions.
+        allow_pickle: As in ``registered_agent.load_agent``.
         progress: Show a progress bar on standard error.
 
     Returns:
@@ -46,6 +51,7 @@ def replay_promotion(
         recorded.gate,
         judging_environment=record.judging_environment,
         public_key=public_key,
+        allow_pickle=allow_pickle,
     )
     with tqdm(
         total=2 * recorded.gate.episodes,

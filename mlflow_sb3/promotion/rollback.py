@@ -20,7 +20,12 @@ if TYPE_CHECKING:
 
 
 def roll_back(
-    name: str, alias: str = "champion", *, why: str = "", public_key: KeyPath | None = None
+    name: str,
+    alias: str = "champion",
+    *,
+    why: str = "",
+    public_key: KeyPath | None = None,
+    allow_pickle: bool = False,
 ) -> PromotionRecord:
     """Give an alias back to the version that had it before, and record the rollback.
 
@@ -33,6 +38,7 @@ def roll_back(
         alias: Alias to move.
         why: Reason for the record.
         public_key: Public key that must have signed the restored version.
+        allow_pickle: As in ``registered_agent.load_agent``.
 
     Returns:
         The record that is logged as ``promotion.json``.
@@ -52,7 +58,9 @@ def roll_back(
         record = _record_completed_rollback(champion, alias, run)
     else:
         interrupted_run_id = None
-        record = _restore_version(history, _find_previous_version(history), run, why, public_key)
+        target = _find_previous_version(history)
+        context = _check_target(history, target, run, public_key, allow_pickle=allow_pickle)
+        record = _restore_version(history, context, why)
     alias_history.mark_rollback_complete(name, alias, interrupted_run_id or run.info.run_id)
     return record
 
@@ -81,31 +89,37 @@ def _record_completed_rollback(champion: Version, alias: str, run: Run) -> Promo
     return record
 
 
-def _restore_version(
-    history: AliasHistory, target: Version, run: Run, why: str, public_key: KeyPath | None
-) -> PromotionRecord:
-    """Check that a version can be served, record the rollback, and give it the alias."""
-    number = history.champion
-    champion = None if number is None else versions.find_version(history.name, number=number)
-    context = evidence.collect_context(run, target, champion, alias=history.alias, rule="rollback")
-    _check_target(context, public_key)
+def _restore_version(history: AliasHistory, context: PromotionContext, why: str) -> PromotionRecord:
+    """Record the rollback, and give the alias to the version to restore."""
     reason = report_text.explain_rollback(context, why)
     record = PromotionRecord(context, "rollback", is_accepted=True, reason=reason)
     promotion_run.write_record(record)
-    if champion is not None:
-        _mark_rolled_back(champion, run.info.run_id)
-    _move_alias_back(history, target, run.info.run_id)
+    if context.champion is not None:
+        _mark_rolled_back(context.champion, context.run_id)
+    _move_alias_back(history, context.challenger, context.run_id)
     return record
 
 
-def _check_target(context: PromotionContext, public_key: KeyPath | None) -> None:
+def _check_target(
+    history: AliasHistory,
+    target: Version,
+    run: Run,
+    public_key: KeyPath | None,
+    *,
+    allow_pickle: bool,
+) -> PromotionContext:
+    """Check that the version to restore can be served, and return the context of the rollback."""
+    number = history.champion
+    champion = None if number is None else versions.find_version(history.name, number=number)
+    context = evidence.collect_context(run, target, champion, alias=history.alias, rule="rollback")
     try:
-        serving_check.check_servable(context.challenger, public_key=public_key)
+        serving_check.check_servable(target, public_key=public_key, allow_pickle=allow_pickle)
     except MlflowException as error:
         promotion_run.write_error(PromotionRecord(context, "error", is_accepted=False), error)
         raise MlflowException.invalid_parameter_value(
             f"{error} Or promote another version with rule=force and a reason."
         ) from error
+    return context
 
 
 def _mark_rolled_back(champion: Version, run_id: str) -> None:

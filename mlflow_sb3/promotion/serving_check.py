@@ -12,10 +12,13 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from mlflow.environment_variables import MLFLOW_ALLOW_PICKLE_DESERIALIZATION
 from mlflow.exceptions import MlflowException
 
+from mlflow_sb3.client import env_vars
 from mlflow_sb3.flavor import policy_loader, shipped_code
 from mlflow_sb3.flavor.shipped_code import CODE_DIR
+from mlflow_sb3.inference import agent_files
 from mlflow_sb3.inference.agent_files import InferenceBackend
 from mlflow_sb3.registry import digest, integrity
 from mlflow_sb3.registry.model_version import Version
@@ -29,7 +32,9 @@ ABSOLUTE_TOLERANCE = 1e-5
 """Absolute difference of actions that is allowed between two machines."""
 
 
-def check_servable(version: Version, *, public_key: KeyPath | None = None) -> None:
+def check_servable(
+    version: Version, *, public_key: KeyPath | None = None, allow_pickle: bool = False
+) -> None:
     """Check that a version can be loaded through ``mlflow.pyfunc`` and predicts the stored action.
 
     ``log_model`` stores the expected action only for the input example that it creates itself. If
@@ -38,15 +43,25 @@ def check_servable(version: Version, *, public_key: KeyPath | None = None) -> No
     Args:
         version: Model version with a digest.
         public_key: Public key that must have signed the version.
+        allow_pickle: As in ``registered_agent.load_agent``.
 
     Raises:
         MlflowException: The files have changed, the key did not sign the version, the version
-            cannot be loaded, or it predicts another action than when it was logged.
+            cannot be loaded, must not be unpickled, or predicts another action than when it was
+            logged.
     """
     with integrity.fetch_version(version, public_key=public_key) as folder:
         info = policy_loader.read_agent_info(folder)
+        variables = {}
+        if info.inference == "native":
+            agent_files.check_unpickling_allowed(
+                f"Loading {version}, which has inference=native,",
+                is_trusted=allow_pickle or public_key is not None,
+            )
+            variables = {MLFLOW_ALLOW_PICKLE_DESERIALIZATION.name: "true"}
         try:
-            action = _predict_example(folder, info.inference)
+            with env_vars.override_env(variables):
+                action = _predict_example(folder, info.inference)
         except Exception as error:  # the code of a model can raise anything
             raise MlflowException.invalid_parameter_value(
                 f"{version} cannot be served: {type(error).__name__}: {str(error).rstrip('.')}. "

@@ -1,4 +1,4 @@
-"""Sign model digests with Ed25519 keys, and verify the signatures.
+"""Sign digests of models and files with Ed25519 keys, and verify the signatures.
 
 The package ``cryptography`` is imported only if a key is used.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from mlflow.exceptions import MlflowException
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 KeyPath = str | os.PathLike[str]
 
-_MESSAGE_PREFIX = b"mlflow-sb3 model digest, signature version 1\n"
-"""Prefix of every signed message.
+Subject = Literal["model", "file"]
+"""What a digest belongs to: a model version, or a file of a run.
 
-With it, a signature that the key made for another purpose is never valid here.
+It is a part of the signed message. A signature of one subject is never valid for the other.
 """
 _REMEDIES = {
     "private": "Create a key without a password: "
@@ -48,12 +48,25 @@ def check_keys(signing_key: KeyPath | None, public_key: KeyPath | None = None) -
         _load_public_key(public_key)
 
 
-def sign_digest(digest: str, private_key: KeyPath) -> str:
+def generate_private_key() -> bytes:
+    """Return a new Ed25519 private key in PEM (PKCS 8), without a password."""
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    return Ed25519PrivateKey.generate().private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+
+
+def sign_digest(digest: str, private_key: KeyPath, *, subject: Subject = "model") -> str:
     """Sign a digest.
 
     Args:
-        digest: Digest from ``digest.hash_folder``.
+        digest: Digest from ``digest.hash_folder``, or SHA-256 digest of a file.
         private_key: PEM file (PKCS 8) of an Ed25519 private key without a password.
+        subject: What the digest belongs to.
 
     Returns:
         The signature in base64.
@@ -61,30 +74,47 @@ def sign_digest(digest: str, private_key: KeyPath) -> str:
     Raises:
         MlflowException: The file cannot be read or holds no such key.
     """
-    signature = _load_private_key(private_key).sign(_MESSAGE_PREFIX + digest.encode())
+    signature = _load_private_key(private_key).sign(_make_message(digest, subject))
     return base64.b64encode(signature).decode()
 
 
-def verify_digest(digest: str, signature: str, public_key: KeyPath) -> bool:
+def verify_digest(
+    digest: str, signature: str, public_key: KeyPath, *, subject: Subject = "model"
+) -> bool:
     """Return whether the signature is valid for the digest and the key.
 
     Args:
-        digest: Digest from ``digest.hash_folder``.
+        digest: Digest, as for ``sign_digest``.
         signature: Signature from ``sign_digest``. Text that is not base64 is not valid.
         public_key: PEM file of an Ed25519 public key.
+        subject: What the digest belongs to.
 
     Raises:
         MlflowException: The file cannot be read or holds no such key.
     """
+    return _is_valid(_load_public_key(public_key), digest, signature, subject)
+
+
+def has_signed(
+    private_key: KeyPath, digest: str, signature: str, *, subject: Subject = "model"
+) -> bool:
+    """Return whether a private key made the signature; see ``verify_digest``."""
+    key = _load_private_key(private_key).public_key()
+    return _is_valid(key, digest, signature, subject)
+
+
+def _is_valid(key: Ed25519PublicKey, digest: str, signature: str, subject: Subject) -> bool:
     from cryptography.exceptions import InvalidSignature
 
-    key = _load_public_key(public_key)
     try:
-        signed = base64.b64decode(signature, validate=True)
-        key.verify(signed, _MESSAGE_PREFIX + digest.encode())
+        key.verify(base64.b64decode(signature, validate=True), _make_message(digest, subject))
     except (InvalidSignature, ValueError):
         return False
     return True
+
+
+def _make_message(digest: str, subject: Subject) -> bytes:
+    return f"mlflow-sb3 {subject} digest, signature version 1\n{digest}".encode()
 
 
 def _load_private_key(path: KeyPath) -> Ed25519PrivateKey:

@@ -29,8 +29,11 @@ MAX_ATTEMPTS = 50
 """Number of latest runs of ``main`` to search for a previous attempt."""
 STEP_END_TIMEOUT = 30.0
 """How long to wait until the steps of a killed ``main`` have ended, in seconds."""
-_IGNORED_PARAMS = frozenset({"fresh", "exclusive"})
-"""Parameters that do not change the result. Runs of older versions have ``exclusive``."""
+_IGNORED_PARAMS = frozenset({"fresh", "exclusive", "public_key", "allow_pickle"})
+"""Parameters of ``main`` that a later attempt may change. Older runs have ``exclusive``.
+
+A step that depends on ``public_key`` is compared with its own parameters.
+"""
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from mlflow_sb3.client import connection
 from mlflow_sb3.client.retry import CONNECTION_ERRORS
 from mlflow_sb3.runs.step_run import ERROR_TAG
 from mlflow_sb3.tracking import atomic_file, snapshot_uploader
+from mlflow_sb3.tracking.file_trust import FileTrust
 from mlflow_sb3.tracking.journal import Journal, JournalEntry, read_entries
 from mlflow_sb3.tracking.journal_sender import JournalSender
 from mlflow_sb3.tracking.snapshot_uploader import SNAPSHOT_DIR, SNAPSHOT_NAMES
@@ -82,7 +83,7 @@ def _upload_snapshots(folder: Path, sender: JournalSender) -> None:
     for path in (folder / SNAPSHOT_DIR / name for name in SNAPSHOT_NAMES):
         if atomic_file.has_valid_digest(path):
             snapshot_uploader.upload_snapshot(
-                sender.client, sender.journal.run_id, path, name=path.name
+                sender.client, sender.journal.run_id, path, name=path.name, trust=FileTrust()
             )
 
 

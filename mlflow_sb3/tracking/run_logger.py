@@ -19,6 +19,7 @@ from mlflow_sb3.runs.signals import Interrupted
 from mlflow_sb3.tracking import journal
 from mlflow_sb3.tracking.delivery import UndeliveredError, explain_undelivered
 from mlflow_sb3.tracking.delivery_thread import DeliveryThread
+from mlflow_sb3.tracking.file_trust import FileTrust
 from mlflow_sb3.tracking.journal_sender import MAX_METRICS, MAX_PARAMS, JournalSender
 from mlflow_sb3.tracking.run_files import RunFiles
 from mlflow_sb3.tracking.snapshot_uploader import SnapshotUploader
@@ -49,7 +50,12 @@ class RunLogger:
     """
 
     def __init__(
-        self, run_id: str, folder: Path, *, delivery_timeout: float = DELIVERY_TIMEOUT
+        self,
+        run_id: str,
+        folder: Path,
+        *,
+        delivery_timeout: float = DELIVERY_TIMEOUT,
+        trust: FileTrust | None = None,
     ) -> None:
         """Open the journal of a run.
 
@@ -58,6 +64,7 @@ class RunLogger:
             folder: Local folder of this run alone. It is removed when the run has finished and
                 everything was delivered.
             delivery_timeout: Seconds to wait for the tracking server at the end of the run.
+            trust: Signs the uploaded snapshots. By default, with the key of this machine.
         """
         self.folder = folder
         self.total_call_seconds = 0.0
@@ -67,7 +74,7 @@ class RunLogger:
         self._journal = journal.open_journal(run_id, folder)
         self._sender = JournalSender(self._journal)
         self._delivery_thread = DeliveryThread(self._sender)
-        self._uploader = SnapshotUploader(self._sender.client, run_id)
+        self._uploader = SnapshotUploader(self._sender.client, run_id, trust=trust or FileTrust())
         self._files = RunFiles(folder)
         self._delivery_timeout = delivery_timeout
         self._metric_counts: Counter[str] = Counter()

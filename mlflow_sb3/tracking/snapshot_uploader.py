@@ -16,6 +16,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 
 from mlflow_sb3.client import retry
 from mlflow_sb3.tracking import atomic_file, snapshot_header
+from mlflow_sb3.tracking.file_trust import FileTrust
 
 SNAPSHOT_NAMES = ("0.snapshot", "1.snapshot")
 """File names of a run's two snapshots. A new snapshot replaces the older file."""
@@ -24,7 +25,8 @@ SNAPSHOT_DIR = "snapshots"
 SNAPSHOT_TAG = "mlflow_sb3.snapshot."
 """Prefix of the tags of uploaded snapshots. The file name of the snapshot follows.
 
-The value of the tag is a JSON object with the step, the digest, and whether learning has ended.
+The value of the tag is a JSON object with the step, the digest and its signature, and whether
+learning has ended.
 """
 CHECK_INTERVAL = 2.0
 """Seconds between two checks for a new snapshot."""
@@ -41,10 +43,11 @@ class SnapshotUploader:
     for it.
     """
 
-    def __init__(self, client: MlflowClient, run_id: str) -> None:
+    def __init__(self, client: MlflowClient, run_id: str, *, trust: FileTrust) -> None:
         """Prepare the thread. Call ``start`` to start it."""
         self._client = client
         self._run_id = run_id
+        self._trust = trust
         self._offered: Path | None = None
         self._upload_count = 0
         self._last_attempt = time.monotonic()
@@ -92,7 +95,7 @@ class SnapshotUploader:
         # Alternate between the two names. An interrupted upload then leaves the previous snapshot.
         name = SNAPSHOT_NAMES[self._upload_count % 2]
         is_uploaded = retry.try_call(
-            lambda: upload_snapshot(self._client, self._run_id, path, name=name)
+            lambda: upload_snapshot(self._client, self._run_id, path, name=name, trust=self._trust)
         )
         self._last_attempt = time.monotonic()
         self._upload_count += is_uploaded
@@ -101,8 +104,10 @@ class SnapshotUploader:
         return is_uploaded
 
 
-def upload_snapshot(client: MlflowClient, run_id: str, path: Path, *, name: str) -> None:
-    """Upload a snapshot to the artifacts of a run, then set the tag that records it.
+def upload_snapshot(
+    client: MlflowClient, run_id: str, path: Path, *, name: str, trust: FileTrust
+) -> None:
+    """Upload a snapshot to the artifacts of a run, then set the tag that records and signs it.
 
     Training may replace the file during the upload. Therefore a hard link to it, or a copy, is
     uploaded.
@@ -112,6 +117,7 @@ def upload_snapshot(client: MlflowClient, run_id: str, path: Path, *, name: str)
         run_id: Run that gets the artifact.
         path: Snapshot on this machine.
         name: File name among the artifacts, one of ``SNAPSHOT_NAMES``.
+        trust: Signs the digest of the snapshot.
 
     Raises:
         ValueError: The snapshot is incomplete.
@@ -127,7 +133,12 @@ def upload_snapshot(client: MlflowClient, run_id: str, path: Path, *, name: str)
             )
         header = snapshot_header.read_header(copy)
         client.log_artifact(run_id, str(copy), SNAPSHOT_DIR)
-    about = {"step": header.step, "learned": header.learned, "digest": digest}
+    about = {
+        "step": header.step,
+        "learned": header.learned,
+        "digest": digest,
+        "signature": trust.sign(digest),
+    }
     client.set_tag(run_id, f"{SNAPSHOT_TAG}{name}", json.dumps(about))
 
 

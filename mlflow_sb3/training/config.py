@@ -10,6 +10,7 @@ from mlflow_sb3.algorithms import algorithms, env_check, hyperparam_check, zoo_p
 from mlflow_sb3.algorithms.zoo_presets import Preset, PresetSource
 from mlflow_sb3.envs import entry_points, env_spec, wrapper_config
 from mlflow_sb3.registry import integrity
+from mlflow_sb3.tracking.file_trust import FileTrust
 from mlflow_sb3.training import finetune, loop
 from mlflow_sb3.training.finetune import BaseAgent
 
@@ -102,6 +103,7 @@ def resolve_config(
     wrappers: list[Any],
     from_model: str,
     torch_threads: int,
+    trust: FileTrust,
 ) -> tuple[TrainingConfig, BaseAgent | None]:
     """Complete the options of ``train`` with a preset and defaults, and check them.
 
@@ -118,6 +120,8 @@ def resolve_config(
             keeps the arguments and wrappers of the environment that it was trained in, unless the
             caller sets ``env_kwargs``, wrappers or another environment id.
         torch_threads: Threads of PyTorch during training.
+        trust: Whether the model of ``from_model`` may be unpickled. If it has a public key, that
+            key must have signed the model.
 
     Returns:
         The configuration, and the loaded agent of ``from_model``.
@@ -134,12 +138,17 @@ def resolve_config(
     entry_points.trust_options(env, map(wrapper_config.get_entry_point, all_wrappers))
     description = env_spec.compose_spec(env, kwargs=env_kwargs, wrappers=all_wrappers)
     if from_model and not (env_kwargs or all_wrappers):
-        description = finetune.get_base_env_spec(from_model, description)
+        description = finetune.get_base_env_spec(from_model, description, trust=trust)
     resolved = _resolve_hyperparams(algo, tuned.hyperparams, description)
     base_agent = None
     if from_model:
         base_agent = finetune.load_base_agent(
-            from_model, algo, description, tuned.hyperparams, seed=loop.get_learning_seed(seed)
+            from_model,
+            algo,
+            description,
+            tuned.hyperparams,
+            seed=loop.get_learning_seed(seed),
+            trust=trust,
         )
         resolved = hyperparam_check.to_plain_hyperparams(algo, base_agent.model)
         from_model = integrity.pin_version_uri(from_model)

@@ -22,6 +22,7 @@ from mlflow_sb3.flavor import policy_loader, sb3_policy, vec_normalize
 from mlflow_sb3.inference import agent_files
 from mlflow_sb3.inference.agent_files import AGENT_DIR, AGENT_ZIP, AgentInfo
 from mlflow_sb3.registry import integrity
+from mlflow_sb3.tracking.file_trust import FileTrust
 
 FROM_MODEL_TAG = "mlflow_sb3.from_model"
 """Tag of a training run: id of the logged model that the run fine-tunes."""
@@ -57,7 +58,13 @@ def log_lineage(run_id: str, model_id: str) -> None:
 
 
 def load_base_agent(
-    model_uri: str, algo: str, env_spec_json: str, hyperparams: dict[str, Any], *, seed: int
+    model_uri: str,
+    algo: str,
+    env_spec_json: str,
+    hyperparams: dict[str, Any],
+    *,
+    seed: int,
+    trust: FileTrust,
 ) -> BaseAgent:
     """Load an agent with its networks, its optimizer and its VecNormalize statistics.
 
@@ -71,15 +78,19 @@ def load_base_agent(
             previous environment, but not in its spaces.
         hyperparams: Hyperparameters to change; see ``builder.build_algorithm``.
         seed: Seed for SB3.
+        trust: Whether the model may be unpickled. If it has a public key, that key must have signed
+            the model.
 
     Raises:
-        MlflowException: The agent has another algorithm or other spaces, or a hyperparameter
-            cannot be changed.
+        MlflowException: The model may not be unpickled, the agent has another algorithm or other
+            spaces, or a hyperparameter cannot be changed.
     """
-    agent_files.check_unpickling_allowed(f"Fine-tuning {model_uri}")
+    agent_files.check_unpickling_allowed(
+        f"Fine-tuning {model_uri}", is_trusted=trust.allow_pickle or bool(trust.public_key)
+    )
     hyperparam_check.check_hyperparams(algo, hyperparams)
     _check_can_change(model_uri, algo, hyperparams)
-    with integrity.fetch_uri(model_uri) as folder:
+    with integrity.fetch_uri(model_uri, public_key=trust.public_key or None) as folder:
         agent_info = policy_loader.read_agent_info(folder)
         _check_algorithm(model_uri, algo, agent_info)
         model = _load_model(folder / AGENT_DIR, agent_info, env_spec_json, hyperparams)
@@ -90,18 +101,19 @@ def load_base_agent(
     return BaseAgent(model, model_id)
 
 
-def get_base_env_spec(model_uri: str, env_spec_json: str) -> str:
+def get_base_env_spec(model_uri: str, env_spec_json: str, *, trust: FileTrust) -> str:
     """Return the training environment of an agent, if it has the id of the requested environment.
 
     Args:
         model_uri: As in ``mlflow_sb3.load_model``.
         env_spec_json: Requested environment as ``EnvSpec`` JSON.
+        trust: As in ``load_base_agent``.
 
     Returns:
         The agent's environment with its arguments and wrappers, as ``EnvSpec`` JSON. If the id of
         that environment is unknown or differs, ``env_spec_json``.
     """
-    with integrity.fetch_uri(model_uri) as folder:
+    with integrity.fetch_uri(model_uri, public_key=trust.public_key or None) as folder:
         agent_env = policy_loader.read_agent_info(folder).environment
     if agent_env is None or agent_env["id"] != json.loads(env_spec_json)["id"]:
         return env_spec_json

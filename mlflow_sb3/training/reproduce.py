@@ -20,6 +20,9 @@ from mlflow.exceptions import ExecutionException, MlflowException
 from mlflow_sb3.algorithms.class_names import list_class_names
 from mlflow_sb3.algorithms.zoo_presets import Preset
 from mlflow_sb3.envs import entry_points, env_spec, wrapper_config
+from mlflow_sb3.inference import agent_files
+from mlflow_sb3.registry import integrity
+from mlflow_sb3.tracking.file_trust import FileTrust
 from mlflow_sb3.training import provenance, training_record
 from mlflow_sb3.training.provenance import POLICY_DIGEST_TAG
 from mlflow_sb3.training.training_record import TrainingRecord
@@ -82,7 +85,7 @@ def checkout_commit(commit: str | None) -> Iterator[Path]:
             _run_git("worktree", "remove", "--force", str(worktree))
 
 
-def check_config(config: TrainingConfig, *, allow_pickle: bool = False) -> None:
+def check_config(config: TrainingConfig, trust: FileTrust) -> None:
     """Check that a recorded configuration names only classes that may be imported and called.
 
     Another user may have written the record. The training then passes the configuration to the code
@@ -90,18 +93,22 @@ def check_config(config: TrainingConfig, *, allow_pickle: bool = False) -> None:
 
     Args:
         config: Configuration of the training.
-        allow_pickle: Whether the model of ``from_model`` may be loaded, which unpickles it.
+        trust: Whether the model of ``from_model`` may be unpickled. If it has a public key, that
+            key must have signed the model.
 
     Raises:
         MlflowException: A name is not allowed (see ``entry_points.check_spec``), the
-            hyperparameters are not in the form that ``train`` records, or ``from_model`` is set
-            without ``allow_pickle``.
+            hyperparameters are not in the form that ``train`` records, or the model of
+            ``from_model`` may not be unpickled or was not signed.
     """
-    if config.from_model and not allow_pickle:
-        raise MlflowException.invalid_parameter_value(
-            f"The training fine-tuned {config.from_model}, and repeating it would unpickle that "
-            "model. If you trust it, set allow_pickle=true."
+    trust.check_keys()
+    if config.from_model:
+        agent_files.check_unpickling_allowed(
+            f"The training fine-tuned {config.from_model}. Repeating it",
+            is_trusted=trust.allow_pickle or bool(trust.public_key),
         )
+        with integrity.fetch_uri(config.from_model, public_key=trust.public_key or None):
+            pass  # the code of the commit may not check the signature
     preset = Preset("training.json")
     if preset.override(config.hyperparams) != replace(preset, hyperparams=config.hyperparams):
         raise MlflowException.invalid_parameter_value(
@@ -128,12 +135,13 @@ def _check_class(name: str) -> None:
         raise MlflowException.invalid_parameter_value(str(error)) from error
 
 
-def train_again(project: Path, config: TrainingConfig) -> str:
+def train_again(project: Path, config: TrainingConfig, trust: FileTrust) -> str:
     """Run the entry point ``train`` of a project as a child of the active run.
 
     Args:
         project: Folder of the project.
         config: Configuration of the training.
+        trust: Passed on to ``train``, if the project has these parameters.
 
     Returns:
         Id of the new run.
@@ -141,11 +149,17 @@ def train_again(project: Path, config: TrainingConfig) -> str:
     Raises:
         MlflowException: The training failed.
     """
+    parameters = config.to_options()
+    if "allow_pickle:" in (project / "MLproject").read_text():
+        parameters |= {
+            "public_key": trust.public_key and str(Path(trust.public_key).absolute()),
+            "allow_pickle": json.dumps(trust.allow_pickle),
+        }
     try:
         submitted = mlflow.run(  # type: ignore[no-untyped-call]
             str(project),
             "train",
-            parameters=config.to_options(),
+            parameters=parameters,
             env_manager="local",
             run_name="train",
         )

@@ -18,9 +18,11 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from mlflow_sb3.client.retry import CONNECTION_ERRORS
+from mlflow_sb3.inference import agent_files
 from mlflow_sb3.runs import heartbeat, state_dir
 from mlflow_sb3.tracking import atomic_file, journal, snapshot_header, snapshot_uploader
 from mlflow_sb3.tracking.delivery import RejectedError, deliver_journal
+from mlflow_sb3.tracking.file_trust import FileTrust
 from mlflow_sb3.tracking.snapshot_uploader import SNAPSHOT_DIR, SNAPSHOT_NAMES, SNAPSHOT_TAG
 from mlflow_sb3.training.resume_point import ResumePoint
 
@@ -31,8 +33,13 @@ _logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def find_snapshot(run_id: str, state_folder: str | None = None) -> Iterator[ResumePoint]:
-    """Find the newest snapshot of an interrupted run.
+def find_snapshot(
+    run_id: str, state_folder: str | None = None, *, trust: FileTrust | None = None
+) -> Iterator[ResumePoint]:
+    """Find the newest snapshot of an interrupted run that may be unpickled.
+
+    A snapshot in the state folder of this machine is trusted. A snapshot among the artifacts must
+    be signed.
 
     If the run has none, but itself resumed an earlier run, use the snapshot of that run, and so on.
     If this machine has a journal of the run, deliver it first.
@@ -40,13 +47,14 @@ def find_snapshot(run_id: str, state_folder: str | None = None) -> Iterator[Resu
     Args:
         run_id: Id of a run of the entry point ``train``.
         state_folder: See ``state_dir.get_state_dir``.
+        trust: Keys that may have signed an uploaded snapshot. By default, the key of this machine.
 
     Yields:
         The snapshot. Its path is valid only inside the ``with`` block.
 
     Raises:
         MlflowException: The run finished, is still running, or has no snapshot, or its snapshots
-            cannot be downloaded.
+            cannot be downloaded or are not trusted.
     """
     run = MlflowClient().get_run(run_id)
     if run.info.status == "RUNNING" and heartbeat.is_alive_after_watching(run):
@@ -61,7 +69,7 @@ def find_snapshot(run_id: str, state_folder: str | None = None) -> Iterator[Resu
             "Use log_model to register its agent."
         )
     with TemporaryDirectory() as downloads:
-        yield _find_resume_point(run, state_folder, Path(downloads))
+        yield _find_resume_point(run, state_folder, Path(downloads), trust or FileTrust())
 
 
 def flush_journal(run: Run, state_folder: str | None = None) -> Run:
@@ -105,11 +113,11 @@ def format_resume_command(run_id: str, state_folder: Path) -> str:
     return command
 
 
-def has_snapshot(run: Run, state_folder: str | None = None) -> bool:
-    """Return whether a run has a snapshot, on this machine or among its artifacts."""
+def has_trusted_snapshot(run: Run, state_folder: str | None, trust: FileTrust) -> bool:
+    """Return whether a run has a snapshot on this machine, or a trusted one in its artifacts."""
     folder = state_dir.get_run_dir(run.info.run_id, state_folder) / SNAPSHOT_DIR
     is_local = any(atomic_file.has_valid_digest(folder / name) for name in SNAPSHOT_NAMES)
-    return is_local or bool(_list_uploaded(run))
+    return is_local or any(snapshot.is_trusted(trust) for snapshot in _list_uploaded(run))
 
 
 @dataclass(frozen=True)
@@ -120,20 +128,26 @@ class _UploadedSnapshot:
     step: int
     learned: bool
     digest: str
+    signature: str = ""
 
     @property
     def progress(self) -> tuple[bool, int]:
         return self.learned, self.step
 
+    def is_trusted(self, trust: FileTrust) -> bool:
+        return trust.is_trusted(self.digest, self.signature)
 
-def _find_resume_point(run: Run, state_folder: str | None, downloads: Path) -> ResumePoint:
+
+def _find_resume_point(
+    run: Run, state_folder: str | None, downloads: Path, trust: FileTrust
+) -> ResumePoint:
     """Return the snapshot of a run, or else of the run that it resumed, and so on."""
     visited: set[str] = set()
     current: Run | None = run
     while current is not None and current.info.run_id not in visited:
         visited.add(current.info.run_id)
         folder = state_dir.get_run_dir(current.info.run_id, state_folder) / SNAPSHOT_DIR
-        if (resume_point := _find_newest(current, folder, downloads)) is not None:
+        if (resume_point := _find_newest(current, folder, downloads, trust)) is not None:
             return resume_point
         previous = current.data.tags.get(RESUMED_FROM_TAG)
         current = None if previous is None else MlflowClient().get_run(previous)
@@ -143,13 +157,17 @@ def _find_resume_point(run: Run, state_folder: str | None, downloads: Path) -> R
     )
 
 
-def _find_newest(run: Run, folder: Path, downloads: Path) -> ResumePoint | None:
+def _find_newest(run: Run, folder: Path, downloads: Path, trust: FileTrust) -> ResumePoint | None:
     """Return the newest complete snapshot of one run, from its folder or its artifacts."""
     local = _find_local(run.info.run_id, folder)
     failure: Exception | None = None
+    is_untrusted = False
     for uploaded in _list_uploaded(run):
         if local is not None and uploaded.progress <= (local.header.learned, local.header.step):
             break
+        if not uploaded.is_trusted(trust):
+            is_untrusted = True
+            continue
         try:
             path = _download(run.info.run_id, uploaded.name, downloads)
         except Exception as error:  # noqa: BLE001 each artifact store has its own errors
@@ -168,6 +186,11 @@ def _find_newest(run: Run, folder: Path, downloads: Path) -> ResumePoint | None:
             f"The snapshots of run {run.info.run_id} are among its artifacts and cannot be "
             f"downloaded: {failure}. Resume when the artifact store answers, or train again."
         ) from failure
+    if local is None and is_untrusted:
+        agent_files.check_unpickling_allowed(
+            f"Resuming run {run.info.run_id}, whose snapshot no key signed that you trust,",
+            is_trusted=False,
+        )
     return local
 
 

@@ -30,7 +30,7 @@ _MAX_METRIC = sys.float_info.max
 
 @dataclass(frozen=True)
 class ResumePoint:
-    """An interrupted run, and its last snapshot."""
+    """An interrupted run, and its last snapshot, which the user trusts."""
 
     run_id: str
     path: Path
@@ -49,7 +49,9 @@ class ResumePoint:
         from mlflow_sb3.envs import entry_points, seeds
         from mlflow_sb3.training import snapshot
 
-        agent_files.check_unpickling_allowed(f"resuming from a snapshot of run {self.run_id}")
+        agent_files.check_unpickling_allowed(
+            f"resuming from a snapshot of run {self.run_id}", is_trusted=True
+        )
         config = self.header.context["recipe"]
         # Unpickling the snapshot can run any code, so its environment needs no check.
         entry_points.trust_options(config["description"])

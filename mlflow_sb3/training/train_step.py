@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from mlflow_sb3.client.permissions import MissingPermissionError
 from mlflow_sb3.registry import names
 from mlflow_sb3.runs import previous_attempt, signals, state_dir
 from mlflow_sb3.runs.signals import Interrupted, StopRequest
+from mlflow_sb3.tracking.file_trust import FileTrust
 from mlflow_sb3.tracking.metric_writer import MetricWriter
 from mlflow_sb3.tracking.run_logger import RunLogger
 from mlflow_sb3.tracking.snapshot_uploader import SNAPSHOT_DIR
@@ -45,6 +46,8 @@ class TrainSettings:
     """See ``state_dir.get_state_dir``."""
     delivery_timeout: float = 60.0
     """Seconds to wait for the tracking server after the training."""
+    trust: FileTrust = field(default_factory=FileTrust)
+    """Key that signs the snapshots and the agent, and which files may be unpickled."""
     warn: Callable[[str], object] = lambda message: None  # noqa: ARG005
     """Called with each message for the user."""
 
@@ -73,7 +76,8 @@ def start_training(run_id: str, options: dict[str, Any], settings: TrainSettings
         MlflowException: An option is invalid, or the run cannot be written to.
         Interrupted: A signal stopped the training.
     """
-    config, base_agent = resolve_config(**options)
+    settings.trust.check_keys()
+    config, base_agent = resolve_config(**options, trust=settings.trust)
     base_model = None if base_agent is None else base_agent.model
     return _train(run_id, _TrainingPlan(config, options, base_model), settings)
 
@@ -95,10 +99,13 @@ def resume_training(
         MlflowException: There is no snapshot, or the run cannot be written to.
         Interrupted: A signal stopped the training.
     """
+    settings.trust.check_keys()
     # Set the tag first. If this run is interrupted before its first snapshot, a later call follows
     # the tag to the snapshot of the earlier run.
     MlflowClient().set_tag(run_id, resume.RESUMED_FROM_TAG, interrupted_run_id)
-    with resume.find_snapshot(interrupted_run_id, settings.state_folder) as resume_point:
+    with resume.find_snapshot(
+        interrupted_run_id, settings.state_folder, trust=settings.trust
+    ) as resume_point:
         context = resume_point.header.context
         config, options = TrainingConfig(**context["recipe"]), context["asked"]
         check_same_options(interrupted_run_id, user_options, options, config)
@@ -147,9 +154,10 @@ def _train(run_id: str, plan: _TrainingPlan, settings: TrainSettings) -> Trainin
     with _report_resume_command(run_id, folder, settings), signals.defer_signals() as stop:
         if plan.config.from_model_id:
             finetune.log_lineage(run_id, plan.config.from_model_id)
-        timeout = settings.delivery_timeout
-        with RunLogger(run_id, folder, delivery_timeout=timeout) as run_logger:
-            result = _train_and_log(plan, run_logger, folder, settings.snapshot_every, stop)
+        with RunLogger(
+            run_id, folder, delivery_timeout=settings.delivery_timeout, trust=settings.trust
+        ) as run_logger:
+            result = _train_and_log(plan, run_logger, folder, settings, stop)
         # Signals are still deferred, so that a signal cannot prevent the deletion of the
         # interrupted run's snapshots.
         if plan.interrupted_run_id is not None:
@@ -161,7 +169,7 @@ def _train_and_log(
     plan: _TrainingPlan,
     run_logger: RunLogger,
     folder: Path,
-    snapshot_every: int | None,
+    settings: TrainSettings,
     stop: StopRequest,
 ) -> TrainingResult:
     config = plan.config
@@ -169,7 +177,7 @@ def _train_and_log(
     run_logger.log_params(config.to_params())
     snapshot_writer = SnapshotWriter(
         folder / SNAPSHOT_DIR,
-        every=snapshot_every,
+        every=settings.snapshot_every,
         context={"asked": plan.options, "recipe": config.to_json(), "facts": facts.to_json()},
         get_extra=run_logger.get_metric_state,
         on_written=run_logger.offer_snapshot,
@@ -191,7 +199,7 @@ def _train_and_log(
         progress=True,
         torch_threads=config.torch_threads,
     )
-    training_run.log_training_run(result, config, facts, run_logger)
+    training_run.log_training_run(result, config, facts, run_logger, trust=settings.trust)
     return result
 
 

@@ -26,6 +26,7 @@ from mlflow_sb3.inference import agent_files
 from mlflow_sb3.promotion import challengers
 from mlflow_sb3.registry import model_version, names, registration, signing, versions
 from mlflow_sb3.registry.model_version import Version
+from mlflow_sb3.tracking.file_trust import FileTrust
 from mlflow_sb3.tracking.run_logger import MetricPoint, RunLogger
 from mlflow_sb3.training import provenance
 from mlflow_sb3.training.config import TrainingConfig
@@ -137,7 +138,12 @@ class TrainingRun:
 
 
 def log_training_run(
-    result: TrainingResult, config: TrainingConfig, facts: TrainingFacts, run_logger: RunLogger
+    result: TrainingResult,
+    config: TrainingConfig,
+    facts: TrainingFacts,
+    run_logger: RunLogger,
+    *,
+    trust: FileTrust | None = None,
 ) -> None:
     """Log the selected agent, the table of checkpoints, and the provenance of the training.
 
@@ -146,6 +152,7 @@ def log_training_run(
         config: Configuration of the training.
         facts: Result of ``provenance.collect_facts`` at the start of the training.
         run_logger: Logger of the training run.
+        trust: Signs the agent. By default, with the key of this machine.
     """
     best = result.best
     run_logger.log_file(f"{_AGENT_FOLDER}/{_AGENT_ZIP}", best.archive)
@@ -156,9 +163,11 @@ def log_training_run(
     table = result.to_table()
     rows = list(zip(*table.values(), strict=True))
     run_logger.log_file(_CHECKPOINTS_TABLE, json.dumps({"columns": list(table), "data": rows}))
+    digest = hashlib.sha256(best.archive).hexdigest()
     run_logger.set_tags(
         {
-            model_version.DIGEST_TAG: hashlib.sha256(best.archive).hexdigest(),
+            model_version.DIGEST_TAG: digest,
+            model_version.SIGNATURE_TAG: (trust or FileTrust()).sign(digest),
             _TABLES_TAG: json.dumps([{"path": _CHECKPOINTS_TABLE, "type": "table"}]),
         }
     )
@@ -172,13 +181,18 @@ def log_training_run(
     provenance.log_provenance(result, config, facts, run_logger)
 
 
-def load_training_run(run_id: str) -> TrainingRun:
+def load_training_run(run_id: str, *, trust: FileTrust | None = None) -> TrainingRun:
     """Load the agent that ``log_training_run`` logged.
 
     This compares the digest of SB3's file with the tag of the run, and then unpickles the file.
 
+    Args:
+        run_id: Id of the training run.
+        trust: Keys that may have signed the agent. By default, the key of this machine.
+
     Raises:
-        MlflowException: The run does not exist, has no agent, or its agent has changed.
+        MlflowException: The run does not exist, has no agent, its agent has changed, or no trusted
+            key signed its agent.
     """
     client = MlflowClient()
     run = client.get_run(run_id)
@@ -187,7 +201,10 @@ def load_training_run(run_id: str) -> TrainingRun:
             f"Run {run_id} has no trained agent. "
             "Pass the id of a finished run of the entry point train."
         )
-    agent_files.check_unpickling_allowed(f"Loading the agent of run {run_id}")
+    is_trusted = (trust or FileTrust()).is_agent_trusted(run)
+    agent_files.check_unpickling_allowed(
+        f"Loading the agent of run {run_id}", is_trusted=is_trusted
+    )
     params = run.data.params
     with TemporaryDirectory() as folder:
         path = mlflow.artifacts.download_artifacts(

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -386,7 +387,11 @@ def test_load_model_returns_an_algorithm_that_can_be_trained(
     ppo: PPO, saved: Path, tmp_path: Path
 ) -> None:
     loaded = mlflow_sb3.load_model(
-        str(saved), dst_path=str(tmp_path), env=ppo.get_env(), device="cpu"
+        str(saved),
+        dst_path=str(tmp_path),
+        env=ppo.get_env(),
+        device="cpu",
+        allow_pickle=True,
     )
 
     batch = sample_observations(ppo, 64)
@@ -409,7 +414,7 @@ def test_without_unpickling_only_policies_can_be_loaded(
         MlflowException,
         match="would unpickle a file, but MLFLOW_ALLOW_PICKLE_DESERIALIZATION is false",
     ):
-        mlflow_sb3.load_model(str(saved))
+        mlflow_sb3.load_model(str(saved), allow_pickle=True)
 
 
 @pytest.mark.parametrize("name", ["policy.onnx", "agent.zip"])
@@ -417,10 +422,12 @@ def test_a_damaged_file_of_a_saved_model_is_refused(name: str, ppo: PPO, tmp_pat
     mlflow_sb3.save_model(ppo, tmp_path / "model")
     file = tmp_path / "model" / "agent" / name
     file.write_bytes(file.read_bytes() + b"\0")
-    load = mlflow_sb3.load_policy if name == "policy.onnx" else mlflow_sb3.load_model
+    load: Callable[..., Any] = (
+        mlflow_sb3.load_policy if name == "policy.onnx" else mlflow_sb3.load_model
+    )
 
     with pytest.raises(MlflowException, match="has changed"):
-        load(str(tmp_path / "model"))
+        load(str(tmp_path / "model"), allow_pickle=True)
 
 
 class Unexportable(FlattenExtractor):
@@ -454,13 +461,16 @@ def test_nothing_is_logged_if_the_export_fails(unexportable: PPO) -> None:
 
 
 @pytest.mark.usefixtures("store")
-def test_native_inference_predicts_with_sb3_and_sets_a_tag(unexportable: PPO) -> None:
+def test_native_inference_predicts_with_sb3_and_sets_a_tag(
+    unexportable: PPO, monkeypatch: pytest.MonkeyPatch
+) -> None:
     info = mlflow_sb3.log_model(unexportable, name="agent", inference="native")
 
     batch = sample_observations(unexportable, 8)
     expected, _ = unexportable.predict(batch, deterministic=True)
-    policy = mlflow_sb3.load_policy(info.model_uri)
+    policy = mlflow_sb3.load_policy(info.model_uri, allow_pickle=True)
     assert policy.predict(batch)[0].tolist() == expected.tolist()
+    monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "true")
     assert (
         mlflow.pyfunc.load_model(info.model_uri).predict(batch.astype(np.float64)).tolist()
         == expected.tolist()
@@ -483,12 +493,13 @@ def test_native_inference_supports_a_memory_optimized_buffer(tmp_path: Path) -> 
 
     mlflow_sb3.save_model(model, tmp_path / "model", inference="native")
 
-    assert mlflow_sb3.load_policy(str(tmp_path / "model")).predict(np.zeros(4))[0] in (0, 1)
+    policy = mlflow_sb3.load_policy(str(tmp_path / "model"), allow_pickle=True)
+    assert policy.predict(np.zeros(4))[0] in (0, 1)
 
 
 def test_threads_can_share_a_native_policy(unexportable: PPO, tmp_path: Path) -> None:
     mlflow_sb3.save_model(unexportable, tmp_path / "model", inference="native")
-    policy = mlflow_sb3.load_policy(str(tmp_path / "model"))
+    policy = mlflow_sb3.load_policy(str(tmp_path / "model"), allow_pickle=True)
     batches = [sample_observations(unexportable, size) * size for size in range(1, 9)] * 50
     expected = [policy.predict(batch)[0].tolist() for batch in batches]
 
@@ -511,13 +522,16 @@ def test_native_inference_needs_unpickling(
     unexportable: PPO, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mlflow_sb3.save_model(unexportable, tmp_path / "model", inference="native")
+    for load in (mlflow_sb3.load_policy, mlflow.pyfunc.load_model):
+        with pytest.raises(MlflowException, match=r"which can run any code\. .*allow_pickle=True"):
+            load(str(tmp_path / "model"))
+
     monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
 
     with pytest.raises(MlflowException, match="inference=native would unpickle a file"):
         mlflow_sb3.save_model(unexportable, tmp_path / "another", inference="native")
-    for load in (mlflow_sb3.load_policy, mlflow.pyfunc.load_model):
-        with pytest.raises(MlflowException, match="inference=native would unpickle a file"):
-            load(str(tmp_path / "model"))
+    with pytest.raises(MlflowException, match="MLFLOW_ALLOW_PICKLE_DESERIALIZATION is false"):
+        mlflow_sb3.load_policy(str(tmp_path / "model"), allow_pickle=True)
     assert not (tmp_path / "another").exists()
 
 

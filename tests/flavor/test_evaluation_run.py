@@ -11,7 +11,9 @@ from mlflow_sb3.registry.model_version import Version
 def test_an_environment_that_cannot_be_rendered_costs_only_the_video(
     levels: list[Version], caplog: pytest.LogCaptureFixture
 ) -> None:
-    episodes = evaluate_version(levels[4], 2, seed=0, public_key=None, has_video=True)
+    episodes = evaluate_version(
+        levels[4], 2, seed=0, public_key=None, allow_pickle=False, has_video=True
+    )
 
     run = mlflow.active_run()
     assert run is not None

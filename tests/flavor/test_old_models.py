@@ -121,7 +121,7 @@ def test_the_algorithm_and_the_served_model_predict_what_the_policy_predicts(
 ) -> None:
     expected = mlflow_sb3.load_policy(str(folder)).predict(observations)[0].tolist()
 
-    model = mlflow_sb3.load_model(str(folder), device="cpu")
+    model = mlflow_sb3.load_model(str(folder), device="cpu", allow_pickle=True)
     served = mlflow.pyfunc.load_model(str(folder))
 
     assert model.predict(observations.astype(np.float32), deterministic=True)[0].tolist() == (

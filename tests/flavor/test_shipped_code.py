@@ -103,7 +103,11 @@ def test_an_onnx_model_predicts_without_the_packages_for_training(onnx_model: Pa
 
 
 @pytest.mark.process
-def test_a_native_model_predicts_with_its_own_code(native_model: Path) -> None:
+def test_a_native_model_predicts_with_its_own_code(
+    native_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "true")
+
     file, actions, _ = predict_in_new_process(native_model, [])
 
     assert file == str(native_model / "code" / "mlflow_sb3" / "__init__.py")

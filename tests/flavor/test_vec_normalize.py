@@ -108,7 +108,10 @@ def test_a_loaded_agent_continues_with_its_statistics(pendulum: PPO, tmp_path: P
     save(pendulum, tmp_path / "model")
 
     loaded = mlflow_sb3.load_model(
-        str(tmp_path / "model"), env=make_vec_env("Pendulum-v1", n_envs=2), device="cpu"
+        str(tmp_path / "model"),
+        env=make_vec_env("Pendulum-v1", n_envs=2),
+        device="cpu",
+        allow_pickle=True,
     )
 
     assert read_statistics(loaded) == read_statistics(pendulum)
@@ -121,7 +124,9 @@ def test_a_vec_normalize_of_the_caller_is_kept(pendulum: PPO, tmp_path: Path) ->
     save(pendulum, tmp_path / "model")
     own = VecNormalize(make_vec_env("Pendulum-v1"), clip_obs=3.0)
 
-    loaded = mlflow_sb3.load_model(str(tmp_path / "model"), env=own, device="cpu")
+    loaded = mlflow_sb3.load_model(
+        str(tmp_path / "model"), env=own, device="cpu", allow_pickle=True
+    )
 
     assert loaded.get_vec_normalize_env() is own
 
@@ -134,7 +139,9 @@ def test_changed_statistics_are_refused(pendulum: PPO, tmp_path: Path) -> None:
     with pytest.raises(
         MlflowException, match=r"vec_normalize\.json has changed since it was saved"
     ):
-        mlflow_sb3.load_model(str(tmp_path / "model"), env=make_vec_env("Pendulum-v1"))
+        mlflow_sb3.load_model(
+            str(tmp_path / "model"), env=make_vec_env("Pendulum-v1"), allow_pickle=True
+        )
 
 
 def test_images_and_dicts_are_normalized_inside_the_graph(tmp_path: Path) -> None:
@@ -161,7 +168,7 @@ def test_native_inference_normalizes_observations(pendulum: PPO, tmp_path: Path)
     mlflow_sb3.save_model(pendulum, tmp_path / "model", inference="native")
     observations = np.random.default_rng(0).normal(0, 1, (64, 3)).astype(np.float32)
     predict: Callable[..., Any] = partial(
-        mlflow_sb3.load_policy(str(tmp_path / "model")).predict, observations
+        mlflow_sb3.load_policy(str(tmp_path / "model"), allow_pickle=True).predict, observations
     )
 
     exported = save(pendulum, tmp_path / "exported")
@@ -178,7 +185,7 @@ def test_loading_without_env_warns_about_the_missing_normalization(
         UserWarning,
         match=r"was trained with VecNormalize\. Pass env to load_model",
     ):
-        mlflow_sb3.load_model(str(tmp_path / "model"), device="cpu")
+        mlflow_sb3.load_model(str(tmp_path / "model"), device="cpu", allow_pickle=True)
 
 
 @pytest.mark.train
@@ -189,7 +196,10 @@ def test_images_are_normalized_before_they_are_transposed(tmp_path: Path) -> Non
     mlflow_sb3.save_model(model, tmp_path / "model", environment=description)
 
     loaded = mlflow_sb3.load_model(
-        str(tmp_path / "model"), env=env_spec.make_from_spec(description), device="cpu"
+        str(tmp_path / "model"),
+        env=env_spec.make_from_spec(description),
+        device="cpu",
+        allow_pickle=True,
     )
 
     assert read_statistics(loaded) == read_statistics(model)

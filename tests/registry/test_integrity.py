@@ -56,7 +56,9 @@ def load_with_step(command: click.Command, *options: str) -> Load:
 LOADS: dict[str, Load] = {
     "fetch": fetch,
     "load_policy": lambda version, key: mlflow_sb3.load_policy(version.uri, public_key=key),
-    "load_model": lambda version, key: mlflow_sb3.load_model(version.uri, public_key=key),
+    "load_model": lambda version, key: mlflow_sb3.load_model(
+        version.uri, public_key=key, allow_pickle=True
+    ),
     "load_agent": lambda version, key: registered_agent.load_agent(version, public_key=key),
     "evaluate": load_with_step(evaluate, "--episodes", "1"),
 }

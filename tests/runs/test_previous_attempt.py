@@ -192,7 +192,7 @@ def test_a_step_that_never_started_is_marked_as_failed(runs: RunStore) -> None:
     assert unfinished.info.status == runs.client.get_run(step).info.status == "FAILED"
 
 
-@pytest.mark.parametrize("parameter", ["fresh", "exclusive"])
+@pytest.mark.parametrize("parameter", ["fresh", "exclusive", "public_key", "allow_pickle"])
 def test_parameters_that_do_not_change_the_result_are_ignored(
     runs: RunStore, parameter: str
 ) -> None:

@@ -52,6 +52,8 @@ def champion(store: str, champion_store: Path, tmp_path: Path) -> Version:
     All tests share the files of the version, so a test must not change them.
     """
     shutil.copy(champion_store, tmp_path / "champion.db")
+    # The key that signed the agent.
+    shutil.copytree(champion_store.parent / "state", tmp_path / "state", dirs_exist_ok=True)
     mlflow.set_tracking_uri(store.replace("mlflow.db", "champion.db"))
     mlflow.set_experiment("champion")
     return versions.find_version(NAME, alias="champion")

@@ -113,7 +113,7 @@ def test_a_replay_does_not_run_the_environment_of_its_record(
             "canary_module:Adam is not imported",
         ),
         ({"description": "attack"}, "os:system is not imported"),
-        ({"from_model": "models:/evil/1"}, "would unpickle that model"),
+        ({"from_model": "models:/evil/1"}, "Repeating it would unpickle a file"),
         (
             {"hyperparams": {"env_wrapper": [{"torch.hub:load": {"model": "m"}}]}},
             "are not in the form that train records",

@@ -10,6 +10,7 @@ import pytest
 from mlflow import MlflowClient
 
 from mlflow_sb3.tracking import atomic_file, snapshot_header, snapshot_uploader
+from mlflow_sb3.tracking.file_trust import FileTrust
 from mlflow_sb3.tracking.run_logger import MetricPoint, RunLogger
 from mlflow_sb3.tracking.snapshot_uploader import SNAPSHOT_DIR, SNAPSHOT_NAMES, SNAPSHOT_TAG
 from tests.processes import wait_until
@@ -44,7 +45,9 @@ def test_snapshots_are_uploaded_in_the_background_and_removed_at_the_end(tmp_pat
         value = client.get_run(run.info.run_id).data.tags[tag]
         uploaded = client.list_artifacts(run.info.run_id, SNAPSHOT_DIR)
 
-    assert json.loads(value) == {"step": 7, "learned": False, "digest": digest}
+    about = json.loads(value)
+    assert FileTrust().is_trusted(digest, about.pop("signature"))
+    assert about == {"step": 7, "learned": False, "digest": digest}
     assert [file.path for file in uploaded] == ["snapshots/0.snapshot"]
     assert client.list_artifacts(run.info.run_id) == []
     assert tag not in client.get_run(run.info.run_id).data.tags
@@ -92,7 +95,7 @@ def test_a_failed_upload_does_not_stop_the_delivery_of_metrics(
 def test_two_uploads_use_two_names(tmp_path: Path) -> None:
     client = MlflowClient()
     with mlflow.start_run() as run:
-        uploader = snapshot_uploader.SnapshotUploader(client, run.info.run_id)
+        uploader = snapshot_uploader.SnapshotUploader(client, run.info.run_id, trust=FileTrust())
         uploader.start()
         path = tmp_path / SNAPSHOT_NAMES[0]
         for step in (1, 2):

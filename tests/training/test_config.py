@@ -11,6 +11,7 @@ from stable_baselines3 import PPO
 import mlflow_sb3
 from mlflow_sb3.algorithms.zoo_presets import DEFAULT_TIMESTEPS
 from mlflow_sb3.envs import env_spec
+from mlflow_sb3.tracking.file_trust import FileTrust
 from mlflow_sb3.training.config import TrainingConfig, resolve_config
 from mlflow_sb3.training.finetune import BaseAgent
 
@@ -25,6 +26,7 @@ OPTIONS: dict[str, Any] = {
     "wrappers": [],
     "from_model": "",
     "torch_threads": 1,
+    "trust": FileTrust(allow_pickle=True),
 }
 MASK_VELOCITY = "rl_zoo3.wrappers:MaskVelocityWrapper"
 

@@ -15,6 +15,7 @@ import mlflow_sb3
 from mlflow_sb3.algorithms.builder import build_algorithm
 from mlflow_sb3.envs import env_spec
 from mlflow_sb3.flavor import vec_normalize
+from mlflow_sb3.tracking.file_trust import FileTrust
 from mlflow_sb3.training import finetune, loop
 from mlflow_sb3.training.finetune import BaseAgent
 
@@ -25,6 +26,9 @@ SMALL_DQN = {
     "n_envs": 2,
     "exploration_fraction": 0.5,
 }
+
+
+TRUST = FileTrust(allow_pickle=True)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +49,9 @@ def model_uri(store: str, dqn: DQN) -> str:
 
 def load(model_uri: str, env_spec_json: str, **hyperparams: Any) -> BaseAgent:
     """Load a DQN agent to fine-tune it."""
-    return finetune.load_base_agent(model_uri, "dqn", env_spec_json, hyperparams, seed=1)
+    return finetune.load_base_agent(
+        model_uri, "dqn", env_spec_json, hyperparams, seed=1, trust=TRUST
+    )
 
 
 @pytest.mark.train
@@ -146,7 +152,7 @@ def test_changes_that_the_agent_does_not_allow_are_rejected(
     env_spec_json = env_spec.compose_spec(env_id)
 
     with pytest.raises(MlflowException, match=message):
-        finetune.load_base_agent(model_uri, algo, env_spec_json, hyperparams, seed=0)
+        finetune.load_base_agent(model_uri, algo, env_spec_json, hyperparams, seed=0, trust=TRUST)
 
 
 def test_no_agent_is_unpickled_if_unpickling_is_forbidden(
@@ -165,7 +171,7 @@ def test_a_base_agent_has_the_vec_normalize_statistics() -> None:
     model = build_algorithm("ppo", pendulum, hyperparams, seed=0).learn(64)
     model_uri = mlflow_sb3.log_model(model, name="agent").model_uri
 
-    base = finetune.load_base_agent(model_uri, "ppo", pendulum, {}, seed=0).model
+    base = finetune.load_base_agent(model_uri, "ppo", pendulum, {}, seed=0, trust=TRUST).model
 
     assert vec_normalize.read_statistics(base) == vec_normalize.read_statistics(model)
     result = loop.train(pendulum, "ppo", timesteps=32, base_model=base)
@@ -188,7 +194,7 @@ def test_an_off_policy_agent_fills_its_buffer_first_and_can_change_n_envs(n_envs
     model_uri = mlflow_sb3.log_model(model, name="agent").model_uri
 
     base: Any = finetune.load_base_agent(
-        model_uri, "td3", pendulum, {"n_envs": n_envs}, seed=0
+        model_uri, "td3", pendulum, {"n_envs": n_envs}, seed=0, trust=TRUST
     ).model
 
     assert base.learning_starts == 10 + base.num_timesteps
@@ -207,13 +213,13 @@ def test_an_agent_with_her_is_trained_further() -> None:
     model = build_algorithm("dqn", bit_flipping, hyperparams, seed=0).learn(40)
     model_uri = mlflow_sb3.log_model(model, name="agent", environment=bit_flipping).model_uri
 
-    base = finetune.load_base_agent(model_uri, "dqn", bit_flipping, {}, seed=0).model
+    base = finetune.load_base_agent(model_uri, "dqn", bit_flipping, {}, seed=0, trust=TRUST).model
 
     assert base.learn(40, reset_num_timesteps=False).num_timesteps == 80
     with pytest.raises(
         MlflowException, match="You must pass an environment when using `HerReplayBuffer`"
     ):
-        mlflow_sb3.load_model(model_uri)
+        mlflow_sb3.load_model(model_uri, allow_pickle=True)
 
 
 @pytest.mark.usefixtures("store")
@@ -225,5 +231,7 @@ def test_the_environment_of_the_agent_is_used_for_the_same_id(dqn: DQN) -> None:
     cartpole = env_spec.compose_spec("CartPole-v1")
     pendulum = env_spec.compose_spec("Pendulum-v1")
 
-    assert json.loads(finetune.get_base_env_spec(model_uri, cartpole)) == json.loads(wrapped)
-    assert finetune.get_base_env_spec(model_uri, pendulum) == pendulum
+    assert json.loads(finetune.get_base_env_spec(model_uri, cartpole, trust=TRUST)) == json.loads(
+        wrapped
+    )
+    assert finetune.get_base_env_spec(model_uri, pendulum, trust=TRUST) == pendulum

@@ -9,6 +9,7 @@ from mlflow import MlflowClient
 
 from mlflow_sb3.runs import state_dir
 from mlflow_sb3.tracking import atomic_file, snapshot_uploader
+from mlflow_sb3.tracking.file_trust import FileTrust
 from mlflow_sb3.tracking.journal import Journal
 from mlflow_sb3.tracking.snapshot_uploader import SNAPSHOT_DIR, SNAPSHOT_NAMES
 from mlflow_sb3.training import resume
@@ -85,7 +86,7 @@ def test_the_older_snapshot_is_used_if_the_newer_is_truncated(tmp_path: Path) ->
         (folder / SNAPSHOT_NAMES[1]).write_bytes(content[:length])
         assert find_step() == 32, length
     (folder / SNAPSHOT_NAMES[0]).unlink()
-    assert not resume.has_snapshot(mlflow.get_run(run_id))
+    assert not resume.has_trusted_snapshot(mlflow.get_run(run_id), None, FileTrust())
 
 
 @pytest.mark.usefixtures("store")
@@ -122,7 +123,7 @@ def test_the_states_of_all_resumed_runs_are_deleted() -> None:
     for run_id in (first, second):
         assert MlflowClient().list_artifacts(run_id, SNAPSHOT_DIR) == []
         assert not state_dir.get_run_dir(run_id).exists()
-        assert not resume.has_snapshot(mlflow.get_run(run_id))
+        assert not resume.has_trusted_snapshot(mlflow.get_run(run_id), None, FileTrust())
 
 
 @pytest.mark.usefixtures("store")

@@ -1,0 +1,134 @@
+"""Define the options of a training: those that decide the weights, and those that do not."""
+
+from __future__ import annotations
+
+import click
+
+from steps.options import (
+    Command,
+    JsonValue,
+    OptionalValue,
+    add_options,
+    allow_pickle_option,
+    state_folder_option,
+)
+
+ALGORITHM_NAMES = (
+    "a2c, ars, crossq, ddpg, dqn, ppo, ppo_lstm, ppo_mask, qrdqn, sac, td3, tqc or trpo"
+)
+"""Names of all algorithms. A copy, because the module with the algorithms imports torch."""
+
+
+def training_options(command: Command) -> Command:
+    """Add the options that decide the trained weights."""
+    return add_options(
+        command,
+        click.option(
+            "--env",
+            default="CartPole-v1",
+            show_default=True,
+            help="Gymnasium id of the environment, or module:id to import a module first.",
+        ),
+        click.option(
+            "--algo",
+            default="dqn",
+            show_default=True,
+            help=f"Algorithm: {ALGORITHM_NAMES}.",
+        ),
+        click.option(
+            "--timesteps",
+            default="",
+            type=OptionalValue(click.IntRange(min=1)),
+            help="Number of environment steps.  [default: number of the preset, or 50000]",
+        ),
+        click.option(
+            "--seed",
+            default=0,
+            show_default=True,
+            type=click.IntRange(min=0),
+            help="Seed of the training and of the checkpoint evaluation.",
+        ),
+        click.option(
+            "--hyperparams",
+            default="{}",
+            show_default=True,
+            type=JsonValue('{"learning_rate": 1e-3}'),
+            help="Hyperparameters. They override the same keys of the preset.",
+        ),
+        click.option(
+            "--preset",
+            default="zoo",
+            show_default=True,
+            type=click.Choice(["zoo", "none"]),
+            help="zoo: tuned hyperparameters of rl_zoo3. none: defaults of SB3.",
+        ),
+        click.option(
+            "--env-kwargs",
+            default="{}",
+            show_default=True,
+            type=JsonValue('{"g": 9.81}'),
+            help="Keyword arguments of the environment.",
+        ),
+        click.option(
+            "--wrappers",
+            default="[]",
+            show_default=True,
+            type=JsonValue('["module:Class", {"module:Class": {"argument": 1}}]'),
+            help="Gymnasium wrappers. They are applied after the wrappers of the preset.",
+        ),
+        click.option(
+            "--from-model",
+            default="",
+            help="URI of a model to fine-tune, such as models:/cartpole-v1-dqn@champion.  "
+            "[default: train a new agent]",
+        ),
+    )
+
+
+def settings_options(command: Command) -> Command:
+    """Add the options that only ``train`` has. Only ``torch_threads`` changes the weights."""
+    return add_options(
+        command,
+        click.option(
+            "--torch-threads",
+            default=1,
+            show_default=True,
+            type=click.IntRange(min=1),
+            help="Number of threads of PyTorch. The trained weights depend on it.",
+        ),
+        click.option(
+            "--resume",
+            default="",
+            help="Id of the run of an interrupted training to resume.  "
+            "[default: start a new training]",
+        ),
+        click.option(
+            "--snapshot-every",
+            default="",
+            type=OptionalValue(click.IntRange(min=1)),
+            help="Environment steps between two snapshots.  "
+            "[default: chosen to take 2 % of the time]",
+        ),
+        state_folder_option,
+        click.option(
+            "--delivery-timeout",
+            default=60.0,
+            show_default=True,
+            type=click.FloatRange(min=0),
+            help="Seconds to wait for an unreachable tracking server after the training.",
+        ),
+        click.option(
+            "--signing-key",
+            default="",
+            help="PEM file of the Ed25519 private key that signs the snapshots and the agent.  "
+            "[default: a key of this machine]",
+        ),
+        click.option(
+            "--public-key",
+            default="",
+            help="PEM file of the Ed25519 public key that must have signed the model of "
+            "--from-model. A snapshot of --resume may have its signature instead of the one of "
+            "this machine.  [default: none]",
+        ),
+        allow_pickle_option,
+    )
