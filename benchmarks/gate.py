@@ -57,7 +57,7 @@ def main(repeats: int) -> None:
             champion = register_agent(create_drifting_agent())
             challenger = register_agent(agents.create_agent())
         matchup = arrange_matchup(challenger, champion, GATE)
-        comparison = matchup.play(GATE)
+        comparison = matchup.play()
         seeds = comparison.challenger.seeds.tolist()
         policies = [matchup.challenger, matchup.champion]
 
@@ -69,7 +69,7 @@ def main(repeats: int) -> None:
         times = report.alternate(
             repeats,
             {
-                "gate": lambda: report.seconds(lambda: matchup.play(GATE)),
+                "gate": lambda: report.seconds(matchup.play),
                 "evaluation": lambda: report.seconds(
                     lambda: evaluate_policies(policies, matchup.environment, seeds)
                 ),

@@ -15,7 +15,7 @@ from functools import partial
 import click
 import numpy as np
 
-from benchmarks import report
+from benchmarks import promotion_series, report
 from benchmarks.promotion_scenarios import (
     LIMITS,
     NIGHTS,
@@ -43,17 +43,26 @@ def format_rate(count: int, total: int) -> str:
 
 def print_promotions(scenarios: Sequence[Scenario], outcomes: dict[str, list[GateOutcome]]) -> None:
     """Print how often the gate and the rule of ten episodes promoted the challenger."""
-    columns = ("promoted", "by 10 episodes", "pairs on average", "target", "verdict")
+    columns = (
+        "promoted",
+        "after 500 recorded episodes",
+        "by 10 episodes",
+        "pairs on average",
+        "target",
+        "verdict",
+    )
     click.echo(report.header("scenario", "assumption", *columns))
     for scenario in scenarios:
         gates = outcomes[scenario.name]
         promoted = sum(outcome.verdict == "promote" for outcome in gates)
+        promoted_after_record = sum(outcome.is_promoted_after_record for outcome in gates)
         promoted_by_few = sum(outcome.is_promoted_by_few for outcome in gates)
         click.echo(
             report.row(
                 scenario.name,
                 scenario.assumption,
                 format_rate(promoted, len(gates)),
+                format_rate(promoted_after_record, len(gates)),
                 format_rate(promoted_by_few, len(gates)),
                 f"{np.mean([outcome.pairs for outcome in gates]):.0f}",
                 scenario.target,
@@ -133,6 +142,29 @@ def print_targets(years: list[YearOutcome]) -> None:
         click.echo(report.row(name, value, target, report.verdict(met=is_met)))
 
 
+def print_series(pool: ProcessPoolExecutor, series: int) -> None:
+    """Print how often 30 nightly challengers of one champion are promoted."""
+    click.echo(f"\n{report.header('30 equal challengers', 'promoted at least once')}")
+    rules = (("alpha=0.05", False), ("alpha_per_reign=0.05", True))
+    for name, has_budget in rules:
+        simulate = partial(promotion_series.is_any_promoted, has_budget=has_budget)
+        promoted = sum(pool.map(simulate, range(series), chunksize=10))
+        click.echo(report.row(name, format_rate(promoted, series)))
+    nights = [f"night {night}" for night in promotion_series.POWER_NIGHTS]
+    click.echo(f"\n{report.header('power for 0.3 standard deviations', *nights)}")
+    for name, has_budget in rules:
+        rates = []
+        for night in promotion_series.POWER_NIGHTS:
+            simulate = partial(
+                promotion_series.is_promoted,
+                night=night,
+                lead=promotion_series.LEAD,
+                has_budget=has_budget,
+            )
+            rates.append(format_rate(sum(pool.map(simulate, range(series), chunksize=10)), series))
+        click.echo(report.row(name, *rates))
+
+
 def _sum_years(years: list[YearOutcome]) -> tuple[int, list[float], float]:
     """Return all promotions, the losses of all regressions, and the mean pairs of a night."""
     promotions = sum(year.promotions for year in years)
@@ -156,13 +188,20 @@ def _sum_years(years: list[YearOutcome]) -> tuple[int, list[float], float]:
     help="Number of simulated years of nightly trainings.",
 )
 @click.option(
+    "--series",
+    default=1000,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Number of simulated series of 30 nights.",
+)
+@click.option(
     "--jobs",
     default=2,
     show_default=True,
     type=click.IntRange(min=1),
     help="Number of processes.",
 )
-def main(gates: int, years: int, jobs: int) -> None:
+def main(gates: int, years: int, series: int, jobs: int) -> None:
     """Simulate gates and years of nightly trainings, and print their tables."""
     click.echo(report.machine())
     with ProcessPoolExecutor(jobs, mp_context=report.spawn_context()) as pool:
@@ -181,6 +220,7 @@ def main(gates: int, years: int, jobs: int) -> None:
         }
         print_years(simulated)
         print_targets(simulated["gate"])
+        print_series(pool, series)
 
 
 if __name__ == "__main__":

@@ -11,17 +11,21 @@ from typing import Literal
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
+from scipy.signal import lfilter
 
 from benchmarks import report
 from mlflow_sb3.envs.rollout import Episodes
-from mlflow_sb3.promotion import gate
+from mlflow_sb3.promotion import gate, recorded_returns
 from mlflow_sb3.promotion.gate import Comparison, Gate, Verdict
+from mlflow_sb3.promotion.recorded_returns import RecordedReturns
 
 Returns = NDArray[np.float64]
 DrawReturns = Callable[[Generator, int], tuple[Returns, Returns]]
 """Draw the returns of challenger and champion for a number of pairs."""
 Rule = Literal["gate", "ten episodes"]
 
+RECORDED_EPISODES = 500
+"""Earlier episodes of a champion: 100 of ``evaluate``, and 400 of the gate that it won."""
 FEW_EPISODES = 10
 """Number of episodes of the rule that the gate is compared with."""
 MAX_WRONG_RATE = 0.06
@@ -77,11 +81,14 @@ class GateOutcome:
         verdict: Verdict of the gate.
         pairs: Number of pairs played.
         is_promoted_by_few: Whether the challenger has the higher mean of the first ten pairs.
+        is_promoted_after_record: Whether the gate promotes although 500 earlier episodes of the
+            champion are recorded.
     """
 
     verdict: Verdict
     pairs: int
     is_promoted_by_few: bool
+    is_promoted_after_record: bool
 
 
 @dataclass(frozen=True)
@@ -141,6 +148,30 @@ def draw_catastrophe(rate: float, rng: Generator, pairs: int) -> tuple[Returns, 
 def draw_skewed_champion(sigma: float, rng: Generator, pairs: int) -> tuple[Returns, Returns]:
     """Draw a constant challenger and a log-normal champion; both means are 200."""
     return np.full(pairs, 200.0), rng.lognormal(math.log(200.0) - sigma**2 / 2, sigma, pairs)
+
+
+def draw_jackpots(rng: Generator, pairs: int) -> tuple[Returns, Returns]:
+    """Draw a challenger N(220, 10²), and a champion N(200, 10²) with 10,000 more in 0.2 %."""
+    jackpots = np.where(rng.random(pairs) < 1 / 500, 10_000.0, 0.0)
+    return rng.normal(220.0, 10.0, pairs), rng.normal(200.0, 10.0, pairs) + jackpots
+
+
+def draw_pareto_champion(shape: float, rng: Generator, pairs: int) -> tuple[Returns, Returns]:
+    """Draw a constant challenger and a champion of Pareto's distribution with the same mean."""
+    champion = 100.0 * (1.0 + rng.pareto(shape, pairs))
+    return np.full(pairs, 100.0 * shape / (shape - 1.0)), champion
+
+
+def draw_correlated(correlation: float, rng: Generator, pairs: int) -> tuple[Returns, Returns]:
+    """Draw episodes of which each one is correlated with the one before, for each agent."""
+
+    def draw() -> Returns:
+        noise = rng.normal(0.0, RETURN_STD * math.sqrt(1.0 - correlation**2), pairs)
+        noise[0] = rng.normal(0.0, RETURN_STD)
+        returns: Returns = MEAN + lfilter([1.0], [1.0, -correlation], noise)
+        return returns
+
+    return draw(), draw()
 
 
 def draw_normal(lead: float, rng: Generator, pairs: int) -> tuple[Returns, Returns]:
@@ -209,6 +240,21 @@ LIMITS = (
         "and the standard deviation 262",
         partial(draw_skewed_champion, 1.0),
     ),
+    Scenario(
+        "rare high returns, equal means",
+        "challenger N(220, 10²), champion N(200, 10²), but 10,000 more in 0.2 % of the episodes",
+        draw_jackpots,
+    ),
+    Scenario(
+        "Pareto, equal means",
+        "challenger 191 in every episode, champion 100 times Pareto's distribution of shape 2.1",
+        partial(draw_pareto_champion, 2.1),
+    ),
+    Scenario(
+        "correlated episodes, equal",
+        "both N(200, 60²), each episode with a correlation of 0.8 to the one before",
+        partial(draw_correlated, 0.8),
+    ),
 )
 """Scenarios beyond the targets, to know the limits of the gate."""
 
@@ -231,8 +277,25 @@ def simulate_gate(name: str, number: int) -> GateOutcome:
     challenger_mean = comparison.challenger.returns[:FEW_EPISODES].mean()
     champion_mean = comparison.champion.returns[:FEW_EPISODES].mean()
     return GateOutcome(
-        comparison.verdict, len(comparison.differences), bool(challenger_mean > champion_mean)
+        comparison.verdict,
+        len(comparison.differences),
+        bool(challenger_mean > champion_mean),
+        comparison.verdict == "promote" and not _is_missed(scenario, comparison, number),
     )
+
+
+def _is_missed(scenario: Scenario, comparison: Comparison, number: int) -> bool:
+    """Return whether earlier episodes of the champion speak against its replacement."""
+    rng = np.random.default_rng([*scenario.name.encode(), number, RECORDED_EPISODES])
+    _, earlier = scenario.draw(rng, RECORDED_EPISODES)
+    missed = recorded_returns.find_missed_return(
+        RecordedReturns(RECORDED_EPISODES, float(earlier.max())),
+        champion_mean=float(comparison.champion.returns.mean()),
+        champion_max=float(comparison.champion.returns.max()),
+        lower_bound=comparison.looks[-1].bounds.lower,
+        min_improvement=comparison.gate.min_improvement,
+    )
+    return missed is not None
 
 
 def simulate_year(rule: Rule, number: int) -> YearOutcome:

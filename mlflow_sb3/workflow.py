@@ -49,6 +49,7 @@ class WorkflowOptions:
     gate_episodes: int
     """Largest number of pairs of episodes of ``promote``."""
     min_return: float | None
+    alpha_per_reign: float | None
     approval: str
     fail_on_reject: bool
     signing_key: str
@@ -147,6 +148,7 @@ def _promote(steps: StepRunner, version: str, options: WorkflowOptions) -> None:
         "version": version,
         "episodes": options.gate_episodes,
         "min_return": _format_parameter(options.min_return),
+        "alpha_per_reign": _format_parameter(options.alpha_per_reign),
         "approval": options.approval,
         "fail_on_reject": _format_parameter(options.fail_on_reject),
         "public_key": options.public_key,

@@ -23,6 +23,7 @@ from steps.options import (
     signing_key_option,
     state_folder_option,
 )
+from steps.promotion_options import alpha_per_reign_option
 from steps.step import Step
 from steps.training_options import training_options
 
@@ -51,6 +52,7 @@ from steps.training_options import training_options
     type=OptionalValue(click.FLOAT),
     help="Mean return that the challenger must reach.  [default: no limit]",
 )
+@alpha_per_reign_option
 @approval_option
 @fail_on_reject_option
 @signing_key_option

@@ -6,6 +6,15 @@ import click
 
 from steps.options import Command, OptionalValue, VersionNumber, add_options, model_name_option
 
+alpha_per_reign_option = click.option(
+    "--alpha-per-reign",
+    default="",
+    type=OptionalValue(click.FLOAT),
+    help="Bound for the probability that any challenger that is not better is promoted, until the "
+    "next promotion. Each further challenger gets a smaller share. It replaces --alpha.  "
+    "[default: test each challenger with --alpha]",
+)
+
 
 def challenger_options(command: Command) -> Command:
     """Add the options that select the challengers and the alias."""
@@ -64,6 +73,7 @@ def gate_options(command: Command) -> Command:
             help="Nominal upper bound for the probability of promoting a challenger that is not "
             "better.",
         ),
+        alpha_per_reign_option,
         click.option(
             "--min-improvement",
             default=0.0,

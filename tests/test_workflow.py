@@ -25,6 +25,7 @@ PARAMETERS: dict[str, Any] = {
     "episodes": 100,
     "gate_episodes": 400,
     "min_return": None,
+    "alpha_per_reign": None,
     "approval": "none",
     "fail_on_reject": False,
     "signing_key": "",

@@ -11,6 +11,9 @@ from scipy.special import stdtrit
 
 TAIL_RESAMPLES = 100
 """Expected number of resamples beyond each bound. About ``TAIL_RESAMPLES / alpha`` are drawn."""
+MAX_RESAMPLES = 100_000
+"""Largest number of resamples, unless fewer than ``MIN_TAIL_RESAMPLES`` were beyond a bound."""
+MIN_TAIL_RESAMPLES = 10
 POWER = 0.8
 """Power of the test in ``compute_smallest_detectable_difference``."""
 
@@ -57,14 +60,21 @@ def bound_mean(values: NDArray[np.float64], alpha: float, *, seed: int) -> Confi
     mean, error = float(values.mean()), compute_standard_error(values)
     if error == 0.0:
         return ConfidenceBounds(mean, mean, mean, mean)
-    t = float(stdtrit(len(values) - 1, 1 - alpha))
+    t_lower, t_upper = bound_mean_by_t(values, alpha)
     low_quantile, high_quantile = _compute_bootstrap_t_quantiles(values, alpha, seed)
     return ConfidenceBounds(
-        t_lower=mean - t * error,
-        t_upper=mean + t * error,
+        t_lower=t_lower,
+        t_upper=t_upper,
         bootstrap_lower=mean - high_quantile * error,
         bootstrap_upper=mean - low_quantile * error,
     )
+
+
+def bound_mean_by_t(values: NDArray[np.float64], alpha: float) -> tuple[float, float]:
+    """Return the lower and the upper bound of the mean by Student's t; see ``bound_mean``."""
+    mean, error = float(values.mean()), compute_standard_error(values)
+    t = float(stdtrit(len(values) - 1, 1 - alpha))
+    return mean - t * error, mean + t * error
 
 
 def compute_standard_error(values: NDArray[np.float64]) -> float:
@@ -112,7 +122,8 @@ def _compute_bootstrap_t_quantiles(
     The statistic of a resample without variation is undefined. It counts as -infinity for the
     lower quantile and as infinity for the upper one, which makes both bounds wider.
     """
-    resamples = math.ceil(TAIL_RESAMPLES / alpha) - 1
+    wanted = min(TAIL_RESAMPLES / alpha, max(MAX_RESAMPLES, MIN_TAIL_RESAMPLES / alpha))
+    resamples = math.ceil(wanted) - 1
     statistics = _compute_bootstrap_t_statistics(values, resamples, seed)
     rank = math.ceil((1 - alpha) * (resamples + 1)) - 1
     high = np.sort(np.nan_to_num(statistics, nan=np.inf))[rank]

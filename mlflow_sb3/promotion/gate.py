@@ -23,7 +23,7 @@ It never promotes before the last pair: repeated tests would promote lucky chall
 """
 MIN_PAIRS = 2
 """Smallest number of pairs with a standard error."""
-MIN_ALPHA, MAX_ALPHA = 0.001, 0.5
+MIN_ALPHA, MAX_ALPHA = 1e-5, 0.5
 MAX_ABSOLUTE_RETURN = 1e100
 RELATIVE_TOLERANCE = 1e-9
 """Relative difference below which two returns count as equal.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from mlflow.exceptions import MlflowException
@@ -33,6 +33,7 @@ class Matchup:
         champion: Policy of the champion, or a uniform random policy.
         environment: ``EnvSpec`` JSON of the judging environment.
         reward_threshold: Reward threshold of the environment, if it has one.
+        gate: Settings of the test.
         seed: Seed that the episode seeds and the bootstrap are derived from.
     """
 
@@ -40,16 +41,16 @@ class Matchup:
     champion: Policy
     environment: str
     reward_threshold: float | None
+    gate: Gate
     seed: int
 
-    def play(self, gate: Gate, *, on_episode: Callable[[], object] = lambda: None) -> Comparison:
+    def play(self, *, on_episode: Callable[[], object] = lambda: None) -> Comparison:
         """Play both policies on the same seeds until the gate decides.
 
         Args:
-            gate: Settings of the test.
             on_episode: Called after each episode, for a progress bar.
         """
-        seeds = generate_episode_seeds(self.seed, "gate", gate.episodes)
+        seeds = generate_episode_seeds(self.seed, "gate", self.gate.episodes)
 
         def play_pairs(start: int, stop: int) -> tuple[Episodes, Episodes]:
             return (
@@ -57,7 +58,7 @@ class Matchup:
                 self._play(self.champion, seeds[start:stop], on_episode),
             )
 
-        return compare_agents(gate, play_pairs, seed=self.seed)
+        return compare_agents(self.gate, play_pairs, seed=self.seed)
 
     def _play(self, policy: Policy, seeds: list[int], on_episode: Callable[[], object]) -> Episodes:
         return rollout.play_episodes(
@@ -71,6 +72,7 @@ def arrange_matchup(
     gate: Gate,
     *,
     judging_environment: str | None = None,
+    choose_alpha: Callable[[int], float] | None = None,
     public_key: KeyPath | None = None,
     allow_pickle: bool = False,
 ) -> Matchup:
@@ -83,6 +85,8 @@ def arrange_matchup(
         judging_environment: ``"challenger"`` or ``"champion"`` for the environment of that agent,
             a Gymnasium id, or ``EnvSpec`` JSON. By default both agents must share an environment.
             If there is no champion, both words mean the challenger's environment.
+        choose_alpha: Called with the seed of the gate. Returns the ``alpha`` to use instead of
+            that of ``gate``, which changes the seed.
         public_key: Public key that must have signed both versions.
         allow_pickle: As in ``registered_agent.load_agent``.
 
@@ -95,7 +99,10 @@ def arrange_matchup(
     agents = [_load_agent(version, public_key, allow_pickle) for version in versions]
     environment = _choose_environment(agents, judging_environment)
     champion_id = None if champion is None else champion.model_id
-    seed = gate.derive_seed(challenger.name, challenger.model_id, champion_id, environment)
+    identity = (challenger.name, challenger.model_id, champion_id, environment)
+    if choose_alpha is not None:
+        gate = replace(gate, alpha=choose_alpha(gate.derive_seed(*identity)))
+    seed = gate.derive_seed(*identity)
     with env_spec.make_from_spec(environment) as env:
         if judging_environment is not None:
             _check_spaces(env, agents)
@@ -105,7 +112,7 @@ def arrange_matchup(
             else RandomPolicy(env, seed=seed, has_action_masks=agents[0].policy.has_action_masks)
         )
         threshold = None if env.spec is None else env.spec.reward_threshold
-    return Matchup(agents[0].policy, opponent, environment, threshold, seed)
+    return Matchup(agents[0].policy, opponent, environment, threshold, gate, seed)
 
 
 def _load_agent(

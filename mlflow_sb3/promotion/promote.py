@@ -9,10 +9,24 @@ from mlflow import MlflowClient
 from tqdm import tqdm
 
 from mlflow_sb3.client import permissions
-from mlflow_sb3.promotion import evidence, promotion_run, report_text, serving_check
+from mlflow_sb3.promotion import (
+    error_budget,
+    evidence,
+    promotion_run,
+    recorded_returns,
+    report_text,
+    serving_check,
+)
 from mlflow_sb3.promotion.gate import Gate, Verdict
 from mlflow_sb3.promotion.matchup import arrange_matchup
-from mlflow_sb3.promotion.record import GateEvidence, PromotionContext, PromotionRecord, Rule
+from mlflow_sb3.promotion.record import (
+    ErrorBudget,
+    GateEvidence,
+    MissedReturn,
+    PromotionContext,
+    PromotionRecord,
+    Rule,
+)
 from mlflow_sb3.registry import alias_history, lock, names, versions
 from mlflow_sb3.registry.alias_history import AliasMove
 from mlflow_sb3.registry.model_version import Version
@@ -31,6 +45,8 @@ class PromotionOptions:
     Attributes:
         alias: Alias that the winner gets.
         gate: Settings of the statistical test.
+        alpha_per_reign: Error probability that all gates of a reign share; None to test each
+            challenger with the ``alpha`` of ``gate``. See ``error_budget``.
         judging_environment: Environment that both agents play in; see ``arrange_matchup``.
         force_reason: Reason to promote the challenger without a gate; None to run the gate.
         is_approval_required: Whether the challenger needs the tag ``approval=approved``.
@@ -40,6 +56,7 @@ class PromotionOptions:
 
     alias: str = "champion"
     gate: Gate = field(default_factory=Gate)
+    alpha_per_reign: float | None = None
     judging_environment: str | None = None
     force_reason: str | None = None
     is_approval_required: bool = False
@@ -143,7 +160,10 @@ def _decide(
         return replace(
             record, reason=report_text.explain_forced_promotion(record, options.force_reason)
         )
-    verdict, results = _run_gate(context, options, progress=progress)
+    verdict, results, budget = _run_gate(context, options, progress=progress)
+    missed = None if verdict != "promote" else _find_missed_return(context, results)
+    if missed is not None:
+        verdict = "inconclusive"
     record = PromotionRecord(
         context,
         verdict,
@@ -151,6 +171,8 @@ def _decide(
         approval=approval,
         judging_environment=options.judging_environment,
         evidence=results,
+        error_budget=budget,
+        missed_return=missed,
     )
     return replace(record, reason=report_text.explain_verdict(record, results))
 
@@ -163,12 +185,22 @@ def _read_approval(version: Version) -> str | None:
 
 def _run_gate(
     context: PromotionContext, options: PromotionOptions, *, progress: bool
-) -> tuple[Verdict, GateEvidence]:
+) -> tuple[Verdict, GateEvidence, ErrorBudget | None]:
+    budget: ErrorBudget | None = None
+
+    def choose_alpha(gate_seed: int) -> float:
+        nonlocal budget
+        if options.alpha_per_reign is None:
+            return options.gate.alpha
+        budget = error_budget.spend(context, options.alpha_per_reign, gate_seed)
+        return budget.alpha
+
     matchup = arrange_matchup(
         context.challenger,
         context.champion,
         options.gate,
         judging_environment=options.judging_environment,
+        choose_alpha=choose_alpha,
         public_key=options.public_key,
         allow_pickle=options.allow_pickle,
     )
@@ -179,8 +211,23 @@ def _run_gate(
         disable=not progress,
         mininterval=1,
     ) as bar:
-        comparison = matchup.play(options.gate, on_episode=bar.update)
-    return comparison.verdict, evidence.collect_evidence(matchup, comparison)
+        comparison = matchup.play(on_episode=bar.update)
+    return comparison.verdict, evidence.collect_evidence(matchup, comparison), budget
+
+
+def _find_missed_return(context: PromotionContext, results: GateEvidence) -> MissedReturn | None:
+    if context.champion is None or results.lower_bound is None:
+        return None
+    recorded = recorded_returns.find_recorded_returns(context.champion)
+    if recorded is None:
+        return None
+    return recorded_returns.find_missed_return(
+        recorded,
+        champion_mean=results.champion_episodes.mean_return,
+        champion_max=results.champion_episodes.max_return,
+        lower_bound=results.lower_bound,
+        min_improvement=results.gate.min_improvement,
+    )
 
 
 def _give_alias(record: PromotionRecord) -> bool:

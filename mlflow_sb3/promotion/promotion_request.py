@@ -37,6 +37,8 @@ class PromotionRequest:
         episodes: Largest number of pairs of episodes to play.
         alpha: Nominal upper bound for the probability of promoting any challenger that is not
             better.
+        alpha_per_reign: Error probability that all gates since the last promotion share, instead
+            of ``alpha``; None to use ``alpha``.
         min_improvement: Mean return by which a challenger must exceed the champion.
         min_return: Mean return that a challenger must reach; None for no limit.
         environment: Judging environment, see ``arrange_matchup``; empty for the environment that
@@ -60,6 +62,7 @@ class PromotionRequest:
     alias: str = "champion"
     episodes: int = 400
     alpha: float = 0.05
+    alpha_per_reign: float | None = None
     min_improvement: float = 0.0
     min_return: float | None = None
     environment: str = ""
@@ -149,10 +152,13 @@ def _find_experiment_id(name: str) -> str:
 
 def _build_options(request: PromotionRequest, challenger_count: int) -> PromotionOptions:
     """Build the options of each challenger, with its share of ``alpha``."""
+    alpha = request.alpha / challenger_count
+    if request.alpha_per_reign is not None:
+        alpha = request.alpha_per_reign
     try:
         gate = Gate(
             episodes=request.episodes,
-            alpha=request.alpha / challenger_count,
+            alpha=alpha,
             min_improvement=request.min_improvement,
             min_return=request.min_return,
         )
@@ -162,6 +168,7 @@ def _build_options(request: PromotionRequest, challenger_count: int) -> Promotio
     return PromotionOptions(
         alias=request.alias,
         gate=gate,
+        alpha_per_reign=request.alpha_per_reign,
         judging_environment=request.environment or None,
         force_reason=request.reason if request.rule == "force" else None,
         is_approval_required=request.approval == "required",

@@ -146,6 +146,36 @@ class GateEvidence:
 
 
 @dataclass(frozen=True)
+class ErrorBudget:
+    """Share of a gate in the error probability of a reign; see ``error_budget``.
+
+    Attributes:
+        alpha_per_reign: Error probability of the reign.
+        position: Position of the gate in the reign, from 1.
+        alpha: The share of the gate.
+    """
+
+    alpha_per_reign: float
+    position: int
+    alpha: float
+
+
+@dataclass(frozen=True)
+class MissedReturn:
+    """Return of the champion that earlier episodes had, but not the gate; see ``recorded_returns``.
+
+    Attributes:
+        max_return: The largest recorded return.
+        episodes: Number of recorded episodes.
+        gain: Amount by which one such return in ``episodes`` raises the champion's mean return.
+    """
+
+    max_return: float
+    episodes: int
+    gain: float
+
+
+@dataclass(frozen=True)
 class PromotionRecord:
     """Verdict of a promotion or rollback, with its context and evidence.
 
@@ -159,6 +189,8 @@ class PromotionRecord:
             required.
         judging_environment: Option ``environment`` of the promotion. Stored as ``judge``.
         evidence: Results of the gate; None if there was no gate or the gate failed.
+        error_budget: Share of the gate in ``alpha_per_reign``; None without that option.
+        missed_return: Earlier return of the champion that prevented the promotion.
         earlier: Records of earlier gates of the same call, if the champion changed meanwhile.
     """
 
@@ -169,13 +201,17 @@ class PromotionRecord:
     approval: str | None = None
     judging_environment: str | None = None
     evidence: GateEvidence | None = None
+    error_budget: ErrorBudget | None = None
+    missed_return: MissedReturn | None = None
     earlier: tuple[PromotionRecord, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the contents of ``promotion.json``.
 
-        If ``evidence`` is None, the keys of ``GateEvidence`` are missing.
+        If ``evidence`` is None, the keys of ``GateEvidence`` are missing. The keys
+        ``error_budget`` and ``missed_return`` are missing if they are None.
         """
+        optional = {"error_budget": self.error_budget, "missed_return": self.missed_return}
         return {
             "schema": PROMOTION_SCHEMA,
             **asdict(self.context),
@@ -184,6 +220,7 @@ class PromotionRecord:
             "reason": self.reason,
             "approval": self.approval,
             "judge": self.judging_environment,
+            **{key: asdict(value) for key, value in optional.items() if value is not None},
             **({} if self.evidence is None else asdict(self.evidence)),
             "earlier": [record.to_json() for record in self.earlier],
         }
@@ -206,6 +243,8 @@ class PromotionRecord:
             approval=content.get("approval"),
             judging_environment=content.get("judge"),
             evidence=_validate(_EVIDENCE_ADAPTER, content) if "episodes" in content else None,
+            error_budget=_validate(_BUDGET_ADAPTER, content.get("error_budget")),
+            missed_return=_validate(_MISSED_ADAPTER, content.get("missed_return")),
             earlier=tuple(cls.from_json(earlier) for earlier in content.get("earlier", ())),
         )
 
@@ -215,7 +254,7 @@ def hash_seeds(seeds: list[int]) -> str:
     return hashlib.sha256("".join(f"{seed}\n" for seed in seeds).encode()).hexdigest()
 
 
-def _validate(adapter: TypeAdapter[Validated], content: dict[str, Any]) -> Validated:
+def _validate(adapter: TypeAdapter[Validated], content: Any) -> Validated:
     """Build a dataclass from its keys in ``content``; an error names the keys in one line."""
     try:
         return adapter.validate_python(content)
@@ -226,3 +265,5 @@ def _validate(adapter: TypeAdapter[Validated], content: dict[str, Any]) -> Valid
 
 _CONTEXT_ADAPTER = TypeAdapter(PromotionContext)
 _EVIDENCE_ADAPTER = TypeAdapter(GateEvidence)
+_BUDGET_ADAPTER: TypeAdapter[ErrorBudget | None] = TypeAdapter(ErrorBudget | None)
+_MISSED_ADAPTER: TypeAdapter[MissedReturn | None] = TypeAdapter(MissedReturn | None)

@@ -60,10 +60,12 @@ def replay_promotion(
         disable=not progress,
         mininterval=1,
     ) as bar:
-        comparison = matchup.play(recorded.gate, on_episode=bar.update)
+        comparison = matchup.play(on_episode=bar.update)
     repeated = evidence.collect_evidence(matchup, comparison)
+    # The episodes of the gate spoke for the promotion if only an earlier return prevented it.
+    verdict = record.verdict if record.missed_return is None else "promote"
     return _describe_differences(
-        {"verdict": record.verdict} | asdict(recorded),
+        {"verdict": verdict} | asdict(recorded),
         {"verdict": comparison.verdict} | asdict(repeated),
     )
 

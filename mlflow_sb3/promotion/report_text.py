@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from mlflow_sb3.promotion.record import GateEvidence, PromotionContext, PromotionRecord
+from mlflow_sb3.promotion.record import (
+    GateEvidence,
+    MissedReturn,
+    PromotionContext,
+    PromotionRecord,
+)
 from mlflow_sb3.registry.model_version import Version
 from mlflow_sb3.reports.number_format import format_number
 
@@ -37,10 +42,16 @@ def explain_verdict(record: PromotionRecord, evidence: GateEvidence) -> str:
         f"{get_opponent_name(context)} is {format_number(evidence.champion_episodes.mean_return)}, "
         f"over {len(evidence.episodes.seed)} episodes on the same seeds."
     )
+    budget = _describe_budget(record)
     if record.verdict == "promote":
-        return f"{means} {_describe_improvement(evidence)}, so {_describe_promotion(record)}."
+        improvement = _describe_improvement(evidence)
+        return f"{means} {improvement}, so {_describe_promotion(record)}.{budget}"
+    if record.missed_return is not None:
+        improvement = _describe_improvement(evidence)
+        missed = _describe_missed(record, record.missed_return)
+        return f"{means} {improvement}. {missed}, so {champion_stays}.{budget}"
     failure = _describe_failure(record, evidence)
-    return f"{means} {failure}, so {champion_stays}.{_describe_power(record, evidence)}"
+    return f"{means} {failure}, so {champion_stays}.{_describe_power(record, evidence)}{budget}"
 
 
 def explain_forced_promotion(record: PromotionRecord, why: str) -> str:
@@ -144,7 +155,7 @@ def _describe_failure(record: PromotionRecord, evidence: GateEvidence) -> str:
         else ""
     )
     if lower is not None and lower > gate.min_improvement:
-        return _describe_missed_return(record.context.challenger, evidence)
+        return _describe_missed_minimum(record.context.challenger, evidence)
     if record.verdict == "reject":
         bound = f"with {_format_confidence(evidence)} at most {format_number(upper)}"
         return f"The mean difference is {difference}, and {bound}{minimum}"
@@ -160,7 +171,18 @@ def _describe_failure(record: PromotionRecord, evidence: GateEvidence) -> str:
     )
 
 
-def _describe_missed_return(challenger: Version, evidence: GateEvidence) -> str:
+def _describe_missed(record: PromotionRecord, missed: MissedReturn) -> str:
+    """Explain that an earlier return of the champion prevented the promotion."""
+    champion = record.context.champion
+    return (
+        f"But {champion} had a return of {format_number(missed.max_return)} in its "
+        f"{missed.episodes} recorded episodes, and none as high in this gate. Once in "
+        f"{missed.episodes} episodes, such a return raises its mean return by "
+        f"{format_number(missed.gain)}. Use more episodes to find out"
+    )
+
+
+def _describe_missed_minimum(challenger: Version, evidence: GateEvidence) -> str:
     """Explain that the challenger is better than the champion but misses ``min_return``."""
     bounds = evidence.challenger_return_bounds
     lower = None if bounds is None else bounds.t_lower
@@ -183,6 +205,17 @@ def _describe_power(record: PromotionRecord, evidence: GateEvidence) -> str:
     return (
         f" With this number of pairs, the gate detects a difference of {detectable} "
         "with 80 % power."
+    )
+
+
+def _describe_budget(record: PromotionRecord) -> str:
+    """Return a sentence about the share of the gate in ``alpha_per_reign``."""
+    budget = record.error_budget
+    if budget is None:
+        return ""
+    return (
+        f" This is gate {budget.position} since the last promotion, so its alpha is "
+        f"{100 * budget.alpha:.2g} % of {100 * budget.alpha_per_reign:g} % for all gates."
     )
 
 
@@ -221,4 +254,4 @@ def _describe_promotion(record: PromotionRecord) -> str:
 
 
 def _format_confidence(evidence: GateEvidence) -> str:
-    return f"{100 * (1 - evidence.gate.alpha):.4g} % confidence"
+    return f"{100 * (1 - evidence.gate.alpha):.6g} % confidence"

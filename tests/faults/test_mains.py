@@ -91,4 +91,4 @@ def test_simultaneous_calls_agree_on_a_champion_that_passes_the_gate(
 
 def repeat_gate(challenger: Version, champion: Version) -> str:
     """Repeat the gate of a promotion with the same seeds, and return its verdict."""
-    return matchup.arrange_matchup(challenger, champion, Gate()).play(Gate()).verdict
+    return matchup.arrange_matchup(challenger, champion, Gate()).play().verdict

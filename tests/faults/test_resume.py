@@ -89,7 +89,7 @@ def test_another_machine_resumes_from_the_uploaded_snapshot(tmp_path: Path) -> N
     shutil.rmtree(tmp_path / "state")
 
     other = Machine(tmp_path / "other", machine.uri)
-    run = other.train("--resume", interrupted.info.run_id)
+    run = other.train("--resume", interrupted.info.run_id, "--allow-pickle", "true")
 
     reference = other.train(*TRAININGS["ppo"], *SHORT_EPISODES)
     expected = other.read_history(reference)

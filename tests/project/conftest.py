@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -99,13 +99,15 @@ def trained_place(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> P
     """
     base = tmp_path_factory.getbasetemp()
     parent = (base if worker_id == "master" else base.parent) / "trained"
+    variables = {"XDG_STATE_HOME": str(parent / "state")}  # has the key that signed the agent
     with FileLock(f"{parent}.lock"):
         if not parent.exists():
-            done = cloned(parent).shell(short_example("set-up", timesteps=2000))
+            place = replace(cloned(parent), variables=variables)
+            done = place.shell(short_example("set-up", timesteps=2000))
             assert done.returncode == 0, done.stdout + done.stderr
             assert "Mean reward: " in done.stdout
             shutil.copytree(parent / "mlflow-sb3", parent / "untouched")
-    return Place(parent / "mlflow-sb3")
+    return Place(parent / "mlflow-sb3", variables)
 
 
 @pytest.fixture(scope="session")

@@ -149,10 +149,10 @@ def test_a_signed_version_is_evaluated_with_the_public_key(trained_place: Place)
 
 
 def test_versions_are_promoted_replayed_and_rolled_back(
-    tmp_path: Path, untouched_folder: Path
+    tmp_path: Path, trained_place: Place, untouched_folder: Path
 ) -> None:
     # A copy of the store, because other tests read the champion of the original.
-    place = Place(shutil.copytree(untouched_folder, tmp_path / "copy"))
+    place = replace(trained_place, folder=shutil.copytree(untouched_folder, tmp_path / "copy"))
     run_id = place.runs("tags.mlflow.project.entryPoint = 'train'")[0].info.run_id
     replayed = place.runs("tags.mlflow.project.entryPoint = 'promote'")[0].info.run_id
     log = tmp_path / "log_model.txt"

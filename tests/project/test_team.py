@@ -29,6 +29,9 @@ from tests.project.people import Person
 
 pytestmark = pytest.mark.postgres
 
+TRUST = ("--allow-pickle", "true")
+"""Trust the agent of a colleague, which the machine of the colleague signed."""
+
 
 FETCH_LINE = re.compile("=== Fetching project from ")
 """Line that MLflow prints before it starts a step."""
@@ -216,7 +219,7 @@ def test_a_reader_evaluates_from_another_machine_by_a_git_tag(
 def test_a_reader_cannot_register_a_version(team: Team, admin: MlflowClient) -> None:
     trained = str(admin.get_model_version(team.model, "1").run_id)
 
-    done = team.reader.step("log_model", "--run-id", trained, "--model-name", team.model)
+    done = team.reader.step("log_model", "--run-id", trained, "--model-name", team.model, *TRUST)
 
     assert get_error_line(done) == missing_permission(team, team.reader, "EDIT", has="READ")
     assert [
@@ -238,6 +241,7 @@ def test_log_model_logs_nothing_without_edit_on_the_experiment_of_the_training(
         trained.info.run_id,
         "--model-name",
         experiment,
+        *TRUST,
         MLFLOW_EXPERIMENT_NAME=experiment,
     )
 

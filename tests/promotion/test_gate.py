@@ -339,8 +339,8 @@ def test_the_worst_returns_are_5_percent_and_at_least_one(count: int, mean: floa
     [
         ({"episodes": 1}, "at least 2 pairs, got episodes=1"),
         ({"episodes": 0}, "got episodes=0"),
-        ({"alpha": 0.0}, "at least 0.001 and below 0.5, got alpha=0.0"),
-        ({"alpha": 0.0009}, "alpha=0.0009"),
+        ({"alpha": 0.0}, "at least 1e-05 and below 0.5, got alpha=0.0"),
+        ({"alpha": 9e-6}, "alpha=9e-06"),
         ({"alpha": 0.5}, "alpha=0.5"),
         ({"alpha": math.nan}, "alpha=nan"),
         ({"min_improvement": -1.0}, "of 0 or more, got min_improvement=-1.0"),

@@ -51,7 +51,7 @@ def test_naming_the_shared_environment_does_not_change_the_episodes(levels: Leve
         for environment in (None, "champion", "challenger")
     ]
 
-    first, *others = (matchup.play(GATE) for matchup in matchups)
+    first, *others = (matchup.play() for matchup in matchups)
     assert len({matchup.seed for matchup in matchups}) == 1
     for other in others:
         assert other.challenger.returns.tolist() == first.challenger.returns.tolist()
@@ -62,4 +62,4 @@ def test_without_a_champion_the_environment_of_the_challenger_is_used(levels: Le
     alone = arrange_matchup(levels[4], None, GATE, judging_environment="champion")
 
     assert alone.environment == arrange_matchup(levels[4], None, GATE).environment
-    assert len(alone.play(GATE).champion.returns) == 2
+    assert len(alone.play().champion.returns) == 2
