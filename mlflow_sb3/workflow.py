@@ -1,4 +1,4 @@
-"""Run the entry points of the project one after the other, and reuse steps of interrupted calls."""
+"""Run the entry points of the project one after the other, and reuse steps of unfinished calls."""
 
 from __future__ import annotations
 
@@ -57,11 +57,11 @@ class WorkflowOptions:
     allow_pickle: bool
     state_folder: str
     fresh: bool
-    """Whether to ignore interrupted calls with the same parameters."""
+    """Whether to ignore unfinished calls with the same parameters."""
 
     @classmethod
     def from_parameters(cls, parameters: dict[str, Any]) -> WorkflowOptions:
-        """Separate the parameters of ``train``, and complete the name of the registered model."""
+        """Separate the parameters of ``train``. Without ``model_name``, use the default name."""
         own = {field.name for field in fields(cls)}
         values = {key: value for key, value in parameters.items() if key in own}
         values["model_name"] = parameters["model_name"] or names.get_default_model_name(
@@ -74,15 +74,16 @@ class WorkflowOptions:
 
     @property
     def trust(self) -> FileTrust:
-        """Key that signs files of the runs, and which files may be unpickled."""
+        """The keys that sign and verify files of the runs, and whether to trust other files."""
         return FileTrust(self.signing_key, self.public_key, self.allow_pickle)
 
 
 def run_workflow(run_id: str, options: WorkflowOptions, *, report: Report) -> None:
     """Train an agent, register it, promote it if it is better, and evaluate the champion.
 
-    Each step is a child run. If an earlier call with the same parameters and code was interrupted,
-    the steps that it finished are reused. If there is no champion, the new version is evaluated.
+    Each step is a child run. If an earlier call with the same parameters and code did not finish,
+    its finished steps are reused (see ``previous_attempt``). If there is no champion, the new
+    version is evaluated.
 
     Args:
         run_id: Active run, which becomes the parent of the steps.
@@ -217,7 +218,7 @@ class StepRunner:
         Args:
             entry_point: Name of the entry point.
             parameters: Parameters that decide the result.
-            settings: Further parameters. A finished run may have others.
+            settings: Further parameters. A finished run is reused even if it has other values.
         """
         finished = self._attempt.find_finished_step(entry_point, parameters)
         if finished is not None:
@@ -228,8 +229,8 @@ class StepRunner:
         if self._trust.is_agent_trusted(run):
             return True
         self._report(
-            f"== train: does not reuse run {run.info.run_id}, because no key signed its agent that "
-            "you trust. Set public_key or allow_pickle=true to reuse it."
+            f"== train: does not reuse run {run.info.run_id}, because its agent is not signed by a "
+            "key that you trust. Set public_key or allow_pickle=true to reuse it."
         )
         return False
 

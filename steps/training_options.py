@@ -82,6 +82,30 @@ def training_options(command: Command) -> Command:
             help="URI of a model to fine-tune, such as models:/cartpole-v1-dqn@champion.  "
             "[default: train a new agent]",
         ),
+        click.option(
+            "--eval-freq",
+            default="",
+            type=OptionalValue(click.IntRange(min=1)),
+            help="Environment steps between two evaluated checkpoints.  "
+            "[default: a fiftieth of the timesteps]",
+        ),
+        click.option(
+            "--eval-episodes",
+            default=10,
+            show_default=True,
+            type=click.IntRange(min=1),
+            help="Episodes of each checkpoint during the training. With --selection best and none, "
+            "the kept checkpoint plays as many new episodes after the training.",
+        ),
+        click.option(
+            "--selection",
+            default="race",
+            show_default=True,
+            type=click.Choice(["race", "best", "none"]),
+            help="race: after the training, the best checkpoints play up to 760 new episodes. "
+            "best: keep the checkpoint with the best mean return during the training. none: "
+            "evaluate and keep only the last checkpoint.",
+        ),
     )
 
 

@@ -15,7 +15,7 @@ from mlflow_sb3.flavor import registered_agent
 from mlflow_sb3.promotion import serving_check
 from mlflow_sb3.registry.versions import find_version
 from mlflow_sb3.training import training_run
-from mlflow_sb3.training.checkpoint_selection import EPISODES_PER_CHECKPOINT, ROUNDS
+from mlflow_sb3.training.checkpoint_selection import EPISODES_PER_CHECKPOINT, RACE
 from steps.evaluate import evaluate
 from steps.log_model import log_model
 from steps.promote import promote
@@ -90,7 +90,7 @@ def test_the_registered_agent_plays_like_the_selected_checkpoint(case: str) -> N
     invoke(promote, model_name="agent", episodes="30")
     invoke(evaluate, model_name="agent", version="1", episodes="3")
 
-    count = sum(round_episodes for _, round_episodes in ROUNDS)
+    count = sum(round_episodes for _, round_episodes in RACE)
     seeds = generate_episode_seeds(4, "choice", count, start=EPISODES_PER_CHECKPOINT)
     agent = registered_agent.load_agent(find_version("agent", number=1))
     episodes = agent.play(seeds)

@@ -78,7 +78,8 @@ def _check_observation_space(space: Space[Any]) -> None:
             kind = type(subspace).__name__
         else:
             continue
-        # FlattenObservation cannot flatten graphs and sequences, nor the text of many packages.
+        # FlattenObservation cannot flatten Graph and Sequence spaces. It also fails on the Text
+        # spaces of many environment packages.
         is_flattenable = space.is_np_flattenable and not isinstance(subspace, spaces.Text)
         remedy = (
             f"Flatten the observations: {_FLATTEN_OPTION}."

@@ -169,9 +169,9 @@ def list_wrappers(spec_json: str) -> list[dict[str, Any]]:
 def _get_inner_wrappers(spec: EnvSpec) -> tuple[WrapperSpec, ...]:
     """Return the wrappers that the environment already has when ``gymnasium.make`` returns it.
 
-    The registration and ``env.spec`` list them. If the entry point adds wrappers, only ``env.spec``
-    contains these, so its list is longer. If the lists have the same length, use the registration:
-    if a wrapper does not record its arguments, ``env.spec`` lacks them.
+    The registration lists these wrappers with their arguments. ``env.spec`` also lists wrappers
+    that the entry point adds, but it lacks the arguments of a wrapper that does not record them.
+    Therefore, ``env.spec`` is used only if its list is longer.
     """
     registered = gymnasium.spec(spec.id).additional_wrappers
     return max(registered, spec.additional_wrappers, key=len)

@@ -26,7 +26,8 @@ BATCH_SIZES = (1, 7, 64)
 TOLERANCE = 1e-5
 """Largest allowed ``Parity.max_difference``.
 
-SB3 rates two actions equally if their values differ by at most this, relative to the largest value.
+Two actions count as equally good if SB3's values for them differ by at most this. If the largest
+absolute value exceeds 1, the difference is relative to it.
 """
 _MAX_FORBIDDEN_LOGIT = -1e7
 """Logits below this value belong to forbidden actions. sb3-contrib sets them to -1e8."""
@@ -65,7 +66,8 @@ def check_parity(
     else:
         values = _compute_sb3_values(model, source, inputs)
         # A network can compute a small value by subtracting large numbers. Such a value has a large
-        # relative error. Differences are therefore divided by the largest absolute value.
+        # relative error. Differences are therefore divided by the largest absolute value, if it
+        # exceeds 1.
         scale = float(np.abs(values).max(initial=1.0))
         graph_values = _compute_graph_values(policy, inputs)
         difference = float(np.abs(graph_values - values).max(initial=0.0)) / scale
@@ -186,8 +188,8 @@ def _reset_state(inputs: ParityInputs) -> list[NDArray[np.float32]]:
 def _select_values(outputs: dict[str, NDArray[Any]]) -> NDArray[Any]:
     """Return the distribution parameter that decides between actions.
 
-    The logits of forbidden actions are set to 0. Without distribution parameters, such as for a
-    policy of another class, the array has the shape ``(n, 0)``.
+    The logits of forbidden actions are set to 0. If ``policy_outputs`` does not know the class of
+    the policy, there are no distribution parameters, and the array has the shape ``(n, 0)``.
     """
     names = [name for name in outputs if name != "action" and not name.startswith(NEXT_PREFIX)]
     if not names:

@@ -38,8 +38,8 @@ class Parity:
 
     Differences of continuous actions are relative to the range of the action space. For discrete
     actions, the values that decide between actions are compared, such as Q-values and logits.
-    Differences of these values are relative to the largest value. Differences of LSTM states are
-    absolute.
+    Differences of these values are relative to the largest value, if it exceeds 1. Differences of
+    LSTM states are absolute.
     """
     ties: int
     """Number of discrete actions that differ although SB3 rates both actions as equally good."""

@@ -28,7 +28,7 @@ def check_model_name(name: str) -> None:
     if not name.strip() or re.search("[/:]", name) or name in (".", ".."):
         raise MlflowException.invalid_parameter_value(
             f"{name!r} is not a valid name for a registered model. "
-            "Use a name without '/' and ':', such as 'cartpole-v1-dqn'."
+            "Use a name with letters or digits, and without '/' and ':', such as 'cartpole-v1-dqn'."
         )
 
 

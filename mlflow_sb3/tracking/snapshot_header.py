@@ -58,10 +58,16 @@ def parse_header(file: BinaryIO, path: Path) -> SnapshotHeader:
             f"{path} is not a training snapshot. "
             "Use a file that the entry point train wrote to its snapshots folder."
         )
-    header = json.loads(file.readline())
-    if header["schema"] != SNAPSHOT_SCHEMA:
+    try:
+        header = json.loads(file.readline())
+        schema = header["schema"]
+        if schema == SNAPSHOT_SCHEMA:
+            return SnapshotHeader(**header)
+    except (KeyError, TypeError, ValueError) as error:
         raise MlflowException.invalid_parameter_value(
-            f"Snapshot {path} has schema {header['schema']}, but this version of mlflow-sb3 "
-            f"reads schema {SNAPSHOT_SCHEMA}. Resume with the version that wrote it."
-        )
-    return SnapshotHeader(**header)
+            f"The header of snapshot {path} is damaged ({error}). Resume from another snapshot."
+        ) from error
+    raise MlflowException.invalid_parameter_value(
+        f"Snapshot {path} has schema {schema}, but this version of mlflow-sb3 "
+        f"reads schema {SNAPSHOT_SCHEMA}. Resume with the version that wrote it."
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -14,11 +15,7 @@ from mlflow_sb3.runs.signals import StopRequest
 from mlflow_sb3.training import learn_state, rng_state, snapshot
 from mlflow_sb3.training.checkpoint import Checkpoint
 from mlflow_sb3.training.checkpoint_evaluator import CheckpointEvaluator
-from mlflow_sb3.training.checkpoint_selection import (
-    EPISODES_PER_CHECKPOINT,
-    MAX_CHECKPOINTS,
-    keep_best,
-)
+from mlflow_sb3.training.checkpoint_selection import MAX_CHECKPOINTS, keep_best
 from mlflow_sb3.training.rng_state import RngState
 from mlflow_sb3.training.snapshot import SnapshotState
 from mlflow_sb3.training.snapshot_writer import SnapshotWriter
@@ -34,21 +31,23 @@ class CheckpointCallback(BaseCallback):
 
     __slots__ = ("_evaluator",)  # outside vars(), which snapshots pickle
 
-    def __init__(self, evaluator: CheckpointEvaluator, *, every: int) -> None:
+    def __init__(self, evaluator: CheckpointEvaluator, *, every: int | None, episodes: int) -> None:
         """Create the callback.
 
         Args:
             evaluator: Evaluates the checkpoints.
             every: Smallest number of timesteps between two checkpoints. A checkpoint is taken at
-                the start of the next rollout.
+                the start of the next rollout. None to evaluate only the last checkpoint.
+            episodes: Number of episodes of each checkpoint.
         """
         super().__init__()
         self.checkpoints: list[Checkpoint] = []
         """Evaluated checkpoints that can still be selected."""
         self._pending: Checkpoint | None = None
         self._evaluator = evaluator
-        self._every = every
-        self._next_step = every
+        self._every = math.inf if every is None else every
+        self._episodes = episodes
+        self._next_step = self._every
 
     def _on_training_start(self) -> None:
         self._next_step += self.model.num_timesteps
@@ -75,7 +74,7 @@ class CheckpointCallback(BaseCallback):
         # be lost.
         self.logger.dump(self.model.num_timesteps)
         self._pending = Checkpoint.from_model(self.model)
-        self._evaluator.start(self._pending, EPISODES_PER_CHECKPOINT)
+        self._evaluator.start(self._pending, self._episodes)
         return self._pending
 
     def _finish_pending(self, checkpoint: Checkpoint) -> None:
@@ -85,7 +84,7 @@ class CheckpointCallback(BaseCallback):
 
     def _log_result(self, checkpoint: Checkpoint) -> None:
         """Wait for the evaluation of a checkpoint, and log its metrics at the checkpoint's step."""
-        episodes = self._evaluator.finish(checkpoint, EPISODES_PER_CHECKPOINT)
+        episodes = self._evaluator.finish(checkpoint, self._episodes)
         summary = rollout.summarize_returns(episodes)
         metrics: dict[str, Any] = {
             "eval/mean_reward": summary.mean_return,

@@ -12,6 +12,7 @@ from mlflow_sb3.envs import entry_points, env_spec, wrapper_config
 from mlflow_sb3.registry import integrity
 from mlflow_sb3.tracking.file_trust import FileTrust
 from mlflow_sb3.training import finetune, loop
+from mlflow_sb3.training.checkpoint_selection import EvaluationSettings, Selection
 from mlflow_sb3.training.finetune import BaseAgent
 
 
@@ -47,6 +48,15 @@ class TrainingConfig:
     """Environment as ``EnvSpec`` JSON, with its wrappers."""
     resolved: dict[str, str]
     """All hyperparameters as text, with SB3's defaults."""
+    eval_freq: int | None = None
+    """Environment steps between two checkpoints; see ``EvaluationSettings``."""
+    eval_episodes: int = EvaluationSettings.episodes
+    selection: Selection = EvaluationSettings.selection
+
+    @property
+    def evaluation(self) -> EvaluationSettings:
+        """How checkpoints are evaluated and selected."""
+        return EvaluationSettings(self.eval_freq, self.eval_episodes, self.selection)
 
     def to_params(self) -> dict[str, Any]:
         """Return MLflow parameters, with the prefix ``sb3/``."""
@@ -65,6 +75,9 @@ class TrainingConfig:
             "seed": self.seed,
             "preset": self.preset,
             "torch_threads": self.torch_threads,
+            "eval_freq": self.evaluation.get_interval(self.timesteps),
+            "eval_episodes": self.eval_episodes,
+            "selection": self.selection,
         }
         return {f"sb3/{key}": value for key, value in (params | self.resolved).items()}
 
@@ -72,8 +85,21 @@ class TrainingConfig:
         """Return parameters of the entry point ``train`` that give the same configuration.
 
         They contain the preset's values, so that a later change of the preset has no effect.
+        ``train`` of an older commit has no options to evaluate checkpoints. They are left out if
+        they have their defaults.
         """
-        return {
+        evaluation = {
+            "eval_freq": self.eval_freq,
+            "eval_episodes": self.eval_episodes,
+            "selection": self.selection,
+        }
+        defaults = (None, EvaluationSettings.episodes, EvaluationSettings.selection)
+        changed = {
+            key: str(value)
+            for (key, value), default in zip(evaluation.items(), defaults, strict=True)
+            if value != default
+        }
+        return changed | {
             "env": self.env,
             "algo": self.algo,
             "timesteps": str(self.timesteps),
@@ -103,6 +129,9 @@ def resolve_config(
     wrappers: list[Any],
     from_model: str,
     torch_threads: int,
+    eval_freq: int | None,
+    eval_episodes: int,
+    selection: Selection,
     trust: FileTrust,
 ) -> tuple[TrainingConfig, BaseAgent | None]:
     """Complete the options of ``train`` with a preset and defaults, and check them.
@@ -120,6 +149,9 @@ def resolve_config(
             keeps the arguments and wrappers of the environment that it was trained in, unless the
             caller sets ``env_kwargs``, wrappers or another environment id.
         torch_threads: Threads of PyTorch during training.
+        eval_freq: Environment steps between two checkpoints; see ``EvaluationSettings``.
+        eval_episodes: Episodes of each checkpoint.
+        selection: How a checkpoint is selected.
         trust: Whether the model of ``from_model`` may be unpickled. If it has a public key, that
             key must have signed the model.
 
@@ -166,6 +198,9 @@ def resolve_config(
         preset=tuned.origin,
         description=description,
         resolved=resolved,
+        eval_freq=eval_freq,
+        eval_episodes=eval_episodes,
+        selection=selection,
     )
     return config, base_agent
 

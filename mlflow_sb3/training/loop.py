@@ -18,10 +18,10 @@ from torch.optim import Adam
 from mlflow_sb3.algorithms import builder
 from mlflow_sb3.envs import seeds
 from mlflow_sb3.runs.signals import StopRequest
-from mlflow_sb3.training import checkpoint_selection
 from mlflow_sb3.training.callbacks import CheckpointCallback
 from mlflow_sb3.training.checkpoint import Checkpoint
 from mlflow_sb3.training.checkpoint_evaluator import CheckpointEvaluator
+from mlflow_sb3.training.checkpoint_selection import EvaluationSettings
 from mlflow_sb3.training.learn_state import IterationLogger
 from mlflow_sb3.training.session import TrainingSession
 from mlflow_sb3.training.snapshot import SnapshotState
@@ -53,8 +53,8 @@ class TrainingResult:
             "step": [row.step for row in rows],
             "training_mean_return": [row.training_score for row in rows],
             "fresh_episodes": [len(row.returns) for row in rows],
-            "fresh_mean_return": [row.score for row in rows],
-            "fresh_min_return": [min(row.returns) for row in rows],
+            "fresh_mean_return": [row.score if row.returns else None for row in rows],
+            "fresh_min_return": [min(row.returns, default=None) for row in rows],
             "kept": [row is self.best for row in rows],
         }
 
@@ -67,6 +67,7 @@ def train(
     seed: int = 0,
     hyperparams: dict[str, Any] | None = None,
     base_model: BaseAlgorithm | None = None,
+    evaluation: EvaluationSettings | None = None,
     callbacks: Sequence[BaseCallback] = (),
     writers: Sequence[KVWriter] = (),
     snapshot_writer: SnapshotWriter | None = None,
@@ -85,6 +86,7 @@ def train(
         hyperparams: See ``builder.build_algorithm``.
         base_model: Algorithm to train further, with its own environments, hyperparameters and
             seed. By default, a new algorithm is built.
+        evaluation: How checkpoints are evaluated and selected.
         callbacks: More SB3 callbacks.
         writers: Output formats that receive SB3's training metrics.
         snapshot_writer: Writes snapshots of the training.
@@ -102,6 +104,7 @@ def train(
         Interrupted: ``stop`` was requested. If it was requested during learning, the last snapshot
             has the state at which learning stopped.
     """
+    settings = evaluation or EvaluationSettings()
     with _use_torch_threads(torch_threads):
         if resume_from is not None:
             model = resume_from.model
@@ -118,11 +121,12 @@ def train(
             _complete_last_snapshot(snapshot_writer),
             CheckpointEvaluator.with_worker(model, env_spec_json, seed=seed) as evaluator,
         ):
-            every = max(1, timesteps // checkpoint_selection.N_CHECKPOINTS)
-            checkpoint_callback = CheckpointCallback(evaluator, every=every)
+            checkpoint_callback = CheckpointCallback(
+                evaluator, every=settings.get_interval(timesteps), episodes=settings.episodes
+            )
             session.learn([checkpoint_callback, *callbacks])
             last_digest = compute_weights_digest(model)
-            best = session.select(checkpoint_callback.checkpoints, evaluator)
+            best = session.select(checkpoint_callback.checkpoints, evaluator, settings)
     return TrainingResult(
         model, best, checkpoint_callback.checkpoints, last_digest, compute_weights_digest(model)
     )

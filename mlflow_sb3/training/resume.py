@@ -188,7 +188,7 @@ def _find_newest(run: Run, folder: Path, downloads: Path, trust: FileTrust) -> R
         ) from failure
     if local is None and is_untrusted:
         agent_files.check_unpickling_allowed(
-            f"Resuming run {run.info.run_id}, whose snapshot no key signed that you trust,",
+            f"Resuming run {run.info.run_id}, whose snapshot no trusted key has signed,",
             is_trusted=False,
         )
     return local

@@ -19,6 +19,7 @@ from mlflow_sb3.training import checkpoint_selection
 from mlflow_sb3.training.callbacks import RestoreCallback, SnapshotCallback, TqdmCallback
 from mlflow_sb3.training.checkpoint import Checkpoint
 from mlflow_sb3.training.checkpoint_evaluator import CheckpointEvaluator
+from mlflow_sb3.training.checkpoint_selection import EvaluationSettings
 from mlflow_sb3.training.snapshot import SnapshotState
 from mlflow_sb3.training.snapshot_writer import SnapshotWriter
 
@@ -60,9 +61,14 @@ class TrainingSession:
                 reset_num_timesteps=self.model.num_timesteps == 0 and state is None,
             )
 
-    def select(self, checkpoints: list[Checkpoint], evaluator: CheckpointEvaluator) -> Checkpoint:
+    def select(
+        self,
+        checkpoints: list[Checkpoint],
+        evaluator: CheckpointEvaluator,
+        settings: EvaluationSettings,
+    ) -> Checkpoint:
         """Select the best checkpoint."""
-        total = checkpoint_selection.count_episodes(len(checkpoints))
+        total = checkpoint_selection.count_episodes(len(checkpoints), settings.rounds)
         with self._progress_bar("selecting", "episode", total=total) as bar:
 
             def on_episode() -> None:
@@ -73,6 +79,7 @@ class TrainingSession:
                 self.model,
                 checkpoints,
                 evaluator,
+                settings,
                 on_episode=on_episode,
                 while_waiting=self.stop.raise_if_requested,
             )

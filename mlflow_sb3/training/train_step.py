@@ -47,7 +47,7 @@ class TrainSettings:
     delivery_timeout: float = 60.0
     """Seconds to wait for the tracking server after the training."""
     trust: FileTrust = field(default_factory=FileTrust)
-    """Key that signs the snapshots and the agent, and which files may be unpickled."""
+    """The keys that sign and verify snapshots and agents, and whether to trust other files."""
     warn: Callable[[str], object] = lambda message: None  # noqa: ARG005
     """Called with each message for the user."""
 
@@ -136,12 +136,12 @@ def check_same_options(
         OptionConflictError: An option has another value than in the interrupted training.
     """
     for name, value in user_options.items():
-        if value == options[name]:
+        if name in options and value == options[name]:
             continue
         # config.preset describes the origin of the hyperparameters. It is not an option value.
         if name == "preset" or value != getattr(config, name):
             raise OptionConflictError(
-                f"Run {run_id} was trained with {name}={options[name]!r}, "
+                f"Run {run_id} was trained with {name}={options.get(name)!r}, "
                 f"but {name} is now {value!r}. Leave {name} out to resume the training, "
                 "or leave out the option resume to train a new agent."
             )
@@ -191,6 +191,7 @@ def _train_and_log(
         timesteps=config.timesteps,
         seed=config.seed,
         hyperparams=config.hyperparams,
+        evaluation=config.evaluation,
         base_model=plan.base_model,
         writers=[MetricWriter(run_logger)],
         snapshot_writer=snapshot_writer,

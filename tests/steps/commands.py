@@ -17,6 +17,10 @@ TINY_TRAINING = [
     "none",
     "--hyperparams",
     '{"n_steps": 64}',
+    "--selection",
+    "best",
+    "--eval-episodes",
+    "5",
 ]
 """Options of a training that takes a second."""
 

@@ -62,7 +62,7 @@ def test_the_run_records_the_environment_with_its_wrappers() -> None:
 
 @pytest.mark.usefixtures("store")
 def test_timesteps_override_the_hyperparameter_n_timesteps() -> None:
-    run = succeed(train, *TINY_TRAINING[:-1], '{"n_steps": 64, "n_timesteps": 1000000}')
+    run = succeed(train, *TINY_TRAINING, "--hyperparams", '{"n_steps": 64, "n_timesteps": 1000000}')
 
     assert run.data.params["sb3/timesteps"] == "64"
 

@@ -44,6 +44,15 @@ def test_another_file_is_rejected(tmp_path: Path) -> None:
         read_header(tmp_path / "file")
 
 
+@pytest.mark.parametrize("header", [b"{", b"[]", b"{}", b'{"schema": 4, "unknown": 1}'])
+def test_a_damaged_header_is_rejected(header: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "0.snapshot"
+    path.write_bytes(FIRST_LINE + header + b"\npickle")
+
+    with pytest.raises(MlflowException, match=r"header of snapshot .* is damaged .* Resume from"):
+        read_header(path)
+
+
 def test_a_snapshot_of_another_schema_is_rejected(tmp_path: Path) -> None:
     path = write_snapshot(tmp_path / "0.snapshot", schema=1)
 

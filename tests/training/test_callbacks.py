@@ -50,7 +50,7 @@ def learn_with_checkpoints(
 ) -> CheckpointCallback:
     """Train a model for 64 timesteps with a checkpoint callback, and return the callback."""
     evaluator = CheckpointEvaluator(model, env_spec_json, seed=seed)
-    callback = CheckpointCallback(evaluator, every=every)
+    callback = CheckpointCallback(evaluator, every=every, episodes=10)
     model.learn(64, callback=callback)
     return callback
 

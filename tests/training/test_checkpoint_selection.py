@@ -15,6 +15,7 @@ from mlflow_sb3.training import checkpoint_selection
 from mlflow_sb3.training.callbacks import CheckpointCallback
 from mlflow_sb3.training.checkpoint import Checkpoint
 from mlflow_sb3.training.checkpoint_evaluator import CheckpointEvaluator
+from mlflow_sb3.training.checkpoint_selection import RACE, EvaluationSettings
 from tests.environments import OneStep
 
 ONE_STEP = env_spec.spec_to_json(gymnasium.spec("OneStep-v0"))
@@ -24,7 +25,9 @@ def select(checkpoints: list[Checkpoint], **options: Any) -> tuple[BaseAlgorithm
     """Return the model that evaluated the checkpoints, and the selected checkpoint."""
     model = PPO("MlpPolicy", gymnasium.make("OneStep-v0"), device="cpu", seed=1)
     evaluator = CheckpointEvaluator(model, ONE_STEP, seed=0)
-    return model, checkpoint_selection.select_checkpoint(model, checkpoints, evaluator, **options)
+    return model, checkpoint_selection.select_checkpoint(
+        model, checkpoints, evaluator, EvaluationSettings(), **options
+    )
 
 
 def make_checkpoint(action: int) -> Checkpoint:
@@ -63,16 +66,18 @@ def test_the_selection_uses_episodes_that_training_did_not_use() -> None:
     hyperparams = {"n_steps": 16, "batch_size": 16}
     model = builder.build_algorithm("ppo", ONE_STEP, hyperparams, seed=3)
     evaluator = CheckpointEvaluator(model, ONE_STEP, seed=5)
-    callback = CheckpointCallback(evaluator, every=16)
+    callback = CheckpointCallback(evaluator, every=16, episodes=10)
     OneStep.seeds.clear()
     model.learn(64, callback=callback)
     training_seeds = set(OneStep.seeds)
     OneStep.seeds.clear()
 
-    checkpoint_selection.select_checkpoint(model, callback.checkpoints, evaluator)
+    checkpoint_selection.select_checkpoint(
+        model, callback.checkpoints, evaluator, EvaluationSettings()
+    )
 
     selection_seeds = set(OneStep.seeds)
-    n_episodes = sum(episodes for _, episodes in checkpoint_selection.ROUNDS)
+    n_episodes = sum(episodes for _, episodes in checkpoint_selection.RACE)
     assert set(seeds.generate_episode_seeds(5, "choice", 10)) < training_seeds
     assert len(selection_seeds) == n_episodes
     assert selection_seeds.isdisjoint(training_seeds)
@@ -86,12 +91,43 @@ def test_each_round_has_fewer_checkpoints_and_more_episodes() -> None:
 
     n_returns = sorted(len(checkpoint.returns) for checkpoint in checkpoints)
     assert n_returns == [20, 20, 20, 20, 70, 70, 270, 270]
-    assert len(calls) == checkpoint_selection.count_episodes(8) == 8 * 20 + 4 * 50 + 2 * 200
+    assert len(calls) == checkpoint_selection.count_episodes(8, RACE) == 8 * 20 + 4 * 50 + 2 * 200
 
 
 @pytest.mark.parametrize(("n_checkpoints", "expected"), [(1, 270), (3, 3 * 20 + 3 * 50 + 2 * 200)])
 def test_count_episodes_of_few_checkpoints(n_checkpoints: int, expected: int) -> None:
-    assert checkpoint_selection.count_episodes(n_checkpoints) == expected
+    assert checkpoint_selection.count_episodes(n_checkpoints, RACE) == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "interval"),
+    [
+        (EvaluationSettings(), 20),
+        (EvaluationSettings(freq=300), 300),
+        (EvaluationSettings(freq=300, selection="none"), None),
+    ],
+)
+def test_the_interval_between_checkpoints(
+    settings: EvaluationSettings, interval: int | None
+) -> None:
+    assert settings.get_interval(1000) == interval
+    assert EvaluationSettings().get_interval(10) == 1
+
+
+def test_without_a_race_the_best_checkpoint_of_the_training_plays_a_few_new_episodes() -> None:
+    checkpoints = [make_checkpoint(1), make_checkpoint(0)]
+    checkpoints[0].training_score, checkpoints[1].training_score = 0.2, 500.0
+    settings = EvaluationSettings(episodes=3, selection="best")
+    model = PPO("MlpPolicy", gymnasium.make("OneStep-v0"), device="cpu", seed=1)
+    evaluator = CheckpointEvaluator(model, ONE_STEP, seed=0)
+    OneStep.seeds.clear()
+
+    kept = checkpoint_selection.select_checkpoint(model, checkpoints, evaluator, settings)
+
+    assert kept is checkpoints[1]
+    assert kept.returns == [0.0] * 3
+    assert checkpoints[0].returns == []
+    assert OneStep.seeds == seeds.generate_episode_seeds(0, "choice", 3, start=3)
 
 
 def test_keep_best_returns_the_best_checkpoint_last() -> None:

@@ -12,6 +12,7 @@ import mlflow_sb3
 from mlflow_sb3.algorithms.zoo_presets import DEFAULT_TIMESTEPS
 from mlflow_sb3.envs import env_spec
 from mlflow_sb3.tracking.file_trust import FileTrust
+from mlflow_sb3.training.checkpoint_selection import EvaluationSettings
 from mlflow_sb3.training.config import TrainingConfig, resolve_config
 from mlflow_sb3.training.finetune import BaseAgent
 
@@ -26,6 +27,9 @@ OPTIONS: dict[str, Any] = {
     "wrappers": [],
     "from_model": "",
     "torch_threads": 1,
+    "eval_freq": None,
+    "eval_episodes": 10,
+    "selection": "race",
     "trust": FileTrust(allow_pickle=True),
 }
 MASK_VELOCITY = "rl_zoo3.wrappers:MaskVelocityWrapper"
@@ -76,6 +80,20 @@ def test_the_options_of_a_config_give_the_same_config() -> None:
     assert (repeated.timesteps, repeated.hyperparams) == (config.timesteps, config.hyperparams)
 
 
+def test_only_changed_settings_of_the_evaluation_are_passed_on() -> None:
+    keys = {"eval_freq", "eval_episodes", "selection"}
+    changed, _ = resolve(eval_freq=500, eval_episodes=3, selection="best")
+
+    assert keys.isdisjoint(resolve()[0].to_options())  # older versions of train lack them
+    assert changed.evaluation == EvaluationSettings(500, 3, "best")
+    assert {key: changed.to_options()[key] for key in keys} == {
+        "eval_freq": "500",
+        "eval_episodes": "3",
+        "selection": "best",
+    }
+    assert changed.to_params()["sb3/eval_freq"] == 500
+
+
 def test_a_config_is_restored_from_its_json() -> None:
     config, _ = resolve(wrappers=[MASK_VELOCITY])
 
@@ -99,6 +117,9 @@ def test_the_keys_of_the_stored_json_are_stable() -> None:
         "preset",
         "description",
         "resolved",
+        "eval_freq",
+        "eval_episodes",
+        "selection",
     ]
 
 

@@ -13,6 +13,7 @@ from mlflow_sb3.algorithms import builder, zoo_presets
 from mlflow_sb3.envs import seeds
 from mlflow_sb3.training import loop
 from mlflow_sb3.training.checkpoint import Checkpoint
+from mlflow_sb3.training.checkpoint_selection import EvaluationSettings, Selection
 from mlflow_sb3.training.loop import TrainingResult
 
 HYPERPARAMS = zoo_presets.find_preset("dqn", "CartPole-v1").hyperparams | {
@@ -63,6 +64,23 @@ def test_hyperparameters_decide_the_implementation_of_adam(
 
     assert default.model.policy.optimizer.param_groups[0]["fused"]
     assert not configured.model.policy.optimizer.param_groups[0]["fused"]
+
+
+@pytest.mark.parametrize(("selection", "checkpoints"), [("best", 3), ("none", 1)])
+def test_the_evaluation_of_checkpoints_can_be_turned_down(
+    selection: Selection, checkpoints: int, result: TrainingResult, cartpole: str
+) -> None:
+    evaluation = EvaluationSettings(freq=200, episodes=2, selection=selection)
+
+    cheap = loop.train(
+        cartpole, "dqn", timesteps=640, seed=3, hyperparams=HYPERPARAMS, evaluation=evaluation
+    )
+
+    assert len(cheap.checkpoints) == checkpoints
+    assert len(cheap.best.returns) == 2
+    assert cheap.last_digest == result.last_digest
+    if selection == "none":
+        assert cheap.best_digest == cheap.last_digest
 
 
 def test_the_same_seed_selects_the_same_weights(result: TrainingResult, cartpole: str) -> None:

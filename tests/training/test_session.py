@@ -12,6 +12,7 @@ from mlflow_sb3.runs.signals import Interrupted, StopRequest
 from mlflow_sb3.training.callbacks import CheckpointCallback
 from mlflow_sb3.training.checkpoint import Checkpoint
 from mlflow_sb3.training.checkpoint_evaluator import CheckpointEvaluator
+from mlflow_sb3.training.checkpoint_selection import EvaluationSettings
 from mlflow_sb3.training.learn_state import IterationLogger
 from mlflow_sb3.training.session import TrainingSession
 from mlflow_sb3.training.snapshot_writer import SnapshotWriter
@@ -37,7 +38,7 @@ class FailingCallback(BaseCallback):
 
 def test_learning_ends_after_the_timesteps(model: BaseAlgorithm, cartpole: str) -> None:
     evaluator = CheckpointEvaluator(model, cartpole, seed=0)
-    callback = CheckpointCallback(evaluator, every=32)
+    callback = CheckpointCallback(evaluator, every=32, episodes=10)
 
     make_session(model).learn([callback])
 
@@ -56,7 +57,9 @@ def test_a_stop_request_ends_the_selection(model: BaseAlgorithm, cartpole: str) 
     evaluator = CheckpointEvaluator(model, cartpole, seed=0)
 
     with pytest.raises(Interrupted, match="SIGTERM"):
-        make_session(model, stop).select([Checkpoint.from_model(model)], evaluator)
+        make_session(model, stop).select(
+            [Checkpoint.from_model(model)], evaluator, EvaluationSettings()
+        )
 
 
 def test_learning_takes_a_snapshot_at_the_end(model: BaseAlgorithm, tmp_path: Path) -> None:

@@ -26,6 +26,9 @@ OPTIONS: dict[str, Any] = {
     "wrappers": [],
     "from_model": "",
     "torch_threads": 1,
+    "eval_freq": None,
+    "eval_episodes": 10,
+    "selection": "race",
 }
 
 
