@@ -11,7 +11,7 @@ import gymnasium
 from gymnasium.envs.registration import EnvSpec, WrapperSpec
 from mlflow.exceptions import MlflowException
 
-from mlflow_sb3.envs import Env, entry_points
+from mlflow_sb3.envs import Env, entry_points, env_packages
 from mlflow_sb3.envs.wrapper_config import ENV_ERRORS, WrapperConfig, format_cause, import_wrapper
 
 _IGNORED_FIELDS = {
@@ -33,10 +33,11 @@ def make_env(env_id: str, kwargs: dict[str, Any] | None = None) -> Env:
             ``max_episode_steps=-1`` removes the time limit.
 
     Raises:
-        MlflowException: The module cannot be imported, the id is not registered, or the environment
-            rejects the arguments.
+        MlflowException: The module cannot be imported, the id is not registered, the package of the
+            environment is not installed, or the environment rejects the arguments.
     """
     try:
+        env_packages.register_env(env_id)
         return gymnasium.make(env_id, **(kwargs or {}))
     except ENV_ERRORS as error:
         arguments = f" with {json.dumps(kwargs, default=str)}" if kwargs else ""
