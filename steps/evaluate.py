@@ -81,6 +81,8 @@ def evaluate(
         has_video=video,
     )
     click.echo(f"Episode returns: {played.returns.tolist()}")
+    if played.success_rate is not None:
+        click.echo(f"Success rate: {played.success_rate:.2f}")
     click.echo(f"Mean reward: {rollout.summarize_returns(played)}")
 
 

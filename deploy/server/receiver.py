@@ -5,9 +5,11 @@ from __future__ import annotations
 import hmac
 import json
 import logging
+import socket
 import threading
 import time
 from base64 import b64encode
+from contextlib import suppress
 from email.message import Message
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -25,6 +27,11 @@ MAX_AGE = 300.0
 
 MLflow signs a delivery once, and repeats it up to three times within two minutes.
 """
+MAX_REQUEST_SECONDS = 20.0
+"""How long a client may take to send its request."""
+MAX_CONNECTIONS = 32
+"""Largest number of connections at once. Further ones are closed."""
+_MAX_TIMESTAMP_DIGITS = 12
 MAX_BODY_BYTES = 65536
 """Largest accepted request body. The event of an alias has a few hundred bytes."""
 
@@ -58,7 +65,9 @@ def verify_signature(headers: Message, body: bytes, secret: bytes) -> None:
         raise InvalidDeliveryError(
             HTTPStatus.UNAUTHORIZED, "its signature does not match the secret"
         )
-    if not timestamp.isdecimal() or abs(time.time() - int(timestamp)) > MAX_AGE:
+    if not timestamp.isdecimal() or len(timestamp) > _MAX_TIMESTAMP_DIGITS:
+        raise InvalidDeliveryError(HTTPStatus.BAD_REQUEST, "its timestamp is not a Unix time")
+    if abs(time.time() - int(timestamp)) > MAX_AGE:
         raise InvalidDeliveryError(
             HTTPStatus.UNAUTHORIZED,
             f"its timestamp is more than {MAX_AGE:.0f} s away from the local clock",
@@ -90,6 +99,30 @@ class WebhookReceiver(ThreadingHTTPServer):
         self.model_name = model_name
         self.alias = alias
         self.alias_moved = alias_moved
+        self._free = threading.BoundedSemaphore(MAX_CONNECTIONS)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Handle a connection in a thread, or close it if there are too many."""
+        if not self._free.acquire(blocking=False):
+            _log.warning("closed a connection from %s: there are too many", client_address[0])
+            self.shutdown_request(request)
+            return
+        super().process_request(request, client_address)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Handle a connection, but for ``MAX_REQUEST_SECONDS`` at most."""
+        timer = threading.Timer(MAX_REQUEST_SECONDS, self._interrupt, args=[request])
+        timer.start()
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            timer.cancel()
+            self._free.release()
+
+    @staticmethod
+    def _interrupt(request: socket.socket) -> None:
+        with suppress(OSError):  # the connection has ended
+            request.shutdown(socket.SHUT_RDWR)
 
 
 class _DeliveryHandler(BaseHTTPRequestHandler):
@@ -121,7 +154,7 @@ class _DeliveryHandler(BaseHTTPRequestHandler):
         verify_signature(self.headers, body, self.server.secret)
         try:
             event = json.loads(body)
-        except ValueError as error:
+        except (RecursionError, ValueError) as error:
             raise InvalidDeliveryError(
                 HTTPStatus.BAD_REQUEST, "its body is not valid JSON"
             ) from error

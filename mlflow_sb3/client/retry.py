@@ -24,20 +24,30 @@ CONNECTION_ERRORS = (MlflowException, OSError, RequestException)
 """Exceptions that MLflow's client raises if the server does not answer or answers with an error."""
 
 
-def try_call(function: Callable[[], None]) -> bool:
+def try_call(
+    function: Callable[[], None],
+    *,
+    on_error: Callable[[Exception], object] = lambda error: None,  # noqa: ARG005
+) -> bool:
     """Call a function once, and return whether it succeeded. If not, the caller calls it again.
 
     Exceptions are logged, not raised. The level is ``DEBUG`` for ``CONNECTION_ERRORS``, which
     include every ``MlflowException``, because an unreachable server is common. The level is
     ``WARNING`` for all other exceptions.
+
+    Args:
+        function: The function.
+        on_error: Called with the exception.
     """
     try:
         function()
     except CONNECTION_ERRORS as error:
         _logger.debug("request failed and will be repeated: %s", error)
+        on_error(error)
         return False
     # Every artifact store raises exceptions of its own, and each of them must be retried.
     except Exception as error:  # noqa: BLE001
         _logger.warning("request failed and will be repeated: %s: %s", type(error).__name__, error)
+        on_error(error)
         return False
     return True

@@ -34,8 +34,8 @@ PACKAGES = (
     EnvPackage(r"ALE/.+|.+(NoFrameskip|Deterministic)-v[04]", "ale_py", "ale-py"),
     EnvPackage(r"(MiniGrid|BabyAI)-.+", "minigrid", "minigrid"),
     EnvPackage(
-        r"(exit|highway|intersection|lane-keeping|merge|parking|racetrack|roundabout|two-way|u-turn)"
-        r"-.+",
+        r"(exit|highway|intersection|lane-keeping|merge|parking|racetrack|roundabout|two-way"
+        r"|u-turn)-.+",
         "highway_env",
         "highway-env",
     ),

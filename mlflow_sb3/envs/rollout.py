@@ -30,16 +30,19 @@ class Episodes:
         seeds: Seeds of the episodes, shape ``(n,)``.
         returns: Sums of rewards, shape ``(n,)``.
         lengths: Numbers of environment steps, shape ``(n,)``.
+        successes: Values of ``info["is_success"]`` at the ends of the episodes, shape ``(n,)``.
+            None if the environment does not report them.
     """
 
     seeds: NDArray[np.int64]
     returns: NDArray[np.float64]
     lengths: NDArray[np.int64]
+    successes: NDArray[np.bool_] | None = None
 
     @classmethod
     def empty(cls) -> Episodes:
         """Return the results of no episodes."""
-        return cls(np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.int64))
+        return cls(np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.int64), np.zeros(0, np.bool_))
 
     def __add__(self, other: Episodes) -> Episodes:
         """Return these episodes followed by the episodes of ``other``."""
@@ -47,16 +50,29 @@ class Episodes:
             np.concatenate([self.seeds, other.seeds]),
             np.concatenate([self.returns, other.returns]),
             np.concatenate([self.lengths, other.lengths]),
+            None
+            if self.successes is None or other.successes is None
+            else np.concatenate([self.successes, other.successes]),
         )
 
     def to_table(self) -> dict[str, list[float]]:
-        """Return the columns episode, seed, return and length for ``mlflow.log_table``."""
-        return {
+        """Return the columns for ``mlflow.log_table``.
+
+        They are episode, seed, return and length. If the environment reports success, the column
+        success follows.
+        """
+        table: dict[str, list[float]] = {
             "episode": list(range(len(self.seeds))),
             "seed": self.seeds.tolist(),
             "return": self.returns.tolist(),
             "length": self.lengths.tolist(),
         }
+        return table if self.successes is None else table | {"success": self.successes.tolist()}
+
+    @property
+    def success_rate(self) -> float | None:
+        """Fraction of successful episodes. None if the environment does not report success."""
+        return None if self.successes is None else float(self.successes.mean())
 
 
 @dataclass(frozen=True)
@@ -127,6 +143,7 @@ def play_episodes(
         raise ValueError(f"n_envs={n_envs} is too small. Use at least one environment.")
     returns = np.zeros(len(seeds))
     lengths = np.zeros(len(seeds), dtype=np.int64)
+    successes: list[Any] = [None] * len(seeds)
     remaining = iter(enumerate(seeds))
     state: LstmState | None = None
     with ExitStack() as stack:
@@ -144,6 +161,7 @@ def play_episodes(
                 episode = running[index]
                 returns[episode.number] = episode.total_reward
                 lengths[episode.number] = episode.length
+                successes[episode.number] = episode.is_success
                 on_episode()
                 following = next(remaining, None)
                 if following is not None:
@@ -151,7 +169,13 @@ def play_episodes(
                 else:
                     del running[index]
                     state = _remove_env(state, index)
-    return Episodes(np.array(seeds, dtype=np.int64), returns, lengths)
+    has_successes = None not in successes
+    return Episodes(
+        np.array(seeds, dtype=np.int64),
+        returns,
+        lengths,
+        np.array(successes, dtype=np.bool_) if has_successes else None,
+    )
 
 
 def get_action_masks(policy: Policy, envs: Sequence[Env]) -> NDArray[np.bool_] | None:
@@ -175,6 +199,7 @@ class _RunningEpisode:
         observation: Last observation.
         total_reward: Sum of the rewards so far.
         length: Number of environment steps so far.
+        is_success: Last value of ``info["is_success"]``, or None.
     """
 
     env: Env
@@ -182,12 +207,14 @@ class _RunningEpisode:
     observation: Any
     total_reward: float = 0.0
     length: int = 0
+    is_success: Any = None
 
     def step(self, action: Any) -> bool:
         """Take one step, and return whether it ended the episode."""
-        self.observation, reward, terminated, truncated, _ = self.env.step(action)
+        self.observation, reward, terminated, truncated, info = self.env.step(action)
         self.total_reward += float(reward)
         self.length += 1
+        self.is_success = info.get("is_success")
         return terminated or truncated
 
 

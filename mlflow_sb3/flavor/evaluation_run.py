@@ -55,7 +55,10 @@ def evaluate_version(
         episodes = agent.play(seeds, on_episode=bar.update)
     summary = rollout.summarize_returns(episodes)
     mlflow.set_tag("mlflow_sb3.version", str(version))
-    permissions.log_metrics(summary.to_metrics("evaluation/"), version.model_id)
+    metrics = summary.to_metrics("evaluation/")
+    if episodes.success_rate is not None:
+        metrics["evaluation/success_rate"] = episodes.success_rate
+    permissions.log_metrics(metrics, version.model_id)
     mlflow.log_table(episodes.to_table(), "evaluation/episodes.json")
     figure = plots.plot_returns(episodes, f"{version}: {n_episodes} episodes")
     mlflow.log_figure(figure, "evaluation/returns.png")

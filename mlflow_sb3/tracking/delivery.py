@@ -30,8 +30,13 @@ class RejectedError(MlflowException):
     """The tracking server never accepts an item of a run, such as an invalid metric name."""
 
 
-def explain_undelivered(journal: Journal) -> str:
-    """Return an error message with the location of the entries and the command to deliver them."""
+def explain_undelivered(journal: Journal, cause: Exception | None = None) -> str:
+    """Return an error message with the location of the entries and the command to deliver them.
+
+    Args:
+        journal: Journal with entries that were not delivered.
+        cause: Error of the last attempt.
+    """
     folder = journal.folder
     if journal.is_written():
         location = f"The rest is safe in {folder}."
@@ -42,9 +47,19 @@ def explain_undelivered(journal: Journal) -> str:
         )
     return (
         f"Tracking server {connection.redact_uri(journal.tracking_uri)} did not receive "
-        f"everything that run {journal.run_id} logged. {location} "
+        f"everything that run {journal.run_id} logged{_describe_cause(cause)}. {location} "
         f"When the server answers again, run: python -m steps.deliver {shlex.quote(str(folder))}"
     )
+
+
+def _describe_cause(cause: Exception | None) -> str:
+    """Describe an error of a local artifact store, such as a full disk.
+
+    Other errors are left out, because their messages may contain passwords or signed URLs.
+    """
+    if isinstance(cause, OSError) and cause.strerror:
+        return f", because a file cannot be stored in {cause.filename} ({cause.strerror})"
+    return ""
 
 
 def deliver_journal(

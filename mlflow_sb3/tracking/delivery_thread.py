@@ -22,6 +22,8 @@ class DeliveryThread:
 
     def __init__(self, sender: JournalSender) -> None:
         """Prepare the thread. Call ``start`` to start it."""
+        self.last_error: Exception | None = None
+        """Why the last attempt to send entries failed. None if no attempt has failed."""
         self._journal = sender.journal
         self._sender = sender
         self._has_run_ended = threading.Event()
@@ -71,4 +73,7 @@ class DeliveryThread:
         """Try once to send all pending entries. Return whether that succeeded."""
         with suppress(OSError):  # a failed sync must not stop the delivery
             self._journal.sync()
-        return retry.try_call(self._sender.send_pending)
+        return retry.try_call(self._sender.send_pending, on_error=self._keep_error)
+
+    def _keep_error(self, error: Exception) -> None:
+        self.last_error = error

@@ -69,10 +69,16 @@ class JournalSender:
 
     def _log_file(self, entry: JournalEntry) -> None:
         path = self.journal.folder / entry["file"]
-        if path.exists():
-            self.client.log_artifact(self.journal.run_id, str(path), entry["to"] or None)
-        else:
+        if not path.exists():
             self.rejections.append(f"{path} does not exist any more")
+            return
+        try:
+            self.client.log_artifact(self.journal.run_id, str(path), entry["to"] or None)
+        except OSError as error:
+            if not error.strerror:  # an error of the HTTP client
+                raise
+            store = self.client.get_run(self.journal.run_id).info.artifact_uri
+            raise OSError(error.errno, error.strerror, store) from error
 
     def _log_items(self, items: Sequence[BatchItem]) -> None:
         """Log all items in one call.

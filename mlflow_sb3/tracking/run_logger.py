@@ -106,9 +106,9 @@ class RunLogger:
         finally:
             self._fail_fast.__exit__(None, None, None)
         if not is_delivered and error is None:
-            raise UndeliveredError(explain_undelivered(self._journal))
+            raise UndeliveredError(self._explain_undelivered())
         if not is_delivered:
-            _logger.warning(explain_undelivered(self._journal))
+            _logger.warning(self._explain_undelivered())
         elif self._sender.rejections:
             _logger.warning("The tracking server rejected: %s", "; ".join(self._sender.rejections))
 
@@ -171,6 +171,9 @@ class RunLogger:
         seconds = time.monotonic() - start
         self.total_call_seconds += seconds
         self.longest_call_seconds = max(self.longest_call_seconds, seconds)
+
+    def _explain_undelivered(self) -> str:
+        return explain_undelivered(self._journal, self._delivery_thread.last_error)
 
     def _finish_delivery(self, error: BaseException | None) -> bool:
         """Deliver the rest, then remove the local files or upload the last snapshot.

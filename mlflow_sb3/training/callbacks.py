@@ -90,6 +90,8 @@ class CheckpointCallback(BaseCallback):
             "eval/mean_reward": summary.mean_return,
             "eval/mean_ep_length": summary.mean_length,
         }
+        if episodes.success_rate is not None:
+            metrics["eval/success_rate"] = episodes.success_rate
         # Logger.dump would log at the current step, which may be after the checkpoint.
         for output in self.logger.output_formats:
             output.write(metrics, dict.fromkeys(metrics, ()), checkpoint.step)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import http.client
+import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 
 import pytest
 
+from deploy.server import receiver
 from deploy.server.receiver import MAX_BODY_BYTES, WebhookReceiver
 from tests.deploy.webhooks import SECRET_KEY, alias_event, post, sign
+from tests.processes import wait_until
 
 
 @pytest.fixture
@@ -27,11 +31,11 @@ def port(alias_moved: threading.Event) -> Iterator[int]:
         model_name="levels",
         alias="champion",
         alias_moved=alias_moved,
-    ) as receiver:
-        thread = threading.Thread(target=receiver.serve_forever, args=(0.02,))
+    ) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
-        yield receiver.server_port
-        receiver.shutdown()
+        yield server.server_port
+        server.shutdown()
         thread.join()
 
 
@@ -70,6 +74,7 @@ def test_a_signed_event_about_something_else_is_answered_with_204(
 
 
 LONG = b" " * (MAX_BODY_BYTES + 1)
+DEEP = b"[" * (MAX_BODY_BYTES // 2) + b"]" * (MAX_BODY_BYTES // 2)
 
 
 def invalid_deliveries() -> dict[str, tuple[bytes, dict[str, str], int]]:
@@ -93,6 +98,8 @@ def invalid_deliveries() -> dict[str, tuple[bytes, dict[str, str], int]]:
         "not JSON": (b"hello", sign(b"hello"), 400),
         "not UTF-8": (b"\xff\xfe\xfa", sign(b"\xff\xfe\xfa"), 400),
         "not an event": (b"[]", sign(b"[]"), 400),
+        "deep JSON": (DEEP, sign(DEEP), 400),
+        "timestamp of 5000 digits": (event, sign(event, timestamp="9" * 5000), 400),
     }
 
 
@@ -126,3 +133,40 @@ def test_a_get_request_is_rejected(port: int, alias_moved: threading.Event) -> N
     assert connection.getresponse().status == 501
     assert not alias_moved.is_set()
     connection.close()
+
+
+def test_a_client_that_sends_slowly_is_disconnected(
+    port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(receiver, "MAX_REQUEST_SECONDS", 0.5)
+    start = time.monotonic()
+
+    with (
+        socket.create_connection(("127.0.0.1", port), timeout=60) as connection,
+        suppress(OSError),  # the receiver closes the connection
+    ):
+        while time.monotonic() - start < 30:
+            connection.sendall(b"P")
+            time.sleep(0.1)
+
+    assert time.monotonic() - start < 10
+
+
+def test_too_many_connections_are_closed_and_others_are_answered_again(
+    port: int, alias_moved: threading.Event
+) -> None:
+    with ExitStack() as stack:
+        for _ in range(receiver.MAX_CONNECTIONS):
+            stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=60))
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as refused:
+            assert refused.recv(1) == b""
+
+    wait_until(lambda: is_answered(port))
+    assert alias_moved.is_set()
+
+
+def is_answered(port: int) -> bool:
+    try:
+        return post(port, alias_event(), sign(alias_event())) == 202
+    except (OSError, http.client.HTTPException):
+        return False

@@ -18,15 +18,18 @@ def alias_event(entity: str = "model_version_alias", action: str = "created", **
     return json.dumps(event | {"data": DATA | data}).encode()
 
 
-def sign(body: bytes, *, key: bytes = SECRET_KEY, age: float = 0.0) -> dict[str, str]:
+def sign(
+    body: bytes, *, key: bytes = SECRET_KEY, age: float = 0.0, timestamp: str = ""
+) -> dict[str, str]:
     """Return the headers that MLflow documents for its deliveries.
 
     Args:
         body: Body of the delivery.
         key: Secret of the webhook.
         age: Age of the timestamp in seconds.
+        timestamp: Another timestamp instead.
     """
-    delivery_id, timestamp = "0b0c6b4e", str(int(time.time() - age))
+    delivery_id, timestamp = "0b0c6b4e", timestamp or str(int(time.time() - age))
     signed = f"{delivery_id}.{timestamp}.".encode() + body
     code = b64encode(hmac.digest(key, signed, "sha256")).decode()
     return {

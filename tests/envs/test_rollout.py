@@ -12,6 +12,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 import mlflow_sb3
 from mlflow_sb3.algorithms import builder
 from mlflow_sb3.envs import env_spec, rollout
+from mlflow_sb3.envs.random_policy import RandomPolicy
 from mlflow_sb3.envs.rollout import Episodes
 from mlflow_sb3.envs.seeds import generate_episode_seeds
 from mlflow_sb3.inference.onnx_policy import OnnxPolicy
@@ -160,3 +161,27 @@ def test_the_table_has_a_row_for_every_episode() -> None:
 def test_no_environment_is_rejected(pendulum_policy: OnnxPolicy, cartpole: str) -> None:
     with pytest.raises(ValueError, match="n_envs=0 is too small"):
         play(pendulum_policy, cartpole, 0)
+
+
+def test_the_success_of_an_episode_is_that_of_its_last_step() -> None:
+    spec_json = env_spec.compose_spec("tests.environments:BitFlipping-v0")
+    env = env_spec.make_from_spec(spec_json)
+    policy = RandomPolicy(env, seed=0, has_action_masks=False)
+    seeds = generate_episode_seeds(1, "evaluation", 40)
+
+    episodes = rollout.play_episodes(policy, partial(env_spec.make_from_spec, spec_json), seeds)
+
+    assert episodes.successes is not None
+    assert set(episodes.successes.tolist()) == {True, False}
+    # A successful episode of BitFlipping-v0 ends with the reward 0. All other rewards are -1.
+    expected = (episodes.returns > -episodes.lengths).tolist()
+    assert episodes.successes.tolist() == episodes.to_table()["success"] == expected
+    assert episodes.success_rate == pytest.approx(np.mean(expected))
+    assert (episodes + episodes).success_rate == episodes.success_rate
+
+
+def test_an_environment_without_success_has_no_success_rate(saved: Path, cartpole: str) -> None:
+    episodes = play(mlflow_sb3.load_policy(str(saved)), cartpole, 13)
+
+    assert episodes.success_rate is None
+    assert "success" not in episodes.to_table()

@@ -11,6 +11,7 @@ from mlflow import MlflowClient
 from mlflow_sb3.runs.signals import Interrupted
 from mlflow_sb3.tracking import delivery_thread
 from mlflow_sb3.tracking import run_logger as run_logger_module
+from mlflow_sb3.tracking.delivery import UndeliveredError
 from mlflow_sb3.tracking.run_logger import MetricPoint, RunLogger
 from mlflow_sb3.tracking.snapshot_uploader import SNAPSHOT_DIR, SNAPSHOT_NAMES
 
@@ -119,6 +120,22 @@ def test_log_file_keeps_the_latest_snapshot_on_a_full_disk(
 
     assert (small_disk / "run" / "files" / "agent" / "agent.zip").stat().st_size == 300_000
     assert (older.exists(), latest.exists()) == (False, True)
+
+
+@pytest.mark.usefixtures("store")
+def test_a_full_artifact_store_is_named(tmp_path: Path, small_disk: Path) -> None:
+    client = MlflowClient()
+    experiment_id = client.create_experiment("full", artifact_location=small_disk.as_uri())
+    run_id = client.create_run(experiment_id).info.run_id
+
+    def log_run() -> None:
+        with RunLogger(run_id, tmp_path / "run", delivery_timeout=0) as run_logger:
+            run_logger.log_file("agent/agent.zip", bytes(2_000_000))
+
+    with pytest.raises(
+        UndeliveredError, match=rf"stored in file://{small_disk}/\S+ \(No space left on device\)"
+    ):
+        log_run()
 
 
 @pytest.mark.usefixtures("store")

@@ -23,7 +23,7 @@ from mlflow_sb3.training.learn_state import IterationLogger
 from mlflow_sb3.training.snapshot_writer import SnapshotWriter
 from tests.training.training_cases import MetricRecorder
 
-ONE_STEP = env_spec.spec_to_json(gymnasium.spec("OneStep-v0"))
+ONE_STEP = env_spec.compose_spec("tests.environments:OneStep-v0")
 OFF_POLICY = {"learning_starts": 16, "batch_size": 16, "buffer_size": 200}
 HYPERPARAMS: dict[str, dict[str, Any]] = {
     "a2c": {},
