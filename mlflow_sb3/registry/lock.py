@@ -44,9 +44,10 @@ _FAIL_FAST_ENV = {
 """Environment variables while the lock is held. A request must fail before ``LOCK_TIMEOUT``."""
 _NOT_FOUND_CODE = "RESOURCE_DOES_NOT_EXIST"
 _UNREADABLE = ""
-"""Token of a lock for which the server answers PERMISSION_DENIED.
+"""Stands for the token of a lock that the user may not read.
 
-It belongs to another user, or, on some servers, does not exist. It is never taken over.
+Such a lock belongs to another user. On some servers, the answer is the same if there is no lock.
+The lock is never taken over.
 """
 
 

@@ -18,7 +18,7 @@ BLUE, GREY = "#0194e2", "#43494f"
 
 @dataclass(frozen=True)
 class MeanDifference:
-    """Mean difference of the first ``pairs`` pairs with its bounds; None if a bound is infinite."""
+    """Mean difference of the first ``pairs`` pairs, with its bounds. An infinite bound is None."""
 
     pairs: int
     mean: float
