@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import gymnasium
@@ -25,14 +26,14 @@ class Maze(CartPoleEnv):
 
 
 @pytest.fixture
-def canary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def canary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A module on the import path, outside of the project. It leaves a file when it is imported."""
     module = tmp_path / "canary_module.py"
     module.write_text(CANARY_MODULE)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv(entry_points.TRUSTED_MODULES, "")
-    monkeypatch.delitem(sys.modules, "canary_module", raising=False)
-    return module
+    yield module
+    sys.modules.pop("canary_module", None)  # an imported module would be trusted in other tests
 
 
 def describe(entry_point: str, *wrappers: str) -> EnvSpec:
