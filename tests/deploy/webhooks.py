@@ -7,6 +7,7 @@ import http.client
 import json
 import time
 from base64 import b64encode
+from contextlib import closing
 
 SECRET_KEY = b"a secret of the test"
 DATA = {"name": "levels", "alias": "champion", "version": "2"}
@@ -41,8 +42,6 @@ def sign(
 
 def post(port: int, body: bytes, headers: dict[str, str]) -> int:
     """Send a POST request to 127.0.0.1 and return the status of the response."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-    connection.request("POST", "/", body, headers)
-    status = connection.getresponse().status
-    connection.close()
-    return status
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
+        connection.request("POST", "/", body, headers)
+        return connection.getresponse().status
