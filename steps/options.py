@@ -35,6 +35,22 @@ class JsonValue(click.ParamType[Any]):
         return parsed
 
 
+class IntegerList(click.ParamType[list[int]]):
+    """JSON list of increasing positive integers."""
+
+    name = "JSON list of integers"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> list[int]:
+        """Parse a text. Return a list unchanged."""
+        parsed: list[int] = JsonValue("[1000, 2000]").convert(value, param, ctx)
+        is_valid = all(type(item) is int and item > 0 for item in parsed)
+        if not is_valid or sorted(set(parsed)) != parsed:
+            self.fail(f"{value!r} is not a list of increasing positive integers.", param, ctx)
+        return parsed
+
+
 class OptionalValue(click.ParamType[Any]):
     """Value of another type, or an empty text for None."""
 

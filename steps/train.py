@@ -51,10 +51,13 @@ def train(
     else:
         result = train_step.start_training(context.obj, options, settings)
     best = result.best
-    click.echo(
+    message = (
         f"Kept the checkpoint of step {best.step} out of {len(result.checkpoints)}: "
         f"mean return {best.score:.2f} over {len(best.returns)} fresh episodes"
     )
+    if result.confidence is not None:
+        message += f", and {result.confidence:.0%} confidence that no other finalist has more"
+    click.echo(message)
 
 
 def _find_changed_options(context: click.Context, options: dict[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import click
 
 from steps.options import (
     Command,
+    IntegerList,
     JsonValue,
     OptionalValue,
     add_options,
@@ -87,7 +88,7 @@ def training_options(command: Command) -> Command:
             default="",
             type=OptionalValue(click.IntRange(min=1)),
             help="Environment steps between two evaluated checkpoints.  "
-            "[default: a fiftieth of the timesteps]",
+            "[default: a fiftieth of the timesteps, or more if --eval-budget requires it]",
         ),
         click.option(
             "--eval-episodes",
@@ -106,13 +107,38 @@ def training_options(command: Command) -> Command:
             "best: keep the checkpoint with the best mean return during the training. none: "
             "evaluate and keep only the last checkpoint.",
         ),
+        click.option(
+            "--eval-budget",
+            default=0.1,
+            show_default=True,
+            type=click.FloatRange(min=0),
+            help="Time that the training may wait for evaluations and the selection, as a fraction "
+            "of the time of learning, and at least 10 seconds.",
+        ),
+        click.option(
+            "--race-episodes",
+            default="",
+            type=OptionalValue(click.IntRange(min=1)),
+            help="New episodes of the race.  [default: 760, or fewer if --eval-budget requires it]",
+        ),
     )
 
 
 def settings_options(command: Command) -> Command:
-    """Add the options that only ``train`` has. Only ``torch_threads`` changes the weights."""
+    """Add the options that only ``train`` has.
+
+    Only ``eval_steps`` and ``torch_threads`` change the weights.
+    """
     return add_options(
         command,
+        click.option(
+            "--eval-steps",
+            default="",
+            type=OptionalValue(IntegerList()),
+            help="Environment steps at which checkpoints are evaluated, as a JSON list, instead of "
+            "--eval-freq. reproduce passes the steps of the training that it repeats.  "
+            "[default: use --eval-freq]",
+        ),
         click.option(
             "--torch-threads",
             default=1,

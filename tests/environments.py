@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from copy import deepcopy
 from typing import Any, ClassVar
 
@@ -19,11 +20,17 @@ class OneStep(gymnasium.Env[Observation, np.int64]):
     """Episodes of one step, whose return is the action.
 
     ``seeds`` collects the seeds of all resets.
+
+    Args:
+        step_seconds: Time that a step takes.
     """
 
     observation_space = spaces.Box(-1, 1, (1,))
     action_space = spaces.Discrete(2)
     seeds: ClassVar[list[int]] = []
+
+    def __init__(self, *, step_seconds: float = 0.0) -> None:
+        self.step_seconds = step_seconds
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -34,6 +41,7 @@ class OneStep(gymnasium.Env[Observation, np.int64]):
         return self.np_random.uniform(-1, 1, 1).astype(np.float32), {}
 
     def step(self, action: np.int64) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        time.sleep(self.step_seconds)
         return np.zeros(1, np.float32), float(action), True, False, {}
 
 

@@ -158,6 +158,12 @@ def _check_server(uri: str) -> None:
                 ViewType.ALL, max_results=1, filter_string=_ONE_EXPERIMENT
             )
         )
+    except SQLAlchemyError as error:
+        raise MlflowException(
+            f"tracking store {redact_uri(uri)} has tables that MLflow cannot use: "
+            f"{str(error.args[0]).splitlines()[0]}. The process that created it was probably "
+            "killed. If it has no runs yet, delete it; otherwise restore a backup."
+        ) from error
     except MlflowException as error:
         if error.error_code == "UNAUTHENTICATED":
             raise MlflowException(

@@ -6,11 +6,16 @@ They stay on disk when the process of a run ends, so that an interrupted trainin
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import tempfile
+import time
 from pathlib import Path
 
 import platformdirs
 
+MAX_AGE_DAYS = 30
+"""Days after which the state of a run that cannot be resumed is deleted."""
 _APP_NAME = "mlflow-sb3"
 
 
@@ -45,6 +50,23 @@ def get_run_dir(run_id: str, folder: str | os.PathLike[str] | None = None) -> Pa
         folder: See ``get_state_dir``.
     """
     return get_state_dir(folder) / run_id
+
+
+def delete_old_run_dirs(resumable: str, folder: str | os.PathLike[str] | None = None) -> None:
+    """Delete the folders of runs that cannot be resumed and have not changed for ``MAX_AGE_DAYS``.
+
+    A run that was killed before its first snapshot leaves such a folder.
+
+    Args:
+        resumable: Pattern of the files that a run can be resumed from, such as ``"*.snapshot"``.
+        folder: See ``get_state_dir``.
+    """
+    oldest = time.time() - MAX_AGE_DAYS * 24 * 60 * 60
+    for run_dir in get_state_dir(folder).glob("*/"):
+        if re.fullmatch("[0-9a-f]{32}", run_dir.name) is None or any(run_dir.rglob(resumable)):
+            continue
+        if max(path.stat().st_mtime for path in [run_dir, *run_dir.rglob("*")]) < oldest:
+            shutil.rmtree(run_dir, ignore_errors=True)
 
 
 def _create_temporary_state_dir() -> Path:

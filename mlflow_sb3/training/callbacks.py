@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from stable_baselines3.common.callbacks import BaseCallback
@@ -15,57 +17,110 @@ from mlflow_sb3.runs.signals import StopRequest
 from mlflow_sb3.training import learn_state, rng_state, snapshot
 from mlflow_sb3.training.checkpoint import Checkpoint
 from mlflow_sb3.training.checkpoint_evaluator import CheckpointEvaluator
-from mlflow_sb3.training.checkpoint_selection import MAX_CHECKPOINTS, keep_best
+from mlflow_sb3.training.checkpoint_selection import (
+    MAX_CHECKPOINTS,
+    RACE_EPISODES,
+    EvaluationSettings,
+    keep_best,
+)
+from mlflow_sb3.training.eval_budget import EvaluationBudget
 from mlflow_sb3.training.rng_state import RngState
 from mlflow_sb3.training.snapshot import SnapshotState
 from mlflow_sb3.training.snapshot_writer import SnapshotWriter
 
 
 class CheckpointCallback(BaseCallback):
-    """Evaluate a checkpoint at regular intervals, and keep the best checkpoints and the last.
+    """Evaluate checkpoints during the training, and keep the best checkpoints and the last.
+
+    A checkpoint is taken at the start of a rollout. If the budget does not allow to wait for its
+    evaluation, it is taken at a later one.
 
     Evaluation uses its own environments and seeds, and draws from no random generator of the
     training. The weights are therefore the same with and without this callback. If the evaluator
     has a worker process, training continues during an evaluation.
     """
 
-    __slots__ = ("_evaluator",)  # outside vars(), which snapshots pickle
+    __slots__ = ("_evaluator", "_last_time", "_settings")  # outside vars(), which snapshots pickle
 
-    def __init__(self, evaluator: CheckpointEvaluator, *, every: int | None, episodes: int) -> None:
+    def __init__(
+        self, evaluator: CheckpointEvaluator, settings: EvaluationSettings, timesteps: int
+    ) -> None:
         """Create the callback.
 
         Args:
             evaluator: Evaluates the checkpoints.
-            every: Smallest number of timesteps between two checkpoints. A checkpoint is taken at
-                the start of the next rollout. None to evaluate only the last checkpoint.
-            episodes: Number of episodes of each checkpoint.
+            settings: When and how checkpoints are evaluated.
+            timesteps: Environment steps of the training.
         """
         super().__init__()
         self.checkpoints: list[Checkpoint] = []
         """Evaluated checkpoints that can still be selected."""
+        self.steps: list[int] = []
+        """Environment steps of all checkpoints but the last."""
+        self.race_episodes = settings.race_episodes
+        """Fresh episodes of the race. Known after learning."""
+        self.budget = EvaluationBudget(settings.budget)
         self._pending: Checkpoint | None = None
         self._evaluator = evaluator
-        self._every = math.inf if every is None else every
-        self._episodes = episodes
-        self._next_step = self._every
+        self._settings = settings
+        self._every = settings.get_interval(timesteps) or math.inf
+        self._next_step = math.inf
+        self._last_time = 0.0
 
     def _on_training_start(self) -> None:
-        self._next_step += self.model.num_timesteps
+        self._next_step = self._find_next_step()
+        self._last_time = time.monotonic()
 
     def _on_rollout_start(self) -> None:
+        self._count_learning()
         if self._pending is not None and not self._evaluator.is_busy():
             self._finish_pending(self._pending)
-        if self.model.num_timesteps >= self._next_step:
-            self._next_step = self.model.num_timesteps + self._every
+        if self.model.num_timesteps >= self._next_step and self._may_evaluate():
+            self.steps.append(self.model.num_timesteps)
+            self._next_step = self._find_next_step()
             self._start_evaluation()
 
     def _on_training_end(self) -> None:
+        self._count_learning()
         last = self._start_evaluation()
+        start = time.monotonic()
         self._log_result(last)
+        seconds_per_episode = (time.monotonic() - start) / self._settings.episodes
         self.checkpoints.append(last)
+        if self.race_episodes is None:
+            self.race_episodes = min(
+                RACE_EPISODES,
+                self.budget.count_episodes(seconds_per_episode / self._evaluator.n_processes),
+            )
 
     def _on_step(self) -> bool:
         return True
+
+    def _find_next_step(self) -> float:
+        """Return the step from which the next checkpoint is due."""
+        steps = self._settings.steps
+        if steps is None:
+            return self.model.num_timesteps + self._every
+        return steps[len(self.steps)] if len(self.steps) < len(steps) else math.inf
+
+    def _may_evaluate(self) -> bool:
+        """Return whether the budget allows a checkpoint now."""
+        must_wait = self._evaluator.n_processes == 1 or self._pending is not None
+        return not (self._settings.has_budget and must_wait) or self.budget.allows_wait()
+
+    def _count_learning(self) -> None:
+        """Add the time since the last evaluation or rollout to the time of learning."""
+        now = time.monotonic()
+        self.budget.learn_seconds += now - self._last_time
+        self._last_time = now
+
+    @contextmanager
+    def _count_wait(self) -> Iterator[None]:
+        self._count_learning()
+        yield
+        now = time.monotonic()
+        self.budget.add_wait(now - self._last_time)
+        self._last_time = now
 
     def _start_evaluation(self) -> Checkpoint:
         if self._pending is not None:
@@ -74,7 +129,7 @@ class CheckpointCallback(BaseCallback):
         # be lost.
         self.logger.dump(self.model.num_timesteps)
         self._pending = Checkpoint.from_model(self.model)
-        self._evaluator.start(self._pending, self._episodes)
+        self._evaluator.start(self._pending, self._settings.episodes)
         return self._pending
 
     def _finish_pending(self, checkpoint: Checkpoint) -> None:
@@ -84,7 +139,8 @@ class CheckpointCallback(BaseCallback):
 
     def _log_result(self, checkpoint: Checkpoint) -> None:
         """Wait for the evaluation of a checkpoint, and log its metrics at the checkpoint's step."""
-        episodes = self._evaluator.finish(checkpoint, self._episodes)
+        with self._count_wait():
+            episodes = self._evaluator.finish(checkpoint, self._settings.episodes)
         summary = rollout.summarize_returns(episodes)
         metrics: dict[str, Any] = {
             "eval/mean_reward": summary.mean_return,

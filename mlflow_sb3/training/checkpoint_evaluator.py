@@ -73,6 +73,11 @@ class CheckpointEvaluator:
         finally:
             evaluator.close_worker()
 
+    @property
+    def n_processes(self) -> int:
+        """Number of processes that run episodes: 2 with a worker process, else 1."""
+        return 1 if self._worker is None else 2
+
     def start(self, checkpoint: Checkpoint, n_episodes: int) -> None:
         """Start to evaluate a checkpoint in the worker process, while the model continues to learn.
 

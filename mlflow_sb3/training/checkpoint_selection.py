@@ -11,20 +11,25 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Literal
 
+import numpy as np
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from mlflow_sb3.training.checkpoint import Checkpoint
 from mlflow_sb3.training.checkpoint_evaluator import CheckpointEvaluator, EvaluationTask
+from mlflow_sb3.training.eval_budget import DEFAULT_SHARE
 
 N_CHECKPOINTS = 50
-"""Checkpoints that are evaluated during one training."""
+"""Checkpoints that are evaluated during one training, if the budget allows."""
 EPISODES_PER_CHECKPOINT = 10
 """Episodes that evaluate a checkpoint during training."""
 Rounds = tuple[tuple[int, int], ...]
 RACE: Rounds = ((8, 20), (4, 50), (2, 200))
 """Rounds of the selection: number of checkpoints, and fresh episodes for each of them."""
+RACE_EPISODES = sum(checkpoints * episodes for checkpoints, episodes in RACE)
+"""Fresh episodes of all rounds together."""
 MAX_CHECKPOINTS = RACE[0][0]
 """Checkpoints that enter the selection."""
+_RESAMPLES = 2000
 
 Selection = Literal["race", "best", "none"]
 """How a checkpoint is selected.
@@ -39,10 +44,25 @@ class EvaluationSettings:
     """How the checkpoints of a training are evaluated and selected."""
 
     freq: int | None = None
-    """Environment steps between two checkpoints. None for ``N_CHECKPOINTS`` checkpoints."""
+    """Environment steps between two checkpoints.
+
+    None for up to ``N_CHECKPOINTS`` checkpoints, as far as the budget allows.
+    """
     episodes: int = EPISODES_PER_CHECKPOINT
     """Episodes of each checkpoint during training, and without a race again after training."""
     selection: Selection = "race"
+    budget: float = DEFAULT_SHARE
+    """See ``EvaluationBudget.share``. It decides what ``freq``, ``steps`` and ``race_episodes`` do
+    not set."""
+    steps: Sequence[int] | None = None
+    """Environment steps of all checkpoints but the last, instead of ``freq`` and the budget."""
+    race_episodes: int | None = None
+    """Fresh episodes of the race. None for ``RACE_EPISODES``, as far as the budget allows."""
+
+    @property
+    def has_budget(self) -> bool:
+        """Whether the budget decides when checkpoints are evaluated."""
+        return self.freq is None and self.steps is None and self.selection != "none"
 
     def get_interval(self, timesteps: int) -> int | None:
         """Return the environment steps between two checkpoints. None for the last checkpoint only.
@@ -57,7 +77,11 @@ class EvaluationSettings:
     @property
     def rounds(self) -> Rounds:
         """Rounds of the selection; see ``RACE``."""
-        return RACE if self.selection == "race" else ((1, self.episodes),)
+        if self.selection != "race":
+            return ((1, self.episodes),)
+        scale = 1.0 if self.race_episodes is None else self.race_episodes / RACE_EPISODES
+        rounds = [(checkpoints, round(episodes * scale)) for checkpoints, episodes in RACE]
+        return tuple(entry for entry in rounds if entry[1]) or ((1, 1),)
 
 
 def keep_best(checkpoints: Sequence[Checkpoint], count: int) -> list[Checkpoint]:
@@ -107,3 +131,31 @@ def select_checkpoint(
 def count_episodes(n_checkpoints: int, rounds: Rounds) -> int:
     """Return the number of episodes that a selection among ``n_checkpoints`` runs."""
     return sum(min(n_checkpoints, entrants) * episodes for entrants, episodes in rounds)
+
+
+def estimate_confidence(best: Checkpoint, checkpoints: Sequence[Checkpoint]) -> float | None:
+    """Return how sure it is that no other finalist has a higher mean return.
+
+    The finalists played the same fresh episodes as the selected checkpoint. The confidence is the
+    share of bootstrap resamples of these episodes in which no other finalist has a higher mean.
+
+    Args:
+        best: The selected checkpoint.
+        checkpoints: All checkpoints that entered the selection.
+
+    Returns:
+        A number from 0 to 1. None if there is no other finalist, or only one episode.
+    """
+    others = [
+        checkpoint.returns
+        for checkpoint in checkpoints
+        if checkpoint is not best and len(checkpoint.returns) == len(best.returns)
+    ]
+    n_episodes = len(best.returns)
+    if not others or n_episodes == 1:
+        return None
+    differences = np.subtract(best.returns, others)
+    random = np.random.default_rng(0)
+    resamples = (random.integers(n_episodes, size=n_episodes) for _ in range(_RESAMPLES))
+    n_best = sum(bool((differences[:, rows].mean(axis=1) >= 0).all()) for rows in resamples)
+    return n_best / _RESAMPLES

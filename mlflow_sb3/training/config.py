@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from typing import Any
 
 from mlflow_sb3.algorithms import algorithms, env_check, hyperparam_check, zoo_presets
@@ -52,11 +52,26 @@ class TrainingConfig:
     """Environment steps between two checkpoints; see ``EvaluationSettings``."""
     eval_episodes: int = EvaluationSettings.episodes
     selection: Selection = EvaluationSettings.selection
+    eval_budget: float = EvaluationSettings.budget
+    eval_steps: list[int] | None = None
+    race_episodes: int | None = None
 
     @property
     def evaluation(self) -> EvaluationSettings:
         """How checkpoints are evaluated and selected."""
-        return EvaluationSettings(self.eval_freq, self.eval_episodes, self.selection)
+        return EvaluationSettings(
+            self.eval_freq,
+            self.eval_episodes,
+            self.selection,
+            self.eval_budget,
+            self.eval_steps,
+            self.race_episodes,
+        )
+
+    def with_evaluation(self, settings: EvaluationSettings) -> TrainingConfig:
+        """Return this configuration with the numbers that the budget decided."""
+        steps = None if settings.steps is None else list(settings.steps)
+        return replace(self, eval_steps=steps, race_episodes=settings.race_episodes)
 
     def to_params(self) -> dict[str, Any]:
         """Return MLflow parameters, with the prefix ``sb3/``."""
@@ -78,6 +93,7 @@ class TrainingConfig:
             "eval_freq": self.evaluation.get_interval(self.timesteps),
             "eval_episodes": self.eval_episodes,
             "selection": self.selection,
+            "eval_budget": self.eval_budget,
         }
         return {f"sb3/{key}": value for key, value in (params | self.resolved).items()}
 
@@ -88,16 +104,10 @@ class TrainingConfig:
         ``train`` of an older commit has no options to evaluate checkpoints. They are left out if
         they have their defaults.
         """
-        evaluation = {
-            "eval_freq": self.eval_freq,
-            "eval_episodes": self.eval_episodes,
-            "selection": self.selection,
-        }
-        defaults = (None, EvaluationSettings.episodes, EvaluationSettings.selection)
         changed = {
-            key: str(value)
-            for (key, value), default in zip(evaluation.items(), defaults, strict=True)
-            if value != default
+            field.name: str(getattr(self, field.name))
+            for field in fields(self)
+            if field.default is not MISSING and getattr(self, field.name) != field.default
         }
         return changed | {
             "env": self.env,
@@ -132,6 +142,9 @@ def resolve_config(
     eval_freq: int | None,
     eval_episodes: int,
     selection: Selection,
+    eval_budget: float,
+    eval_steps: list[int] | None,
+    race_episodes: int | None,
     trust: FileTrust,
 ) -> tuple[TrainingConfig, BaseAgent | None]:
     """Complete the options of ``train`` with a preset and defaults, and check them.
@@ -152,6 +165,9 @@ def resolve_config(
         eval_freq: Environment steps between two checkpoints; see ``EvaluationSettings``.
         eval_episodes: Episodes of each checkpoint.
         selection: How a checkpoint is selected.
+        eval_budget: Share of the learning time for evaluations; see ``EvaluationBudget``.
+        eval_steps: Environment steps of all checkpoints but the last, instead of ``eval_freq``.
+        race_episodes: Fresh episodes of the selection. None: as the budget allows.
         trust: Whether the model of ``from_model`` may be unpickled. If it has a public key, that
             key must have signed the model.
 
@@ -201,6 +217,9 @@ def resolve_config(
         eval_freq=eval_freq,
         eval_episodes=eval_episodes,
         selection=selection,
+        eval_budget=eval_budget,
+        eval_steps=eval_steps,
+        race_episodes=race_episodes,
     )
     return config, base_agent
 

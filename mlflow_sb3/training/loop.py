@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch.optim import Adam
 from mlflow_sb3.algorithms import builder
 from mlflow_sb3.envs import seeds
 from mlflow_sb3.runs.signals import StopRequest
+from mlflow_sb3.training import checkpoint_selection
 from mlflow_sb3.training.callbacks import CheckpointCallback
 from mlflow_sb3.training.checkpoint import Checkpoint
 from mlflow_sb3.training.checkpoint_evaluator import CheckpointEvaluator
@@ -42,6 +43,10 @@ class TrainingResult:
     """Digest of the weights at the end of learning; see ``compute_weights_digest``."""
     best_digest: str
     """Digest of the weights of the selected checkpoint."""
+    evaluation: EvaluationSettings
+    """The settings of the training, with the numbers that the budget decided."""
+    confidence: float | None
+    """How sure the selection is; see ``checkpoint_selection.estimate_confidence``."""
 
     def to_table(self) -> dict[str, list[Any]]:
         """Return the checkpoints as columns for ``mlflow.log_table``, sorted by step.
@@ -121,20 +126,35 @@ def train(
             _complete_last_snapshot(snapshot_writer),
             CheckpointEvaluator.with_worker(model, env_spec_json, seed=seed) as evaluator,
         ):
-            checkpoint_callback = CheckpointCallback(
-                evaluator, every=settings.get_interval(timesteps), episodes=settings.episodes
-            )
+            checkpoint_callback = CheckpointCallback(evaluator, settings, timesteps)
             session.learn([checkpoint_callback, *callbacks])
             last_digest = compute_weights_digest(model)
-            best = session.select(checkpoint_callback.checkpoints, evaluator, settings)
+            settings = _fill_in(settings, checkpoint_callback)
+            checkpoints = checkpoint_callback.checkpoints
+            best = session.select(checkpoints, evaluator, settings)
     return TrainingResult(
-        model, best, checkpoint_callback.checkpoints, last_digest, compute_weights_digest(model)
+        model,
+        best,
+        checkpoints,
+        last_digest,
+        compute_weights_digest(model),
+        settings,
+        checkpoint_selection.estimate_confidence(best, checkpoints),
     )
 
 
 def get_learning_seed(seed: int) -> int:
     """Return the seed of the SB3 algorithm: the first seed of the stream ``learning``."""
     return seeds.generate_episode_seeds(seed, "learning", 1)[0]
+
+
+def _fill_in(settings: EvaluationSettings, callback: CheckpointCallback) -> EvaluationSettings:
+    """Add the numbers that the budget decided, so that a repetition needs no budget."""
+    if settings.has_budget:
+        settings = replace(settings, steps=callback.steps)
+    if settings.selection == "race":
+        settings = replace(settings, race_episodes=callback.race_episodes)
+    return settings
 
 
 def compute_weights_digest(model: BaseAlgorithm) -> str:

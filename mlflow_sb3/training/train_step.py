@@ -28,6 +28,8 @@ from mlflow_sb3.training.snapshot_writer import SnapshotWriter
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
 
+_SNAPSHOT_FILES = "*.snapshot"
+
 
 class OptionConflictError(ValueError):
     """An option of a resumed training differs from the interrupted training."""
@@ -150,6 +152,7 @@ def check_same_options(
 def _train(run_id: str, plan: _TrainingPlan, settings: TrainSettings) -> TrainingResult:
     """Check the run, train, log the agent, and delete the state of the interrupted training."""
     _check_run(run_id, plan.config, settings)
+    state_dir.delete_old_run_dirs(_SNAPSHOT_FILES, settings.state_folder)
     folder = state_dir.get_run_dir(run_id, settings.state_folder)
     with _report_resume_command(run_id, folder, settings), signals.defer_signals() as stop:
         if plan.config.from_model_id:
@@ -225,7 +228,7 @@ def _report_resume_command(run_id: str, folder: Path, settings: TrainSettings) -
     try:
         yield
     except Interrupted:
-        if any((folder / SNAPSHOT_DIR).glob("*.snapshot")):
+        if any((folder / SNAPSHOT_DIR).glob(_SNAPSHOT_FILES)):
             command = resume.format_resume_command(run_id, folder.parent)
             settings.warn(f"Resume the training with: {command}")
         raise

@@ -45,6 +45,8 @@ _STATISTICS_JSON = "vec_normalize.json"
 _CHECKPOINTS_TABLE = "candidates.json"
 _STEP_METRIC = "eval/kept_step"
 """Metric of a training run: step of the selected checkpoint."""
+_CONFIDENCE_METRIC = "eval/kept_confidence"
+"""Metric of a training run; see ``checkpoint_selection.estimate_confidence``."""
 _IMAGE_INPUT_TAG = "mlflow_sb3.image_input"
 _LOGGED_BY_TAG = "mlflow_sb3.logged_by"
 """Tag of a model version: id of the MLflow run of ``log_model`` that registered the version."""
@@ -178,6 +180,9 @@ def log_training_run(
             MetricPoint(challengers.SCORE_METRIC, best.score, now, 0),
         ]
     )
+    if result.confidence is not None:
+        run_logger.log_metrics([MetricPoint(_CONFIDENCE_METRIC, result.confidence, now, 0)])
+    config = config.with_evaluation(result.evaluation)
     provenance.log_provenance(result, config, facts, run_logger)
 
 

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import os
 import socket
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import mlflow
@@ -52,6 +54,21 @@ def fail_to_connect(uri: str) -> tuple[float, str]:
     with pytest.raises(MlflowException, match="does not answer") as caught:
         connection.check_connection()
     return time.monotonic() - start, caught.value.message
+
+
+def test_a_store_whose_creation_was_killed_is_an_error_in_one_line(tmp_path: Path) -> None:
+    """A migration of MLflow creates this table for a moment."""
+    uri = f"sqlite:///{tmp_path}/half.db"
+    with closing(sqlite3.connect(tmp_path / "half.db")) as database:
+        database.execute("CREATE TABLE _alembic_tmp_latest_metrics (key VARCHAR)")
+    mlflow.set_tracking_uri(uri)
+
+    with pytest.raises(MlflowException) as caught:
+        connection.check_connection()
+
+    assert f"tracking store {uri} has tables that MLflow cannot use: " in caught.value.message
+    assert "_alembic_tmp_latest_metrics already exists. The process" in caught.value.message
+    assert "\n" not in caught.value.message
 
 
 @pytest.mark.usefixtures("store")

@@ -36,6 +36,8 @@ TRAININGS = {
     "sac": ["--algo", "sac", "--env", "Pendulum-v1", "--timesteps", "1500", "--preset", "none"],
 }
 """Options of the entry point ``train``, by algorithm."""
+EVALUATION = ["--eval-budget", "1e6", "--race-episodes", "76"]
+"""Options for the same checkpoints however busy the machine is."""
 COLUMNS = (
     "training",
     "kills",
@@ -80,7 +82,8 @@ class Machine:
             name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")
         }
         own = {"MLFLOW_TRACKING_URI": self.uri, "XDG_STATE_HOME": str(self.folder / "state")}
-        command = [sys.executable, "-m", "steps.train", *options]
+        evaluation = [] if "--resume" in options else EVALUATION
+        command = [sys.executable, "-m", "steps.train", *evaluation, *options]
         with (self.folder / "log.txt").open("ab") as log:
             return subprocess.Popen(
                 command, cwd=ROOT, env=inherited | own | self.variables, stdout=log, stderr=log

@@ -33,6 +33,8 @@ PARAMETERS = (
     "algo=ppo",
     "timesteps=12000",
     "seed=5",
+    "eval_budget=1e6",
+    "race_episodes=76",
     'hyperparams={"gamma":0.97}',
     'env_kwargs={"max_episode_steps":100}',
 )

@@ -300,7 +300,7 @@ def deliver(folder: str, server: Server) -> None:
 
 
 def test_the_deliver_command_completes_a_step_whose_server_stays_down(server: Server) -> None:
-    command = [sys.executable, "-m", "steps.train", "--timesteps", "12000"]
+    command = [sys.executable, "-m", "steps.train", "--timesteps", "12000", "--eval-budget", "1e6"]
     command += ["--delivery-timeout", "3"]
     client = MlflowClient(server.uri)
     with subprocess.Popen(

@@ -56,3 +56,22 @@ def test_a_temporary_folder_that_others_can_write_to_is_refused(unwritable_home:
 
     with pytest.raises(PermissionError, match=r"Other users can read or write .*XDG_STATE_HOME"):
         state_dir.get_state_dir()
+
+
+def test_the_old_state_of_a_run_without_a_snapshot_is_deleted(tmp_path: Path) -> None:
+    run_id = "0" * 31
+    for name in ("a", "b", "c", "d"):
+        (tmp_path / (run_id + name)).mkdir()
+        (tmp_path / (run_id + name) / "journal.jsonl").touch()
+    (tmp_path / "other").mkdir()
+    (tmp_path / (run_id + "b") / "snapshots").mkdir()
+    (tmp_path / (run_id + "b") / "snapshots" / "1.snapshot").touch()
+    for path in [*tmp_path.rglob("*"), tmp_path / (run_id + "a")]:
+        os.utime(path, (0, 0))
+    (tmp_path / (run_id + "c") / "journal.jsonl").touch()
+    (tmp_path / (run_id + "d")).touch()
+
+    state_dir.delete_old_run_dirs("*.snapshot", tmp_path)
+
+    kept = [path.name for path in sorted(tmp_path.iterdir())]
+    assert kept == [run_id + "b", run_id + "c", run_id + "d", "other"]

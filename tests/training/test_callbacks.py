@@ -19,6 +19,7 @@ from mlflow_sb3.runs.signals import Interrupted, StopRequest
 from mlflow_sb3.training import checkpoint_selection, snapshot_writer
 from mlflow_sb3.training.callbacks import CheckpointCallback, SnapshotCallback, TqdmCallback
 from mlflow_sb3.training.checkpoint_evaluator import CheckpointEvaluator
+from mlflow_sb3.training.checkpoint_selection import EvaluationSettings
 from mlflow_sb3.training.learn_state import IterationLogger
 from mlflow_sb3.training.snapshot_writer import SnapshotWriter
 from tests.training.training_cases import MetricRecorder
@@ -50,7 +51,7 @@ def learn_with_checkpoints(
 ) -> CheckpointCallback:
     """Train a model for 64 timesteps with a checkpoint callback, and return the callback."""
     evaluator = CheckpointEvaluator(model, env_spec_json, seed=seed)
-    callback = CheckpointCallback(evaluator, every=every, episodes=10)
+    callback = CheckpointCallback(evaluator, EvaluationSettings(freq=every), 64)
     model.learn(64, callback=callback)
     return callback
 

@@ -17,6 +17,7 @@ from mlflow_sb3.envs import env_spec
 from mlflow_sb3.training import forked_worker, loop
 from mlflow_sb3.training.checkpoint import Checkpoint
 from mlflow_sb3.training.checkpoint_evaluator import CheckpointEvaluator, EvaluationTask
+from mlflow_sb3.training.checkpoint_selection import EvaluationSettings
 from mlflow_sb3.training.loop import TrainingResult
 from tests.processes import list_forked_workers
 
@@ -48,7 +49,14 @@ PENDULUM = make_short_spec("Pendulum-v1")
 
 def train(algo: str, env_id: str, hyperparams: dict[str, Any]) -> TrainingResult:
     env_spec_json = make_short_spec(env_id)
-    return loop.train(env_spec_json, algo, timesteps=256, seed=4, hyperparams=hyperparams)
+    return loop.train(
+        env_spec_json,
+        algo,
+        timesteps=256,
+        seed=4,
+        hyperparams=hyperparams,
+        evaluation=EvaluationSettings(budget=1e6, race_episodes=76),
+    )
 
 
 def list_results(result: TrainingResult) -> list[Any]:

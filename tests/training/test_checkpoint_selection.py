@@ -4,6 +4,7 @@ import io
 from typing import Any
 
 import gymnasium
+import numpy as np
 import pytest
 import torch
 from stable_baselines3 import PPO
@@ -66,7 +67,7 @@ def test_the_selection_uses_episodes_that_training_did_not_use() -> None:
     hyperparams = {"n_steps": 16, "batch_size": 16}
     model = builder.build_algorithm("ppo", ONE_STEP, hyperparams, seed=3)
     evaluator = CheckpointEvaluator(model, ONE_STEP, seed=5)
-    callback = CheckpointCallback(evaluator, every=16, episodes=10)
+    callback = CheckpointCallback(evaluator, EvaluationSettings(freq=16), 64)
     OneStep.seeds.clear()
     model.learn(64, callback=callback)
     training_seeds = set(OneStep.seeds)
@@ -112,6 +113,55 @@ def test_the_interval_between_checkpoints(
 ) -> None:
     assert settings.get_interval(1000) == interval
     assert EvaluationSettings().get_interval(10) == 1
+
+
+@pytest.mark.parametrize(
+    ("race_episodes", "rounds"),
+    [
+        (None, RACE),
+        (760, RACE),
+        (76, ((8, 2), (4, 5), (2, 20))),
+        (10, ((4, 1), (2, 3))),
+        (1, ((1, 1),)),
+    ],
+)
+def test_a_race_of_fewer_episodes_has_shorter_rounds(
+    race_episodes: int | None, rounds: tuple[tuple[int, int], ...]
+) -> None:
+    assert EvaluationSettings(race_episodes=race_episodes).rounds == rounds
+
+
+def make_finalist(returns: list[float]) -> Checkpoint:
+    return Checkpoint(0, b"", 0.0, returns=returns)
+
+
+def test_the_confidence_is_high_if_all_episodes_agree() -> None:
+    best, second = make_finalist([3.0, 5.0, 4.0]), make_finalist([2.0, 4.0, 3.0])
+    early = make_finalist([9.0])
+
+    assert checkpoint_selection.estimate_confidence(best, [early, second, best]) == 1.0
+
+
+def test_the_confidence_is_half_if_the_episodes_disagree() -> None:
+    generator = np.random.default_rng(0)
+    best, second = (make_finalist(generator.normal(size=400).tolist()) for _ in range(2))
+    best.returns[0] += sum(second.returns) - sum(best.returns)
+
+    confidence = checkpoint_selection.estimate_confidence(best, [best, second])
+
+    assert confidence == pytest.approx(0.5, abs=0.05)
+
+
+def test_two_finalists_with_equal_returns_are_equally_good() -> None:
+    best, second = make_finalist([500.0] * 9), make_finalist([500.0] * 9)
+
+    assert checkpoint_selection.estimate_confidence(best, [best, second]) == 1.0
+
+
+def test_there_is_no_confidence_without_another_finalist() -> None:
+    best = make_finalist([1.0, 2.0])
+
+    assert checkpoint_selection.estimate_confidence(best, [best, make_finalist([3.0])]) is None
 
 
 def test_without_a_race_the_best_checkpoint_of_the_training_plays_a_few_new_episodes() -> None:

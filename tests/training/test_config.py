@@ -30,6 +30,9 @@ OPTIONS: dict[str, Any] = {
     "eval_freq": None,
     "eval_episodes": 10,
     "selection": "race",
+    "eval_budget": 0.1,
+    "eval_steps": None,
+    "race_episodes": None,
     "trust": FileTrust(allow_pickle=True),
 }
 MASK_VELOCITY = "rl_zoo3.wrappers:MaskVelocityWrapper"
@@ -81,15 +84,20 @@ def test_the_options_of_a_config_give_the_same_config() -> None:
 
 
 def test_only_changed_settings_of_the_evaluation_are_passed_on() -> None:
-    keys = {"eval_freq", "eval_episodes", "selection"}
-    changed, _ = resolve(eval_freq=500, eval_episodes=3, selection="best")
-
-    assert keys.isdisjoint(resolve()[0].to_options())  # older versions of train lack them
-    assert changed.evaluation == EvaluationSettings(500, 3, "best")
-    assert {key: changed.to_options()[key] for key in keys} == {
-        "eval_freq": "500",
-        "eval_episodes": "3",
+    values = {
+        "eval_freq": 500,
+        "eval_episodes": 3,
         "selection": "best",
+        "eval_budget": 0.5,
+        "eval_steps": [20, 40],
+        "race_episodes": 76,
+    }
+    changed, _ = resolve(**values)
+
+    assert values.keys().isdisjoint(resolve()[0].to_options())  # older versions of train lack them
+    assert changed.evaluation == EvaluationSettings(500, 3, "best", 0.5, [20, 40], 76)
+    assert {key: changed.to_options()[key] for key in values} == {
+        key: str(value) for key, value in values.items()
     }
     assert changed.to_params()["sb3/eval_freq"] == 500
 
@@ -120,6 +128,9 @@ def test_the_keys_of_the_stored_json_are_stable() -> None:
         "eval_freq",
         "eval_episodes",
         "selection",
+        "eval_budget",
+        "eval_steps",
+        "race_episodes",
     ]
 
 

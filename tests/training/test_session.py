@@ -38,7 +38,7 @@ class FailingCallback(BaseCallback):
 
 def test_learning_ends_after_the_timesteps(model: BaseAlgorithm, cartpole: str) -> None:
     evaluator = CheckpointEvaluator(model, cartpole, seed=0)
-    callback = CheckpointCallback(evaluator, every=32, episodes=10)
+    callback = CheckpointCallback(evaluator, EvaluationSettings(freq=32), 64)
 
     make_session(model).learn([callback])
 

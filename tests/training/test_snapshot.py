@@ -21,6 +21,7 @@ from mlflow_sb3.training import loop, snapshot, snapshot_writer
 from mlflow_sb3.training.snapshot_writer import SnapshotWriter
 from tests.training.training_cases import (
     CASES,
+    EVALUATION,
     OFF_POLICY,
     ON_POLICY,
     TIMESTEPS,
@@ -61,6 +62,7 @@ def test_a2c_resumes_between_two_of_its_dumps_a_hundred_rollouts_apart(tmp_path:
         "algo": "a2c",
         "timesteps": 1600,
         "seed": 1,
+        "evaluation": EVALUATION,
     }
     whole = loop.train(**options, writers=[expected])
     writer = SnapshotWriter(tmp_path, every=10**9)

@@ -29,6 +29,9 @@ OPTIONS: dict[str, Any] = {
     "eval_freq": None,
     "eval_episodes": 10,
     "selection": "race",
+    "eval_budget": 0.1,
+    "eval_steps": None,
+    "race_episodes": None,
 }
 
 

@@ -13,6 +13,7 @@ from mlflow_sb3.envs import env_spec
 from mlflow_sb3.runs.signals import Interrupted, StopRequest
 from mlflow_sb3.tracking import snapshot_header
 from mlflow_sb3.training import loop, snapshot, snapshot_writer
+from mlflow_sb3.training.checkpoint_selection import EvaluationSettings
 from mlflow_sb3.training.loop import TrainingResult
 from mlflow_sb3.training.snapshot import SnapshotState
 from mlflow_sb3.training.snapshot_writer import SnapshotWriter
@@ -112,6 +113,10 @@ class StopAtRollout(StopRequest):
         self._remaining -= 1
 
 
+EVALUATION = EvaluationSettings(freq=TIMESTEPS // 8, race_episodes=76)
+"""The same checkpoints however busy the machine is, so that trainings can be compared."""
+
+
 def make_env_spec_json(case: str) -> str:
     """Return the environment of a case, with episodes of at most ten steps."""
     return env_spec.compose_spec(CASES[case][1], kwargs={"max_episode_steps": 10})
@@ -130,6 +135,7 @@ def train_case(
         seed=1,
         hyperparams=hyperparams,
         writers=[recorder],
+        evaluation=EVALUATION,
         **options,
     )
     return result, recorder
