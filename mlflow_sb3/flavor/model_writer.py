@@ -89,6 +89,7 @@ def prepare_model(
 
     source_env.check_algorithm(model)
     source = source_env.find_source_env(model, environment)
+    vec_normalize.warn_without_statistics(model)
     files = {AGENT_ZIP: sb3_policy.save_to_bytes(model)}
     statistics = vec_normalize.read_statistics(model)
     if statistics is not None:

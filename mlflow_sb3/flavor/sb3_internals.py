@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 if TYPE_CHECKING:
     import torch
@@ -32,6 +33,15 @@ def wrap_env(vec_env: VecEnv) -> VecEnv:
 def clear_last_observation(model: BaseAlgorithm) -> None:
     """Clear the last observation of an algorithm, so that ``learn`` resets the environments."""
     model._last_obs = None
+
+
+def has_learned_normalized(model: BaseAlgorithm) -> bool:
+    """Return whether an on-policy algorithm has learned in a ``VecNormalize``.
+
+    This is known even if the model was loaded without its environment. For off-policy algorithms,
+    which store the same attribute in any environment, the result is always False.
+    """
+    return isinstance(model, OnPolicyAlgorithm) and model._last_original_obs is not None
 
 
 def get_timesteps_at_start(model: BaseAlgorithm) -> int:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -71,6 +72,18 @@ def test_returns_equal_those_of_sb3_on_the_normalized_environment(
         evaluate_with_sb3(model, env_id, seeds), rel=tolerance, abs=0
     )
     assert len(set(played.returns)) > 5
+
+
+def test_a_model_without_its_statistics_causes_a_warning(pendulum: PPO, tmp_path: Path) -> None:
+    pendulum.save(tmp_path / "agent.zip")
+    loaded = PPO.load(tmp_path / "agent.zip")
+    plain = PPO("MlpPolicy", "Pendulum-v1", n_steps=64, device="cpu").learn(64)
+
+    with pytest.warns(UserWarning, match=r"has no statistics.*PPO\.load\(path, env=VecNormalize"):
+        mlflow_sb3.save_model(loaded, tmp_path / "without")
+    for name, model in {"with": pendulum, "plain": plain}.items():
+        with warnings.catch_warnings(action="error", category=UserWarning):
+            mlflow_sb3.save_model(model, tmp_path / name)
 
 
 @pytest.mark.parametrize(
