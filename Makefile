@@ -5,7 +5,7 @@ test:  ## Run the tests that take less than three minutes together.
 	pytest -n 3 --dist worksteal
 
 test-all:  ## Run every test. Some need PostgreSQL, cron and systemd.
-	pytest -n 4 --dist worksteal -m ""
+	pytest -n 6 --dist worksteal -m ""
 
 lint:  ## Check style, types, layers and declared dependencies.
 	ruff check .

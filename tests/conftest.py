@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -31,6 +32,10 @@ LEVELS = (0, 1, 5, 5, 7)
 
 Versions 1 and 2 differ little, versions 3 and 4 are equal, and version 5 is the best.
 """
+
+# The tests start hundreds of processes. Without this, each of them compiles the project, and in new
+# environments all packages, again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 MakeOnce = Callable[[str, Callable[[Path], None]], Path]
 """Make a folder of a name by calling a function once, however many workers need it."""
