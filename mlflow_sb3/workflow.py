@@ -6,20 +6,22 @@ import json
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import mlflow
 from mlflow.entities import Run
-from mlflow.exceptions import ExecutionException
+from mlflow.exceptions import ExecutionException, MlflowException
 
 from mlflow_sb3.client import preflight, retry
 from mlflow_sb3.envs import entry_points, wrapper_config
 from mlflow_sb3.inference import agent_files
-from mlflow_sb3.registry import names, versions
+from mlflow_sb3.registry import names, registration, versions
 from mlflow_sb3.runs import previous_attempt, signals
 from mlflow_sb3.runs.previous_attempt import PreviousAttempt
 from mlflow_sb3.runs.signals import Interrupted
+from mlflow_sb3.tracking import file_trust
 from mlflow_sb3.tracking.file_trust import FileTrust
 from mlflow_sb3.training import resume
 
@@ -138,9 +140,27 @@ def _log_model(steps: StepRunner, run_id: str, options: WorkflowOptions) -> str:
         "signing_key": options.signing_key,
     }
     settings = {"public_key": options.public_key}
-    version: str = steps.run("log_model", parameters, settings).data.tags[VERSION_TAG]
+    is_trusted = partial(
+        has_registered_here, model_name=options.model_name, signing_key=options.signing_key
+    )
+    run = steps.run("log_model", parameters, settings, is_trusted=is_trusted)
+    version: str = run.data.tags[VERSION_TAG]
     mlflow.set_tag(VERSION_TAG, version)
     return version.rpartition("/")[2]
+
+
+def has_registered_here(run: Run, model_name: str, signing_key: str) -> bool:
+    """Return whether a finished run of ``log_model`` registered a version on this machine."""
+    name, _, number = run.data.tags.get(VERSION_TAG, "").rpartition("/")
+    if name != model_name or not number.isdecimal():
+        return False
+    try:
+        version = versions.find_version(name, number=int(number))
+    except MlflowException:  # the version was deleted
+        return False
+    return registration.is_registered_here(
+        version, file_trust.get_machine_key(), signing_key=signing_key or None
+    )
 
 
 def _promote(steps: StepRunner, version: str, options: WorkflowOptions) -> None:
@@ -211,7 +231,12 @@ class StepRunner:
         return self._call("train", parameters | settings)
 
     def run(
-        self, entry_point: str, parameters: dict[str, Any], settings: dict[str, Any] | None = None
+        self,
+        entry_point: str,
+        parameters: dict[str, Any],
+        settings: dict[str, Any] | None = None,
+        *,
+        is_trusted: Callable[[Run], bool] = lambda run: True,  # noqa: ARG005
     ) -> Run:
         """Run an entry point, or reuse a finished run with the same parameters.
 
@@ -219,9 +244,10 @@ class StepRunner:
             entry_point: Name of the entry point.
             parameters: Parameters that decide the result.
             settings: Further parameters. A finished run is reused even if it has other values.
+            is_trusted: Returns whether a finished run may be reused. Another user may have made it.
         """
         finished = self._attempt.find_finished_step(entry_point, parameters)
-        if finished is not None:
+        if finished is not None and is_trusted(finished):
             return self._reuse(entry_point, finished)
         return self._call(entry_point, parameters | (settings or {}))
 

@@ -56,7 +56,7 @@ def train(
         f"mean return {best.score:.2f} over {len(best.returns)} fresh episodes"
     )
     if result.confidence is not None:
-        message += f", and {result.confidence:.0%} confidence that no other finalist has more"
+        message += f". Confidence that no other finalist is better: {result.confidence:.0%}"
     click.echo(message)
 
 

@@ -74,7 +74,7 @@ def resolve_hyperparams(
     """Complete hyperparameters with SB3's defaults.
 
     Returns:
-        All hyperparameters as text, for MLflow's parameters.
+        The hyperparameters as text, for MLflow's parameters. Defaults that are None are left out.
     """
     defaults = {key: value for key, value in _list_defaults(algo).items() if value is not None}
     resolved = defaults | hyperparams

@@ -14,7 +14,7 @@ from mlflow.models.model import ModelInfo
 
 from mlflow_sb3.client import permissions
 from mlflow_sb3.flavor import model_writer
-from mlflow_sb3.flavor.model_writer import FLAVOR_NAME, INFERENCE_TAG
+from mlflow_sb3.flavor.model_writer import INFERENCE_TAG
 from mlflow_sb3.flavor.policy_loader import open_policy, read_agent_info
 from mlflow_sb3.flavor.signature import ImageInput
 from mlflow_sb3.flavor.train_extra import check_train_extra
@@ -167,15 +167,14 @@ def log_model(
     signing.check_keys(signing_key)
     if registered_model_name is not None:
         permissions.check_registration(registered_model_name)
-    info: ModelInfo = Model.log(
+    prepared = model_writer.prepare_model(
+        sb3_model, environment, inference=inference, image_input=image_input
+    )
+    info = prepared.log(
         artifact_path=artifact_path,
-        flavor=model_writer.prepare_model(
-            sb3_model, environment, inference=inference, image_input=image_input
-        ),
-        flavor_name=FLAVOR_NAME,
         name=name,
         params=params,
-        tags={INFERENCE_TAG: inference} | (tags or {}),
+        tags=tags,
         model_type=model_type,
         step=step,
         model_id=model_id,
@@ -195,6 +194,7 @@ def log_model(
             tags={INFERENCE_TAG: inference},
             await_registration_for=await_registration_for,
             signing_key=signing_key,
+            files=prepared.digests,
         )
         info.registered_model_version = version.number
     return info

@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,6 +17,7 @@ import mlflow.pyfunc
 import numpy as np
 from mlflow.environment_variables import MLFLOW_UV_AUTO_DETECT
 from mlflow.models import Model, ModelSignature
+from mlflow.models.model import ModelInfo
 
 from mlflow_sb3.client import env_vars
 from mlflow_sb3.flavor import shipped_code
@@ -33,6 +34,7 @@ from mlflow_sb3.inference.agent_files import (
     InferenceBackend,
     Parity,
 )
+from mlflow_sb3.registry import digest
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
@@ -43,6 +45,8 @@ if TYPE_CHECKING:
     from mlflow_sb3.inference.policy_protocol import Policy
 
 FLAVOR_NAME = "stable_baselines3"
+LOADER_MODULE = "mlflow_sb3.flavor"
+"""Module that ``mlflow.pyfunc`` imports to load a model."""
 INFERENCE_TAG = "mlflow_sb3.inference"
 """Tag of a model and of its versions: the inference backend."""
 
@@ -168,7 +172,7 @@ def _predict_example(policy: _PreparedPolicy) -> list[Any]:
 class PreparedModel:
     """An agent that is ready to be saved.
 
-    Pass it to ``Model.log`` as the argument ``flavor``. MLflow then calls ``save_model`` below.
+    It has the functions that MLflow expects of the module of a flavor.
     """
 
     agent_info: AgentInfo
@@ -177,6 +181,28 @@ class PreparedModel:
     signature: ModelSignature
     example: Any
     """A request with one observation."""
+    digests: dict[str, str] = field(default_factory=dict)
+    """Result of ``hash_model_files``. Empty before ``save_model``."""
+
+    def log(
+        self,
+        artifact_path: str | None = None,
+        *,
+        tags: dict[str, Any] | None = None,
+        **options: Any,
+    ) -> ModelInfo:
+        """Log the model.
+
+        Args:
+            artifact_path: Deprecated by MLflow.
+            tags: Tags of the LoggedModel, in addition to the inference backend.
+            options: Further arguments of ``mlflow.models.Model.log``.
+        """
+        tags = {INFERENCE_TAG: self.agent_info.inference} | (tags or {})
+        info: ModelInfo = Model.log(
+            artifact_path, flavor=self, flavor_name=FLAVOR_NAME, tags=tags, **options
+        )
+        return info
 
     def save_model(
         self,
@@ -206,7 +232,7 @@ class PreparedModel:
             package = shipped_code.copy_package(Path(staging), self.agent_info.inference)
             mlflow.pyfunc.save_model(
                 folder,
-                loader_module="mlflow_sb3.flavor",
+                loader_module=LOADER_MODULE,
                 code_paths=[str(package), *(code_paths or [])],
                 conda_env=conda_env,
                 mlflow_model=mlflow_model,
@@ -221,6 +247,7 @@ class PreparedModel:
             file.stat().st_size for file in folder.rglob("*") if file.is_file()
         )
         mlflow_model.save(str(folder / "MLmodel"))
+        self.digests.update(digest.hash_model_files(folder))
 
     def _add_flavor(self, mlflow_model: Model) -> None:
         mlflow_model.add_flavor(

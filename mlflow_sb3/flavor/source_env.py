@@ -61,16 +61,17 @@ def check_algorithm(model: Any) -> None:
 def find_source_env(model: BaseAlgorithm, description: str | None = None) -> SourceEnv:
     """Return the training environment of a model.
 
-    If the environment of the model has no usable ``EnvSpec``, leave it out. If its ``EnvSpec``
-    cannot be made again, warn and leave it out.
+    The description is None if the environment of the model has no ``EnvSpec`` that JSON can
+    represent. If no environment can be made from that ``EnvSpec``, warn and set it to None.
 
     Args:
         model: SB3 algorithm.
         description: ``EnvSpec`` JSON. By default, the environment that the model holds.
 
     Raises:
-        MlflowException: The spaces differ from those of the model, or the model was trained with
-            VecEnv wrappers that cannot be exported.
+        MlflowException: No environment can be made from ``description``, the spaces differ from
+            those of the model, or the model was trained with VecEnv wrappers that cannot be
+            exported.
     """
     source = _read_env(model)
     if description is not None:

@@ -41,7 +41,7 @@ class OnnxPolicy:
         *,
         agent_info: AgentInfo | None = None,
     ) -> None:
-        """Open a graph. A prediction runs on one thread.
+        """Open a graph. onnxruntime uses one thread for each prediction.
 
         Args:
             graph: ONNX model. Its inputs are ``observation_space.inputs``. A recurrent policy also

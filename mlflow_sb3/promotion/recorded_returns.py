@@ -1,7 +1,8 @@
 """Compare a gate with earlier episodes of the champion, to find rare high returns that it missed.
 
 If a champion returns 10,000 in one of 500 episodes, 45 % of all gates with 400 pairs see no such
-episode, and may promote a challenger that is worse. Earlier episodes of the champion may have one.
+episode, and may promote a challenger that is worse. The champion's
+earlier episodes may include such a return.
 """
 
 from __future__ import annotations
@@ -20,14 +21,17 @@ _PREFIXES = ("evaluation/", "promotion/challenger_")
 
 @dataclass(frozen=True)
 class RecordedReturns:
-    """Episodes of an agent that its logged model has metrics of."""
+    """Number and largest return of an agent's earlier episodes, by the metrics of its model."""
 
     episodes: int
     max_return: float
 
 
 def find_recorded_returns(version: Version) -> RecordedReturns | None:
-    """Summarize the evaluations and the gates that an agent has played. None if there are none."""
+    """Summarize the evaluations of an agent and the gates that it played as the challenger.
+
+    None if there are none.
+    """
     model = mlflow.get_logged_model(version.model_id)
     values: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
     for metric in model.metrics or []:
@@ -54,10 +58,10 @@ def find_missed_return(
 ) -> MissedReturn | None:
     """Return a recorded return of the champion that speaks against a promotion.
 
-    The return must exceed all returns of the champion in the gate. If the champion had it once in
-    as many episodes as are recorded, its mean return would rise. That must be enough to move the
-    lower bound of the mean difference to ``min_improvement`` or below. A promotion can only be
-    prevented, so the probability of a wrong promotion does not rise.
+    The return must exceed all returns of the champion in the gate. Suppose that the champion has it
+    once in ``recorded.episodes`` episodes, which raises its mean return by a gain. The lower bound
+    of the mean difference minus this gain must be at most ``min_improvement``. A promotion can only
+    be prevented, so the probability of a wrong promotion does not rise.
 
     Args:
         recorded: Earlier episodes of the champion.

@@ -57,7 +57,8 @@ class AliasHistory:
         planned_numbers: The ``numbers`` that an unfinished move will write, or None.
         is_manual: Whether the alias was moved to the champion without ``move_alias``. False if no
             version had the alias before.
-        completed_rollback: Run of the last rollback that is complete.
+        completed_rollback: Run of the last rollback that is complete. None if the alias was set by
+            hand since.
     """
 
     name: str
@@ -132,7 +133,8 @@ def move_alias(
     Args:
         history: Current history of the alias.
         numbers: All version numbers of the history after the move, oldest first. The last version
-            gets the alias. The last other version that still exists gets ``previous-…``.
+            gets the alias. The alias ``previous-…`` moves to the last version before it that
+            differs and still exists.
         move: Description of the move.
         lock: Lock of the registered model.
 

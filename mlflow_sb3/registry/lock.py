@@ -46,8 +46,8 @@ _NOT_FOUND_CODE = "RESOURCE_DOES_NOT_EXIST"
 _UNREADABLE = ""
 """Stands for the token of a lock that the user may not read.
 
-Such a lock belongs to another user. On some servers, the answer is the same if there is no lock.
-The lock is never taken over.
+Such a lock belongs to another user, or does not exist: some servers deny access to names that do
+not exist. It is never taken over.
 """
 
 
@@ -76,8 +76,9 @@ class PromotionLock:
         """
         if _read_token(self.name) != self.token:
             raise LockLostError(
-                f"This process has lost {self.name}. Another process takes it over after "
-                f"{LOCK_TIMEOUT:.0f} s, or a user deleted it. Call the step again."
+                f"This process has lost {self.name}. It held the lock for more than "
+                f"{LOCK_TIMEOUT:.0f} s and another process took it over, or a user deleted it. "
+                "Call the step again."
             )
 
 

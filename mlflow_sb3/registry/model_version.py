@@ -10,6 +10,8 @@ DIGEST_TAG = "mlflow_sb3.digest"
 """Tag of a model version: SHA-256 digest of its files, see ``digest.hash_folder``."""
 SIGNATURE_TAG = "mlflow_sb3.signature"
 """Tag of a model version: Ed25519 signature of the digest, in base64."""
+MACHINE_SIGNATURE_TAG = "mlflow_sb3.machine_signature"
+"""Tag of a model version: signature by the key of the machine that registered it."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,7 @@ class Version:
         run_id: Id of the run that logged the model.
         digest: Value of the tag ``mlflow_sb3.digest``.
         signature: Value of the tag ``mlflow_sb3.signature``.
+        machine_signature: Value of the tag ``mlflow_sb3.machine_signature``.
     """
 
     name: str
@@ -31,6 +34,7 @@ class Version:
     run_id: str | None
     digest: str | None
     signature: str | None = None
+    machine_signature: str | None = None
 
     def __str__(self) -> str:
         return f"{self.name}/{self.number}"
@@ -54,4 +58,5 @@ class Version:
             run_id=entity.run_id or None,
             digest=entity.tags.get(DIGEST_TAG),
             signature=entity.tags.get(SIGNATURE_TAG),
+            machine_signature=entity.tags.get(MACHINE_SIGNATURE_TAG),
         )

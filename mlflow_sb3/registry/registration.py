@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 
 import mlflow
 from mlflow.exceptions import MlflowException
@@ -10,9 +12,14 @@ from mlflow.exceptions import MlflowException
 from mlflow_sb3.client import permissions
 from mlflow_sb3.client.registry_client import RegistryClient
 from mlflow_sb3.registry import signing
-from mlflow_sb3.registry.digest import hash_folder
+from mlflow_sb3.registry.digest import hash_folder, hash_model_files
 from mlflow_sb3.registry.integrity import download_model
-from mlflow_sb3.registry.model_version import DIGEST_TAG, SIGNATURE_TAG, Version
+from mlflow_sb3.registry.model_version import (
+    DIGEST_TAG,
+    MACHINE_SIGNATURE_TAG,
+    SIGNATURE_TAG,
+    Version,
+)
 from mlflow_sb3.registry.signing import KeyPath
 from mlflow_sb3.registry.versions import find_version, set_alias
 
@@ -25,6 +32,8 @@ def register_version(
     tags: dict[str, str] | None = None,
     await_registration_for: int | None = 300,
     signing_key: KeyPath | None = None,
+    machine_key: KeyPath | None = None,
+    files: Mapping[str, str] | None = None,
 ) -> Version:
     """Register a logged model as a new version.
 
@@ -41,20 +50,29 @@ def register_version(
         await_registration_for: How long to wait until the version is ready, in seconds. None: do
             not wait.
         signing_key: PEM file of the Ed25519 private key that signs the digest.
+        machine_key: Key of this machine, which signs the digest too; see ``is_registered_here``.
+        files: Result of ``hash_model_files``, if this process wrote the model. The server must then
+            return the same files.
 
     Raises:
-        MlflowException: The key file cannot be read or is not an Ed25519 private key, the alias
-            cannot be set, or the user lacks a permission on the registered model.
+        MlflowException: The key file cannot be read or is not an Ed25519 private key, the server
+            returns other files, the alias cannot be set, or the user lacks a permission on the
+            registered model.
     """
     signing.check_keys(signing_key)
     uri = f"models:/{model_id}"
     with download_model(uri) as folder:
+        _check_files(folder, files)
         digest = hash_folder(folder)
+    signatures = {SIGNATURE_TAG: signing_key, MACHINE_SIGNATURE_TAG: machine_key}
+    digest_tags = {DIGEST_TAG: digest} | {
+        tag: signing.sign_digest(digest, key) for tag, key in signatures.items() if key is not None
+    }
     try:
         entity = mlflow.register_model(
             uri,
             name,
-            tags=(tags or {}) | _build_digest_tags(digest, signing_key),
+            tags=(tags or {}) | digest_tags,
             await_registration_for=await_registration_for,
         )
     except MlflowException as error:
@@ -67,10 +85,38 @@ def register_version(
     return find_version(name, number=number)
 
 
-def _build_digest_tags(digest: str, signing_key: KeyPath | None) -> dict[str, str]:
-    if signing_key is None:
-        return {DIGEST_TAG: digest}
-    return {DIGEST_TAG: digest, SIGNATURE_TAG: signing.sign_digest(digest, signing_key)}
+def is_registered_here(
+    version: Version, machine_key: KeyPath, *, signing_key: KeyPath | None = None
+) -> bool:
+    """Return whether this user registered a version on this machine, with this signing key.
+
+    Other tags do not show that, because other users can set them.
+
+    Args:
+        version: Version to check.
+        machine_key: Private key of this user on this machine.
+        signing_key: Private key that must have signed the version. None: it must not be signed.
+    """
+    if version.digest is None or version.machine_signature is None:
+        return False
+    if (version.signature is None) != (signing_key is None):
+        return False
+    return signing.has_signed(machine_key, version.digest, version.machine_signature) and (
+        signing_key is None
+        or signing.has_signed(signing_key, version.digest, version.signature or "")
+    )
+
+
+def _check_files(folder: Path, files: Mapping[str, str] | None) -> None:
+    """Check that the server returns the files that this process wrote, before they are signed."""
+    if files is None:
+        return
+    changed = sorted({path for path, _ in hash_model_files(folder).items() ^ files.items()})
+    if changed:
+        raise MlflowException(
+            f"The artifact store returns another {changed[0]} than this process wrote. Another "
+            "user may have changed the model. Log it again."
+        )
 
 
 def _set_alias_or_delete(name: str, alias: str, number: int) -> None:

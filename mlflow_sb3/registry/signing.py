@@ -108,7 +108,7 @@ def _is_valid(key: Ed25519PublicKey, digest: str, signature: str, subject: Subje
 
     try:
         key.verify(base64.b64decode(signature, validate=True), _make_message(digest, subject))
-    except (InvalidSignature, ValueError):
+    except (InvalidSignature, TypeError, ValueError):
         return False
     return True
 

@@ -152,7 +152,11 @@ def restore_running(run_id: str, client: MlflowClient) -> None:
 
 
 def _is_stale(run: Run) -> bool:
-    return time.time() - float(run.data.tags.get(HEARTBEAT_TAG, "0")) >= STALE_AFTER
+    try:
+        last = float(run.data.tags.get(HEARTBEAT_TAG, "0"))
+    except ValueError:  # any user can set the tag
+        return True
+    return time.time() - last >= STALE_AFTER
 
 
 def _is_unchanged(run: Run) -> bool:

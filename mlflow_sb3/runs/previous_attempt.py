@@ -159,8 +159,10 @@ def _find_steps(attempt: Run) -> list[Run]:
     """
     client = MlflowClient()
     steps: list[Run] = []
+    visited: set[str] = set()
     run: Run | None = attempt
-    while run is not None:
+    while run is not None and run.info.run_id not in visited:
+        visited.add(run.info.run_id)
         steps += client.search_runs(
             [run.info.experiment_id],
             f"tags.`{PARENT_RUN_TAG}` = '{run.info.run_id}'",

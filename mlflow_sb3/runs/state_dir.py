@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import platformdirs
+from mlflow.exceptions import MlflowException
 
 MAX_AGE_DAYS = 30
 """Days after which the state of a run that cannot be resumed is deleted."""
@@ -48,7 +49,13 @@ def get_run_dir(run_id: str, folder: str | os.PathLike[str] | None = None) -> Pa
     Args:
         run_id: Id of the run.
         folder: See ``get_state_dir``.
+
+    Raises:
+        MlflowException: ``run_id`` has other characters than letters and digits. It could name a
+            folder of the user.
     """
+    if re.fullmatch("[0-9A-Za-z]+", run_id) is None:
+        raise MlflowException.invalid_parameter_value(f"{run_id!r} is not the id of an MLflow run.")
     return get_state_dir(folder) / run_id
 
 

@@ -70,7 +70,8 @@ class SnapshotUploader:
         """Wait for the current upload, then upload the last snapshot.
 
         Returns:
-            Whether the last snapshot is among the artifacts.
+            False if the last snapshot could not be uploaded. True if it is among the artifacts, or
+            if there is none.
         """
         self.stop()
         self._thread.join()

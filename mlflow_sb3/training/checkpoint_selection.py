@@ -46,14 +46,20 @@ class EvaluationSettings:
     freq: int | None = None
     """Environment steps between two checkpoints.
 
-    None for up to ``N_CHECKPOINTS`` checkpoints, as far as the budget allows.
+    None for at most ``N_CHECKPOINTS`` checkpoints, as far as the budget allows.
     """
     episodes: int = EPISODES_PER_CHECKPOINT
-    """Episodes of each checkpoint during training, and without a race again after training."""
+    """Episodes that each checkpoint plays during training.
+
+    Without a race, the selected checkpoint plays as many fresh episodes after training.
+    """
     selection: Selection = "race"
     budget: float = DEFAULT_SHARE
-    """See ``EvaluationBudget.share``. It decides what ``freq``, ``steps`` and ``race_episodes`` do
-    not set."""
+    """See ``EvaluationBudget.share``.
+
+    If ``freq`` and ``steps`` are None, the budget decides when checkpoints are evaluated. If
+    ``race_episodes`` is None, it decides the length of the race.
+    """
     steps: Sequence[int] | None = None
     """Environment steps of all checkpoints but the last, instead of ``freq`` and the budget."""
     race_episodes: int | None = None
@@ -65,14 +71,16 @@ class EvaluationSettings:
         return self.freq is None and self.steps is None and self.selection != "none"
 
     def get_interval(self, timesteps: int) -> int | None:
-        """Return the environment steps between two checkpoints. None for the last checkpoint only.
+        """Return the environment steps between two checkpoints.
+
+        None if only the last checkpoint is evaluated.
 
         Args:
             timesteps: Environment steps of the training.
         """
         if self.selection == "none":
             return None
-        return self.freq or max(1, timesteps // N_CHECKPOINTS)
+        return self.freq or -(-timesteps // N_CHECKPOINTS)
 
     @property
     def rounds(self) -> Rounds:
@@ -102,7 +110,7 @@ def select_checkpoint(
 
     Args:
         model: The model of ``evaluator``. It ends with the weights of the selected checkpoint.
-        checkpoints: At least one checkpoint. Their ``returns`` are filled in.
+        checkpoints: At least one checkpoint. Those that play a round get its ``returns``.
         evaluator: Runs the episodes. Their seeds differ from those used during training.
         settings: Rounds of the selection.
         on_episode: Called after each episode, for a progress bar.
@@ -134,17 +142,17 @@ def count_episodes(n_checkpoints: int, rounds: Rounds) -> int:
 
 
 def estimate_confidence(best: Checkpoint, checkpoints: Sequence[Checkpoint]) -> float | None:
-    """Return how sure it is that no other finalist has a higher mean return.
+    """Return the confidence that no other checkpoint of the last round has a higher mean return.
 
-    The finalists played the same fresh episodes as the selected checkpoint. The confidence is the
-    share of bootstrap resamples of these episodes in which no other finalist has a higher mean.
+    The checkpoints of the last round played the same fresh episodes. The confidence is the share of
+    bootstrap resamples of these episodes in which no other checkpoint has a higher mean.
 
     Args:
         best: The selected checkpoint.
         checkpoints: All checkpoints that entered the selection.
 
     Returns:
-        A number from 0 to 1. None if there is no other finalist, or only one episode.
+        A number from 0 to 1. None if the last round had one checkpoint or one episode.
     """
     others = [
         checkpoint.returns

@@ -94,7 +94,7 @@ class LearnState:
 
 
 def get_rollouts_per_dump(model: BaseAlgorithm) -> int:
-    """Return after how many rollouts a snapshot can be taken.
+    """Return the number of rollouts from one possible snapshot to the next.
 
     On-policy algorithms log their metrics after every ``log_interval`` rollouts. They count the
     rollouts in a local variable of ``learn``, and a resumed ``learn`` starts to count at 0. A

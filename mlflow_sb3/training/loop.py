@@ -44,7 +44,7 @@ class TrainingResult:
     best_digest: str
     """Digest of the weights of the selected checkpoint."""
     evaluation: EvaluationSettings
-    """The settings of the training, with the numbers that the budget decided."""
+    """The settings that were used. ``steps`` and ``race_episodes`` are what the budget decided."""
     confidence: float | None
     """How sure the selection is; see ``checkpoint_selection.estimate_confidence``."""
 
@@ -96,7 +96,8 @@ def train(
         writers: Output formats that receive SB3's training metrics.
         snapshot_writer: Writes snapshots of the training.
         resume_from: Snapshot of this training to continue from.
-        stop: Checked between rollouts, and between the episodes of the selection.
+        stop: Checked before a rollout from which the training can resume (see
+            ``SnapshotCallback``), and during the selection.
         progress: Whether to show progress bars on standard error.
         torch_threads: Threads of PyTorch during training. More threads do not make small networks
             faster. Another number of threads changes the last bits of the weights.

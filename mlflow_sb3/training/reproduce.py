@@ -21,7 +21,6 @@ from mlflow_sb3.algorithms.class_names import list_class_names
 from mlflow_sb3.algorithms.zoo_presets import Preset
 from mlflow_sb3.envs import entry_points, env_spec, wrapper_config
 from mlflow_sb3.inference import agent_files
-from mlflow_sb3.registry import integrity
 from mlflow_sb3.tracking.file_trust import FileTrust
 from mlflow_sb3.training import provenance, training_record
 from mlflow_sb3.training.provenance import POLICY_DIGEST_TAG
@@ -54,7 +53,8 @@ def checkout_commit(commit: str | None) -> Iterator[Path]:
         Folder of the project in the worktree.
 
     Raises:
-        MlflowException: ``commit`` is None, or is neither in this clone nor in its remote origin.
+        MlflowException: ``commit`` is None, or is on no branch and no tag of this clone or of its
+            remote origin.
     """
     if commit is None:
         raise MlflowException.invalid_parameter_value(
@@ -69,7 +69,7 @@ def checkout_commit(commit: str | None) -> Iterator[Path]:
         _fetch_branches()
     if not _has_commit(commit):
         raise MlflowException.invalid_parameter_value(
-            f"Commit {commit} is neither in {PROJECT} nor on a branch or a tag of origin. "
+            f"Commit {commit} is on no branch and no tag of {PROJECT} or of origin. "
             "Fetch it from a clone that has it, and call reproduce again."
         )
     with TemporaryDirectory() as folder:
@@ -93,13 +93,12 @@ def check_config(config: TrainingConfig, trust: FileTrust) -> None:
 
     Args:
         config: Configuration of the training.
-        trust: Whether the model of ``from_model`` may be unpickled. If it has a public key, that
-            key must have signed the model.
+        trust: Whether the model of ``from_model`` may be unpickled.
 
     Raises:
         MlflowException: A name is not allowed (see ``entry_points.check_spec``), the
             hyperparameters are not in the form that ``train`` records, or the model of
-            ``from_model`` may not be unpickled or was not signed.
+            ``from_model`` may not be unpickled.
     """
     trust.check_keys()
     if config.from_model:
@@ -107,8 +106,6 @@ def check_config(config: TrainingConfig, trust: FileTrust) -> None:
             f"The training fine-tuned {config.from_model}. Repeating it",
             is_trusted=trust.allow_pickle or bool(trust.public_key),
         )
-        with integrity.fetch_uri(config.from_model, public_key=trust.public_key or None):
-            pass  # the code of the commit may not check the signature
     preset = Preset("training.json")
     if preset.override(config.hyperparams) != replace(preset, hyperparams=config.hyperparams):
         raise MlflowException.invalid_parameter_value(
@@ -141,16 +138,23 @@ def train_again(project: Path, config: TrainingConfig, trust: FileTrust) -> str:
     Args:
         project: Folder of the project.
         config: Configuration of the training.
-        trust: Passed on to ``train``, if the project has these parameters.
+        trust: Passed on to ``train``, which checks the signature. Earlier commits of the project
+            do not check it, so they need ``allow_pickle`` to repeat a fine-tuning.
 
     Returns:
         Id of the new run.
 
     Raises:
-        MlflowException: The training failed.
+        MlflowException: The training failed, or the commit would unpickle without a check.
     """
     parameters = config.to_options()
-    if "allow_pickle:" in (project / "MLproject").read_text():
+    checks_signatures = "allow_pickle:" in (project / "MLproject").read_text()
+    if config.from_model and not checks_signatures and not trust.allow_pickle:
+        raise MlflowException.invalid_parameter_value(
+            "The commit of the training checks no signature before it unpickles "
+            f"{config.from_model}. If you trust the author, set allow_pickle=true."
+        )
+    if checks_signatures:
         parameters |= {
             "public_key": trust.public_key and str(Path(trust.public_key).absolute()),
             "allow_pickle": json.dumps(trust.allow_pickle),
@@ -192,7 +196,12 @@ def _fetch_branches() -> None:
 
 
 def _has_commit(commit: str) -> bool:
-    return _run_git("cat-file", "-e", f"{commit}^{{commit}}") is not None
+    """Return whether a commit is on a branch or a tag, or below HEAD.
+
+    It is not enough that git has or gets the commit: a partial clone fetches any commit by its id.
+    """
+    refs = _run_git("for-each-ref", "--count=1", "--contains", commit)
+    return bool(refs) or _run_git("merge-base", "--is-ancestor", commit, "HEAD") is not None
 
 
 def _run_git(*arguments: str) -> str | None:

@@ -6,11 +6,12 @@ import json
 import logging
 import shlex
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Self
 
 import mlflow
 from mlflow import MlflowClient
@@ -87,22 +88,23 @@ def flush_journal(run: Run, state_folder: str | None = None) -> Run:
     return MlflowClient().get_run(run.info.run_id)
 
 
-def delete_training_state(run_id: str, state_folder: str | None = None) -> None:
-    """Delete the state of an interrupted run after the resumed run has finished.
+def delete_training_state(run_ids: Sequence[str], state_folder: str | None = None) -> None:
+    """Delete the state of interrupted runs after the run that resumed them has finished.
 
-    The state is the local folder of the run, with its journal and its snapshots, and the snapshots
-    among its artifacts. If the run itself resumed an earlier run, delete the state of that run too,
-    and so on. If the server does not answer, the remaining files stay.
+    The state is the local folder of a run, with its journal and its snapshots, and the snapshots
+    among its artifacts. If the server does not answer, the remaining files stay.
+
+    Args:
+        run_ids: The interrupted runs. Do not take them from tags, which other users can set.
+        state_folder: See ``state_dir.get_state_dir``.
     """
     client = MlflowClient()
-    current: str | None = run_id
+    for run_id in run_ids:
+        shutil.rmtree(state_dir.get_run_dir(run_id, state_folder), ignore_errors=True)
     with suppress(*CONNECTION_ERRORS):
-        while current is not None:
-            shutil.rmtree(state_dir.get_run_dir(current, state_folder), ignore_errors=True)
-            run = client.get_run(current)
-            if _list_uploaded(run):
-                snapshot_uploader.remove_snapshots(client, current)
-            current = run.data.tags.get(RESUMED_FROM_TAG)
+        for run_id in run_ids:
+            if _list_uploaded(client.get_run(run_id)):
+                snapshot_uploader.remove_snapshots(client, run_id)
 
 
 def format_resume_command(run_id: str, state_folder: Path) -> str:
@@ -129,6 +131,21 @@ class _UploadedSnapshot:
     learned: bool
     digest: str
     signature: str = ""
+
+    @classmethod
+    def parse(cls, name: str, tag: str) -> Self | None:
+        """Parse the tag of a snapshot. None if it has other keys or types."""
+        try:
+            snapshot = cls(name, **json.loads(tag))
+        except (TypeError, ValueError):
+            return None
+        has_types = (
+            isinstance(snapshot.step, int)
+            and isinstance(snapshot.learned, bool)
+            and isinstance(snapshot.digest, str)
+            and isinstance(snapshot.signature, str)
+        )
+        return snapshot if has_types else None
 
     @property
     def progress(self) -> tuple[bool, int]:
@@ -204,11 +221,11 @@ def _find_local(run_id: str, folder: Path) -> ResumePoint | None:
 def _list_uploaded(run: Run) -> list[_UploadedSnapshot]:
     """Return the snapshots among the artifacts of a run, the newest first."""
     tags = run.data.tags
-    snapshots = [
-        _UploadedSnapshot(name, **json.loads(tags[f"{SNAPSHOT_TAG}{name}"]))
+    parsed = [
+        _UploadedSnapshot.parse(name, tags.get(f"{SNAPSHOT_TAG}{name}", ""))
         for name in SNAPSHOT_NAMES
-        if f"{SNAPSHOT_TAG}{name}" in tags
     ]
+    snapshots = [snapshot for snapshot in parsed if snapshot is not None]
     return sorted(snapshots, key=lambda snapshot: snapshot.progress, reverse=True)
 
 

@@ -72,8 +72,8 @@ def load_state(file: BinaryIO, *, external: Sequence[Any]) -> dict[str, Any]:
 class _ErrorRecorder:
     """File that stores the error of a failed write.
 
-    An object may also raise OSError while it is pickled. If the error is the stored one, the file
-    raised it.
+    Pickling an object may raise OSError too. ``dump_state`` compares an error with the stored one
+    to find out whether the file raised it.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -127,8 +127,8 @@ class _Unpickler(pickle.Unpickler):
         names = [type(instance).__name__ for instance in self._external]
         if names[position : position + 1] != [name]:
             raise MlflowException.invalid_parameter_value(
-                f"The snapshot needs {name} at position {position} of the environment wrappers, "
-                f"but the new environments are {', '.join(names) or 'missing'}. "
+                f"The snapshot has the VecEnv {name} at position {position} (0 is the outermost), "
+                f"but the new VecEnvs are: {', '.join(names) or 'none'}. "
                 "Resume with the package versions that wrote the snapshot, or train again."
             )
         return self._external[position]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,7 +62,8 @@ class _TrainingPlan:
     options: dict[str, Any]
     """Options of the user. A resumed training inherits them."""
     base_model: BaseAlgorithm | None = None
-    interrupted_run_id: str | None = None
+    resumed_run_ids: Sequence[str] = ()
+    """The interrupted run, the run of its snapshot, and the runs that this one had resumed."""
     resume_point: ResumePoint | None = None
 
 
@@ -114,7 +115,11 @@ def resume_training(
         plan = _TrainingPlan(
             config,
             options,
-            interrupted_run_id=interrupted_run_id,
+            resumed_run_ids=list(
+                dict.fromkeys(
+                    [interrupted_run_id, resume_point.run_id, *context.get("resumed_runs", [])]
+                )
+            ),
             resume_point=resume_point,
         )
         return _train(run_id, plan, settings)
@@ -163,8 +168,7 @@ def _train(run_id: str, plan: _TrainingPlan, settings: TrainSettings) -> Trainin
             result = _train_and_log(plan, run_logger, folder, settings, stop)
         # Signals are still deferred, so that a signal cannot prevent the deletion of the
         # interrupted run's snapshots.
-        if plan.interrupted_run_id is not None:
-            resume.delete_training_state(plan.interrupted_run_id, settings.state_folder)
+        resume.delete_training_state(plan.resumed_run_ids, settings.state_folder)
     return result
 
 
@@ -181,7 +185,12 @@ def _train_and_log(
     snapshot_writer = SnapshotWriter(
         folder / SNAPSHOT_DIR,
         every=settings.snapshot_every,
-        context={"asked": plan.options, "recipe": config.to_json(), "facts": facts.to_json()},
+        context={
+            "asked": plan.options,
+            "recipe": config.to_json(),
+            "facts": facts.to_json(),
+            "resumed_runs": plan.resumed_run_ids,
+        },
         get_extra=run_logger.get_metric_state,
         on_written=run_logger.offer_snapshot,
     )

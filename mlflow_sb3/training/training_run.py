@@ -20,12 +20,13 @@ from mlflow_sb3.algorithms import algorithms, builder
 from mlflow_sb3.client import permissions
 from mlflow_sb3.client.registry_client import RegistryClient
 from mlflow_sb3.client.timestamps import now_ms
-from mlflow_sb3.flavor import api, vec_normalize
+from mlflow_sb3.flavor import model_writer, vec_normalize
 from mlflow_sb3.flavor.model_writer import INFERENCE_TAG
 from mlflow_sb3.inference import agent_files
 from mlflow_sb3.promotion import challengers
 from mlflow_sb3.registry import model_version, names, registration, signing, versions
 from mlflow_sb3.registry.model_version import Version
+from mlflow_sb3.tracking import file_trust
 from mlflow_sb3.tracking.file_trust import FileTrust
 from mlflow_sb3.tracking.run_logger import MetricPoint, RunLogger
 from mlflow_sb3.training import provenance
@@ -96,18 +97,17 @@ class TrainingRun:
         permissions.check_registration(name)
         permissions.check_permission("EDIT", experiment=self.experiment_id)
         tags: dict[str, str] = {INFERENCE_TAG: inference, _IMAGE_INPUT_TAG: image_input}
-        version = self._find_unfinished_version(name, tags, is_signed=signing_key is not None)
+        version = self._find_unfinished_version(name, tags, signing_key)
         if version is not None:
             versions.set_alias(name, alias, version.number)
             return version
-        info = api.log_model(
-            self.model,
+        prepared = model_writer.prepare_model(
+            self.model, self.env_spec_json, inference=inference, image_input=image_input
+        )
+        info = prepared.log(
             name=names.get_default_model_name(self.env_id, self.algo),
             step=self.step,
             run_id=self.run_id,
-            environment=self.env_spec_json,
-            inference=inference,
-            image_input=image_input,
         )
         return registration.register_version(
             info.model_id,
@@ -115,20 +115,21 @@ class TrainingRun:
             alias=alias,
             tags=tags | _logged_by_tags(),
             signing_key=signing_key,
+            machine_key=file_trust.get_machine_key(),
+            files=prepared.digests,
         )
 
     def _find_unfinished_version(
-        self, name: str, tags: dict[str, str], *, is_signed: bool
+        self, name: str, tags: dict[str, str], signing_key: KeyPath | None
     ) -> Version | None:
         """Return the version of a ``log_model`` that did not finish, and tag it with this run.
 
-        None if there is no such version, if it has no digest, or if its signature is not as
-        requested by ``is_signed``.
+        None if there is no such version, or if this machine or ``signing_key`` did not make it.
         """
         version = versions.find_version_of_run(name, self.run_id, tags)
-        if version is None or version.digest is None:
-            return None
-        if (version.signature is not None) != is_signed:
+        if version is None or not registration.is_registered_here(
+            version, file_trust.get_machine_key(), signing_key=signing_key
+        ):
             return None
         client, number = RegistryClient(), str(version.number)
         logged_by = client.get_model_version(name, number).tags.get(_LOGGED_BY_TAG)

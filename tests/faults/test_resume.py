@@ -77,6 +77,7 @@ def test_a_training_that_is_killed_three_times_ends_as_an_undisturbed_one(
     assert killed.read_digests(run) == undisturbed.read_digests(reference)
     assert list_differing_keys(expected, killed.read_history(run)) == []
     assert run.info.run_id not in run_ids
+    assert killed.find_snapshots() == set()
 
 
 def test_another_machine_resumes_from_the_uploaded_snapshot(tmp_path: Path) -> None:

@@ -248,7 +248,7 @@ def test_the_receiver_runs_its_command_for_the_champion(
     script.chmod(0o700)
     served = tmp_path / "served"
     port = str(process.find_free_port())
-    commands = example("rollover").replace("5002", port).replace("./restart.sh", str(script))
+    commands = example("rollover").replace("5010", port).replace("./restart.sh", str(script))
 
     with process.run_server(
         ["bash", "-c", commands],

@@ -117,7 +117,7 @@ def test_an_unknown_commit_is_an_error_in_one_line(
         done = reproduce(place, run.info.run_id)
 
     assert done.returncode == 1
-    assert f"Error: Commit {'a' * 40} is neither in" in done.stderr
+    assert f"Error: Commit {'a' * 40} is on no branch" in done.stderr
 
 
 def test_a_run_without_a_training_is_an_error_in_one_line(place: Place) -> None:

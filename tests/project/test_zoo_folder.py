@@ -39,7 +39,7 @@ def test_an_agent_of_rl_zoo3_is_logged(place: Place) -> None:
     assert len(place.client.search_model_versions("name = 'cartpole-v1-dqn'")) == 1
 
 
-def test_a_normalized_agent_of_rl_zoo3_is_logged_and_promoted(place: Place) -> None:
+def test_a_normalized_agent_of_rl_zoo3_is_logged_and_played(place: Place) -> None:
     env = VecNormalize(make_vec_env("Pendulum-v1"))
     write_zoo_folder(place.folder, PPO("MlpPolicy", env, n_steps=64).learn(64), "Pendulum-v1")
 
@@ -48,4 +48,5 @@ def test_a_normalized_agent_of_rl_zoo3_is_logged_and_promoted(place: Place) -> N
 
     assert logged.returncode == 0, logged.stderr
     assert "statistics" not in logged.stderr
-    assert "promote: " in played.stdout, played.stderr
+    assert "The mean return of pendulum-v1-ppo/1 is " in played.stdout, played.stderr
+    assert "Mean reward: " in played.stdout

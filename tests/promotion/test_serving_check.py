@@ -60,7 +60,7 @@ def test_a_version_that_mlflow_cannot_load_is_refused_and_not_promoted(
     with (
         mlflow.start_run(),
         pytest.raises(
-            MlflowException, match="agent/2 cannot be served: ModuleNotFoundError: No module"
+            MlflowException, match="agent/2 cannot be served: its file MLmodel does not load"
         ),
     ):
         promote.promote_version(broken, PromotionOptions(force_reason="try it"))

@@ -10,6 +10,7 @@ import pickle
 import shlex
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +18,22 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from mlflow.models import Model
 from stable_baselines3 import PPO
 
 import mlflow_sb3
-from mlflow_sb3.registry import versions
+from mlflow_sb3.registry import integrity, registration, versions
 from mlflow_sb3.registry.digest import hash_folder
 from mlflow_sb3.registry.model_version import DIGEST_TAG, SIGNATURE_TAG, Version
+from mlflow_sb3.runs import state_dir
 from mlflow_sb3.runs.previous_attempt import PreviousAttempt
 from mlflow_sb3.tracking import atomic_file
 from mlflow_sb3.tracking.file_trust import FileTrust
 from mlflow_sb3.tracking.snapshot_header import FIRST_LINE
 from mlflow_sb3.tracking.snapshot_uploader import SNAPSHOT_DIR, SNAPSHOT_NAMES, SNAPSHOT_TAG
-from mlflow_sb3.workflow import StepRunner
+from mlflow_sb3.training.reproduce import train_again
+from mlflow_sb3.training.resume import RESUMED_FROM_TAG
+from mlflow_sb3.workflow import VERSION_TAG, StepRunner, has_registered_here
 from steps.evaluate import evaluate
 from steps.log_model import log_model
 from steps.promote import promote
@@ -175,6 +180,27 @@ def test_a_rollback_does_not_unpickle_the_model_of_another_user(
     assert canary.exists()
 
 
+def test_promote_does_not_unpickle_a_python_model_of_another_user(
+    registered: Version, canary: Path
+) -> None:
+    folder = get_folder(registered)
+    (folder / "evil.pkl").write_bytes(pickle.dumps(Payload(canary)))
+    model = Model.load(str(folder))
+    model.flavors["python_function"] |= {
+        "loader_module": "mlflow.pyfunc.model",
+        "python_model": "evil.pkl",
+        "cloudpickle_version": "3.0.0",
+    }
+    model.save(str(folder / "MLmodel"))
+    digest = hash_folder(folder)
+    MlflowClient().set_model_version_tag("agent", "1", DIGEST_TAG, digest)
+
+    result = invoke(promote, "--model-name", "agent", "--version", "1", *FORCE)
+
+    assert_fails(result, 1, "its file MLmodel does not load the agent with")
+    assert not canary.exists()
+
+
 PARAMETERS = {
     "algo": "ppo",
     "timesteps": "64",
@@ -281,6 +307,104 @@ def test_resume_does_not_unpickle_the_snapshot_of_another_user(
     assert not canary.exists()
     invoke(train, "--resume", hostile_snapshot, "--allow-pickle", "true")
     assert canary.exists()
+
+
+def test_a_planted_tag_deletes_no_folder(store: str, tmp_path: Path) -> None:
+    assert store
+    home = tmp_path / "home"
+    home.mkdir()
+    run_id = make_interrupted_run()
+    MlflowClient().set_tag(run_id, RESUMED_FROM_TAG, str(home))
+
+    resumed = succeed(train, "--resume", run_id)
+
+    assert resumed.info.status == "FINISHED"
+    assert home.exists()
+    assert not state_dir.get_run_dir(run_id).exists()
+    with pytest.raises(MlflowException, match="is not the id of an MLflow run"):
+        state_dir.get_run_dir(str(home))
+
+
+@pytest.mark.parametrize("tag", ["[]", "{}", '{"step": 1, "learned": 1}', "no JSON"])
+def test_a_planted_snapshot_tag_is_no_snapshot(store: str, tag: str) -> None:
+    assert store
+    run_id = make_interrupted_run(has_snapshot=False)
+    MlflowClient().set_tag(run_id, f"{SNAPSHOT_TAG}{SNAPSHOT_NAMES[0]}", tag)
+
+    result = invoke(train, "--resume", run_id)
+
+    assert_fails(result, 1, f"Run {run_id} has no complete snapshot")
+
+
+def test_reproduce_does_not_unpickle_with_a_commit_that_checks_no_signature(
+    tmp_path: Path, keys: Keys
+) -> None:
+    (tmp_path / "MLproject").write_text("name: old")
+    config = replace(CONFIG, from_model="models:/agent/1")
+
+    with pytest.raises(MlflowException, match="checks no signature before it unpickles"):
+        train_again(tmp_path, config, FileTrust(public_key=str(keys.public)))
+
+
+@pytest.mark.parametrize("is_signed", [False, True])
+def test_log_model_does_not_take_over_the_version_of_another_user(
+    trained: str, keys: Keys, is_signed: bool
+) -> None:
+    with mlflow.start_run() as foreign:
+        pass
+    MlflowClient().set_terminated(foreign.info.run_id, "FAILED")
+    planted = MlflowClient().create_model_version(
+        "cartpole-v1-ppo",
+        versions.find_version("cartpole-v1-ppo", number=1).uri,
+        run_id=trained,
+        tags={
+            "mlflow_sb3.inference": "onnx",
+            "mlflow_sb3.image_input": "tensor",
+            "mlflow_sb3.logged_by": foreign.info.run_id,
+            DIGEST_TAG: "0" * 64,
+        }
+        | ({SIGNATURE_TAG: "AAAA"} if is_signed else {}),
+    )
+    options = ("--signing-key", str(keys.private)) if is_signed else ()
+
+    run = succeed(log_model, "--run-id", trained, *options)
+
+    assert run.data.tags["mlflow_sb3.version"] == f"cartpole-v1-ppo/{int(planted.version) + 1}"
+
+
+def test_main_logs_again_instead_of_reusing_the_version_of_another_user(
+    registered: Version,
+) -> None:
+    with mlflow.start_run() as run:
+        mlflow.set_tag(VERSION_TAG, "agent/1")
+    foreign = mlflow.get_run(run.info.run_id)
+    assert registered.uri == "models:/agent/1"
+    assert not has_registered_here(foreign, "agent", "")
+
+
+def test_files_that_another_user_replaced_are_not_signed(
+    store: str, ppo: PPO, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert store
+
+    def replace_code(uri: str) -> Any:
+        folder = get_folder_of(uri)
+        (folder / "code" / "mlflow_sb3" / "__init__.py").write_text("print('mine')")
+        return integrity.download_model(uri)
+
+    monkeypatch.setattr(registration, "download_model", replace_code)
+
+    with pytest.raises(MlflowException, match=r"another code/mlflow_sb3/__init__\.py than"):
+        mlflow_sb3.log_model(
+            ppo, name="agent", registered_model_name="agent", signing_key=keys.private
+        )
+    assert MlflowClient().search_model_versions("name = 'agent'") == []
+
+
+def get_folder_of(uri: str) -> Path:
+    """Return the folder of a logged model in the local artifact store."""
+    location = mlflow.get_logged_model(uri.removeprefix("models:/")).artifact_location
+    return Path(location.removeprefix("file://"))
 
 
 def test_reproduce_does_not_unpickle_the_model_of_another_user(trained: str, canary: Path) -> None:

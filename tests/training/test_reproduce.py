@@ -73,3 +73,28 @@ def test_weights_are_identical_if_both_digests_are(last: str, *, is_identical: b
 
     assert reproduction.is_identical == is_identical
     assert reproduction.differences == []
+
+
+def test_a_commit_that_only_a_fork_has_is_refused_in_a_partial_clone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Git fetches any commit by its id from the remote of a partial clone."""
+    origin = tmp_path / "origin"
+    origin.mkdir()
+    run_git(origin, "init", "--quiet")
+    run_git(origin, "config", "uploadpack.allowFilter", "true")
+    run_git(origin, "config", "uploadpack.allowAnySHA1InWant", "true")
+    run_git(origin, "commit", "--quiet", "--allow-empty", "--message", "a")
+    known = run_git(origin, "rev-parse", "HEAD")
+    tree = run_git(origin, "write-tree")
+    foreign = run_git(origin, "commit-tree", tree, "-m", "of a fork")
+    run_git(tmp_path, "clone", "--quiet", "--filter=blob:none", f"file://{origin}", "clone")
+    monkeypatch.setattr(reproduce, "PROJECT", tmp_path / "clone")
+
+    with (
+        pytest.raises(MlflowException, match="is on no branch and no tag"),
+        reproduce.checkout_commit(foreign),
+    ):
+        pass
+    with reproduce.checkout_commit(known) as folder:
+        assert folder.exists()

@@ -115,10 +115,9 @@ def test_the_resume_command_names_a_state_folder_that_is_not_the_default(tmp_pat
 @pytest.mark.usefixtures("store")
 def test_the_states_of_all_resumed_runs_are_deleted() -> None:
     first, second = make_interrupted_run(), make_interrupted_run()
-    MlflowClient().set_tag(second, RESUMED_FROM_TAG, first)
     assert MlflowClient().list_artifacts(first, SNAPSHOT_DIR)
 
-    resume.delete_training_state(second)
+    resume.delete_training_state([second, first])
 
     for run_id in (first, second):
         assert MlflowClient().list_artifacts(run_id, SNAPSHOT_DIR) == []
@@ -131,7 +130,7 @@ def test_deleting_the_state_of_an_unknown_run_is_no_error(tmp_path: Path) -> Non
     folder = tmp_path / "state_folder" / ("0" * 32)
     folder.mkdir(parents=True)
 
-    resume.delete_training_state(folder.name, str(folder.parent))
+    resume.delete_training_state([folder.name], str(folder.parent))
 
     assert not folder.exists()
 

@@ -209,10 +209,10 @@ def test_new_environments_with_other_wrappers_are_rejected(tmp_path: Path) -> No
     writer.wait()
     path = next(snapshot_writer.list_valid_snapshots(tmp_path))
 
-    message = "needs VecTransposeImage at position 0 .* but the new environments are {}"
+    message = "has the VecEnv VecTransposeImage at position 0 .* but the new VecEnvs are: {}"
     with pytest.raises(MlflowException, match=message.format("DummyVecEnv")):
         snapshot.load_snapshot(path, builder.build_vec_env(env_spec_json, {}))
-    with pytest.raises(MlflowException, match=message.format("missing")):
+    with pytest.raises(MlflowException, match=message.format("none")):
         snapshot.load_snapshot(path)
 
 

@@ -95,7 +95,7 @@ def test_an_external_object_of_another_class_is_rejected() -> None:
     snapshot_pickle.dump_state({"buffer": old}, file, external=[old])
     file.seek(0)
 
-    with pytest.raises(MlflowException, match=r"needs ReplayBuffer at position 0 .* are dict"):
+    with pytest.raises(MlflowException, match=r"has the VecEnv ReplayBuffer .* are: dict"):
         snapshot_pickle.load_state(file, external=[{}])
 
 

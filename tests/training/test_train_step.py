@@ -9,6 +9,7 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 
+from mlflow_sb3.runs import state_dir
 from mlflow_sb3.runs.signals import Interrupted
 from mlflow_sb3.training import train_step, training_run
 from mlflow_sb3.training.config import TrainingConfig
@@ -67,6 +68,28 @@ def test_a_resumed_training_keeps_its_options(monkeypatch: pytest.MonkeyPatch) -
     assert resumed.data.tags[RESUMED_FROM_TAG] == interrupted_run_id
     assert resumed.data.params["sb3/n_steps"] == "64"
     assert result.best.step <= 256
+
+
+@pytest.mark.usefixtures("store")
+def test_the_state_of_all_resumed_trainings_is_deleted_at_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupt(*args: Any, **kwargs: Any) -> None:
+        raise Interrupted(signal.SIGTERM)
+
+    first, second, third = (MlflowClient().create_run("1").info.run_id for _ in range(3))
+    with monkeypatch.context() as patch:
+        patch.setattr(training_run, "log_training_run", interrupt)
+        with pytest.raises(Interrupted):
+            train_step.start_training(first, OPTIONS, TrainSettings(snapshot_every=64))
+        with pytest.raises(Interrupted):
+            train_step.resume_training(second, first, {}, TrainSettings(snapshot_every=64))
+    folders = [state_dir.get_run_dir(run_id) for run_id in (first, second)]
+    assert (folders[0] / "snapshots").exists()
+
+    train_step.resume_training(third, second, {}, TrainSettings())
+
+    assert not any(folder.exists() for folder in folders)
 
 
 @pytest.mark.parametrize(
