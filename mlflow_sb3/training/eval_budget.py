@@ -16,8 +16,8 @@ class EvaluationBudget:
 
     Only waiting counts: an evaluation in a worker process costs nothing while the training
     continues. Half of the budget is for the checkpoints during the training. The selection gets
-    the rest, and at least the other half. A snapshot has this object, so a resumed training
-    continues to count.
+    the rest, and at least a quarter. A snapshot has this object, so a resumed training continues to
+    count.
     """
 
     share: float = DEFAULT_SHARE
@@ -40,10 +40,13 @@ class EvaluationBudget:
         self.longest_wait = max(self.longest_wait, seconds)
 
     def allows_wait(self) -> bool:
-        """Return whether the training may wait for another evaluation while it learns."""
-        return self.wait_seconds + self.longest_wait <= self.seconds / 2
+        """Return whether the training may wait for another evaluation while it learns.
+
+        At its end, it waits twice more: for the pending checkpoint, and for the last one.
+        """
+        return self.wait_seconds + 3 * self.longest_wait <= self.seconds / 2
 
     def count_episodes(self, seconds_per_episode: float) -> int:
         """Return the number of episodes, at least 1, that fit into the rest of the budget."""
-        rest = max(self.seconds / 2, self.seconds - self.wait_seconds)
+        rest = max(self.seconds / 4, self.seconds - self.wait_seconds)
         return max(1, int(rest / max(seconds_per_episode, 1e-9)))
