@@ -48,6 +48,8 @@ _PARENT_CHECK_INTERVAL = 1.0
 _FAILURE_REASON = (
     "The process of this run ended unexpectedly: it was killed, or its machine failed."
 )
+_COPY_REASON = "The request that created this run was sent twice. The other run is used."
+_COPIED_TAGS = ("mlflow.project.entryPoint", "mlflow.user", "mlflow.parentRunId")
 
 
 @contextmanager
@@ -108,33 +110,37 @@ def is_alive_after_watching(run: Run) -> bool:
         watched += _WATCH_INTERVAL
 
 
-def fail_stale_runs(experiment_id: str) -> list[str]:
-    """Mark the RUNNING runs of an experiment as failed if their process has ended.
+def fail_stale_runs(own: Run) -> list[str]:
+    """Mark RUNNING runs of an experiment as failed if their process has ended or never existed.
 
-    Runs that never sent a heartbeat are left alone, because other projects may own them.
+    Other runs that never sent a heartbeat are left alone, because other projects may own them.
+
+    Args:
+        own: Run of this process, in the same experiment.
 
     Returns:
         The ids of the runs that were marked as failed.
     """
     running = MlflowClient().search_runs(
-        [experiment_id],
-        f"attributes.status = 'RUNNING' and tags.`{HEARTBEAT_TAG}` != ''",
-        max_results=100,
+        [own.info.experiment_id], "attributes.status = 'RUNNING'", max_results=1000
     )
-    stale = [run for run in running if not is_alive(run)]
+    copies = [run.info.run_id for run in running if _is_copy(run, own)]
+    stale = [run for run in running if HEARTBEAT_TAG in run.data.tags and not is_alive(run)]
     if any(run_lock.is_run_locked(run.info.run_id) is None for run in stale):
         time.sleep(RECONNECT_TIMEOUT)
         stale = [run for run in stale if _is_unchanged(run)]
     run_ids = [run.info.run_id for run in stale]
     for run_id in run_ids:
         mark_failed(run_id)
-    return run_ids
+    for run_id in copies:
+        mark_failed(run_id, _COPY_REASON)
+    return [*run_ids, *copies]
 
 
-def mark_failed(run_id: str) -> None:
+def mark_failed(run_id: str, reason: str = _FAILURE_REASON) -> None:
     """Set the status of a run to FAILED, and its tag ``error`` to the reason."""
     client = MlflowClient()
-    client.set_tag(run_id, "error", _FAILURE_REASON)
+    client.set_tag(run_id, "error", reason)
     client.set_terminated(run_id, "FAILED")
     # Set this tag last, because a heartbeat that sees it undoes the changes above.
     client.set_tag(run_id, PRESUMED_DEAD_TAG, "true")
@@ -147,7 +153,7 @@ def restore_running(run_id: str, client: MlflowClient) -> None:
     if PRESUMED_DEAD_TAG in tags:
         client.update_run(run_id, "RUNNING")
         client.delete_tag(run_id, PRESUMED_DEAD_TAG)
-        if tags.get("error") == _FAILURE_REASON:
+        if tags.get("error") in (_FAILURE_REASON, _COPY_REASON):
             client.delete_tag(run_id, "error")
 
 
@@ -157,6 +163,22 @@ def _is_stale(run: Run) -> bool:
     except ValueError:  # any user can set the tag
         return True
     return time.time() - last >= STALE_AFTER
+
+
+def _is_copy(run: Run, own: Run) -> bool:
+    """Return whether a run was created by the same request of ``mlflow run`` as the own run.
+
+    If a network breaks while the server answers, MLflow sends the request again. Both runs then
+    have the start time in the request.
+    """
+    return (
+        run.info.run_id != own.info.run_id
+        and run.info.start_time == own.info.start_time
+        and not run.data.params
+        and HEARTBEAT_TAG not in run.data.tags
+        and _COPIED_TAGS[0] in own.data.tags
+        and all(run.data.tags.get(tag) == own.data.tags.get(tag) for tag in _COPIED_TAGS)
+    )
 
 
 def _is_unchanged(run: Run) -> bool:

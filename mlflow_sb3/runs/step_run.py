@@ -87,7 +87,7 @@ def start_step_run(describe: Callable[[Exception], str] = describe_error) -> Ite
         heartbeat.send_heartbeats(run.info.run_id, parents=parents),
     ):
         connection.hide_credentials(run.info.run_id)
-        heartbeat.fail_stale_runs(run.info.experiment_id)
+        heartbeat.fail_stale_runs(run)
         yield run.info.run_id
 
 

@@ -256,7 +256,7 @@ def test_only_stale_runs_of_this_project_are_marked_as_failed(
 
     with monkeypatch.context() as patch:
         patch.setattr(time, "sleep", change_runs_while_waiting)
-        failed = heartbeat.fail_stale_runs(experiment_id)
+        failed = heartbeat.fail_stale_runs(recent)
 
     failed_run = client.get_run(run.info.run_id)
     assert waits == [heartbeat.RECONNECT_TIMEOUT]
@@ -266,6 +266,23 @@ def test_only_stale_runs_of_this_project_are_marked_as_failed(
     for other in (recent, returning, foreign):
         assert client.get_run(other.info.run_id).info.status == "RUNNING"
     assert client.get_run(ending.info.run_id).info.status == "FINISHED"
+
+
+def test_a_run_that_was_created_twice_is_marked_as_failed(run: Run) -> None:
+    """MLflow repeats the request if the answer of the server is lost."""
+    client, experiment_id = MlflowClient(), run.info.experiment_id
+    tags = {"mlflow.project.entryPoint": "main", "mlflow.user": "alice"}
+    own, copy, with_params = (client.create_run(experiment_id, 1000, tags) for _ in range(3))
+    later = client.create_run(experiment_id, 1001, tags)
+    of_another_user = client.create_run(experiment_id, 1000, tags | {"mlflow.user": "bob"})
+    client.log_param(with_params.info.run_id, "timesteps", "64")
+
+    failed = heartbeat.fail_stale_runs(own)
+
+    assert failed == [copy.info.run_id]
+    assert "was sent twice" in client.get_run(copy.info.run_id).data.tags["error"]
+    for other in (own, with_params, later, of_another_user):
+        assert client.get_run(other.info.run_id).info.status == "RUNNING"
 
 
 @pytest.mark.process
