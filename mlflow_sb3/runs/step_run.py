@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager, suppress
 import mlflow
 from mlflow import MlflowClient
 from mlflow.environment_variables import (
+    MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR,
     MLFLOW_HTTP_REQUEST_MAX_RETRIES,
     MLFLOW_HTTP_REQUEST_TIMEOUT,
 )
@@ -35,6 +36,11 @@ FINISH_INTERVAL = 1.0
 EXIT_TIMEOUT = 5.0
 """How long a process may take to exit after its step has ended, in seconds."""
 
+RETRY_ENV = {
+    MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR.name: "1",
+    MLFLOW_HTTP_REQUEST_MAX_RETRIES.name: "6",
+}
+"""Defaults of a step: MLflow repeats a request for a minute. Its own defaults take four."""
 _FAIL_AT_ONCE_ENV = {
     MLFLOW_HTTP_REQUEST_MAX_RETRIES.name: "0",
     MLFLOW_HTTP_REQUEST_TIMEOUT.name: str(connection.ANSWER_TIMEOUT),
@@ -79,6 +85,9 @@ def start_step_run(describe: Callable[[Exception], str] = describe_error) -> Ite
     connection.check_connection()
     with (
         ExitStack() as settings,
+        env_vars.override_env(
+            {name: os.environ.get(name, value) for name, value in RETRY_ENV.items()}
+        ),
         signals.raise_on_signal(
             before=lambda: settings.enter_context(env_vars.override_env(_FAIL_AT_ONCE_ENV))
         ),

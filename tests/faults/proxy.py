@@ -37,6 +37,8 @@ class Proxy:
         self.reject_probability = 0.0
         """Probability to answer a request with ``reject_status`` instead of forwarding it."""
         self.reject_status = "500 Internal Server Error"
+        self.reject_path = b""
+        """Reject only requests that contain this text in their first line."""
         self.cut_upload_probability = 0.0
         """Probability to cut the connection during an upload."""
         self.answer_count = 0
@@ -108,7 +110,8 @@ class Proxy:
             while chunk := client.recv(_CHUNK_BYTES):
                 if chunk.startswith(_METHODS):
                     sent_bytes = 0
-                if sent_bytes == 0 and self._draw_fault(self.reject_probability):
+                can_reject = sent_bytes == 0 and self.reject_path in chunk.partition(b"\r\n")[0]
+                if can_reject and self._draw_fault(self.reject_probability):
                     client.sendall(
                         f"HTTP/1.1 {self.reject_status}\r\n"
                         "Content-Length: 0\r\nConnection: close\r\n\r\n".encode()

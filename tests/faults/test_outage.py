@@ -363,6 +363,20 @@ def test_a_step_finishes_its_run_though_answers_are_truncated(server: Server) ->
     assert [run.info.status for run in runs] == ["FINISHED"]
 
 
+def test_a_step_gives_up_after_a_minute_of_internal_server_errors(server: Server) -> None:
+    def log_model(proxy: Proxy) -> None:
+        proxy.reject_path, proxy.reject_probability = b"/logged-models", 1.0
+        mlflow.initialize_logged_model(name="agent")
+
+    start = time.monotonic()
+    result, proxy, runs = run_step_behind_proxy(server, log_model)
+
+    assert (result.exit_code, result.stderr.count("Error: ")) == (1, 1), result.output
+    assert proxy.fault_count == 7, result.output
+    assert 30 < time.monotonic() - start < 100
+    assert [run.info.status for run in runs] == ["FAILED"]
+
+
 def test_a_signal_at_the_end_of_a_step_leaves_one_killed_run(server: Server) -> None:
     def slow_down_and_send_signal(proxy: Proxy) -> None:
         proxy.delay = 1.0
