@@ -124,4 +124,8 @@ def _finite_or_none(value: float) -> float | None:
 
 def _summarize(episodes: Episodes) -> EpisodeSummary:
     summary = asdict(rollout.summarize_returns(episodes))
-    return EpisodeSummary(**summary, worst_return=compute_worst_returns_mean(episodes.returns))
+    return EpisodeSummary(
+        **summary,
+        worst_return=compute_worst_returns_mean(episodes.returns),
+        success_rate=episodes.success_rate,
+    )

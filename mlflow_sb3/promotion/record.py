@@ -69,7 +69,11 @@ class RecordedLook(RecordedBounds):
 
 @dataclass(frozen=True)
 class EpisodeSummary:
-    """Summary of one agent's episodes; see ``ReturnSummary`` and ``compute_worst_returns_mean``."""
+    """Summary of one agent's episodes; see ``ReturnSummary`` and ``compute_worst_returns_mean``.
+
+    ``success_rate`` is None if the environment reports no success, and in records of earlier
+    versions.
+    """
 
     episodes: int
     mean_return: float
@@ -78,6 +82,7 @@ class EpisodeSummary:
     max_return: float
     mean_length: float
     worst_return: float
+    success_rate: float | None = None
 
 
 @dataclass(frozen=True)
@@ -144,6 +149,14 @@ class GateEvidence:
     challenger_return_bounds: RecordedBounds | None
     episodes: EpisodePairs
 
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON values, without success rates that are None."""
+        values = asdict(self)
+        for name in ("challenger_episodes", "champion_episodes"):
+            if values[name]["success_rate"] is None:
+                del values[name]["success_rate"]
+        return values
+
 
 @dataclass(frozen=True)
 class ErrorBudget:
@@ -209,7 +222,7 @@ class PromotionRecord:
         """Return the contents of ``promotion.json``.
 
         If ``evidence`` is None, the keys of ``GateEvidence`` are missing. The keys
-        ``error_budget`` and ``missed_return`` are missing if they are None.
+        ``error_budget``, ``missed_return`` and ``success_rate`` are missing if they are None.
         """
         optional = {"error_budget": self.error_budget, "missed_return": self.missed_return}
         return {
@@ -221,7 +234,7 @@ class PromotionRecord:
             "approval": self.approval,
             "judge": self.judging_environment,
             **{key: asdict(value) for key, value in optional.items() if value is not None},
-            **({} if self.evidence is None else asdict(self.evidence)),
+            **({} if self.evidence is None else self.evidence.to_json()),
             "earlier": [record.to_json() for record in self.earlier],
         }
 

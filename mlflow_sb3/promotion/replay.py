@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from mlflow.exceptions import MlflowException
@@ -66,8 +66,19 @@ def replay_promotion(
     verdict = record.verdict if record.missed_return is None else "promote"
     return _describe_differences(
         {"verdict": verdict} | asdict(recorded),
-        {"verdict": comparison.verdict} | asdict(repeated),
+        {"verdict": comparison.verdict} | asdict(_leave_out_new_values(repeated, recorded)),
     )
+
+
+def _leave_out_new_values(repeated: GateEvidence, recorded: GateEvidence) -> GateEvidence:
+    """Leave out the success rates if the record has none. Earlier versions did not record them."""
+    names = ("challenger_episodes", "champion_episodes")
+    without = {
+        name: replace(getattr(repeated, name), success_rate=None)
+        for name in names
+        if getattr(recorded, name).success_rate is None
+    }
+    return replace(repeated, **without)
 
 
 def _require_evidence(run_id: str, record: PromotionRecord) -> GateEvidence:

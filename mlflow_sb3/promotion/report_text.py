@@ -111,6 +111,7 @@ def _format_table(record: PromotionRecord, evidence: GateEvidence) -> list[str]:
         ("standard deviation", challenger.std_return, champion.std_return),
         ("mean of the worst 5 % of returns", challenger.worst_return, champion.worst_return),
         ("mean episode length in steps", challenger.mean_length, champion.mean_length),
+        ("success rate", challenger.success_rate, champion.success_rate),
     )
     lower, upper = format_number(evidence.lower_bound), format_number(evidence.upper_bound)
     confidence = _format_confidence(evidence)
@@ -128,6 +129,7 @@ def _format_table(record: PromotionRecord, evidence: GateEvidence) -> list[str]:
         *(
             f"| {label} | {format_number(left)} | {format_number(right)} |"
             for label, left, right in columns
+            if left is not None and right is not None
         ),
         *(f"| {label} | {value} | |" for label, value in comparison.items()),
     ]

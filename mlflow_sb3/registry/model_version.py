@@ -25,7 +25,6 @@ class Version:
         run_id: Id of the run that logged the model.
         digest: Value of the tag ``mlflow_sb3.digest``.
         signature: Value of the tag ``mlflow_sb3.signature``.
-        machine_signature: Value of the tag ``mlflow_sb3.machine_signature``.
     """
 
     name: str
@@ -34,7 +33,6 @@ class Version:
     run_id: str | None
     digest: str | None
     signature: str | None = None
-    machine_signature: str | None = None
 
     def __str__(self) -> str:
         return f"{self.name}/{self.number}"
@@ -58,5 +56,4 @@ class Version:
             run_id=entity.run_id or None,
             digest=entity.tags.get(DIGEST_TAG),
             signature=entity.tags.get(SIGNATURE_TAG),
-            machine_signature=entity.tags.get(MACHINE_SIGNATURE_TAG),
         )

@@ -97,13 +97,14 @@ def is_registered_here(
         machine_key: Private key of this user on this machine.
         signing_key: Private key that must have signed the version. None: it must not be signed.
     """
-    if version.digest is None or version.machine_signature is None:
+    if version.digest is None or (version.signature is None) != (signing_key is None):
         return False
-    if (version.signature is None) != (signing_key is None):
-        return False
-    return signing.has_signed(machine_key, version.digest, version.machine_signature) and (
-        signing_key is None
-        or signing.has_signed(signing_key, version.digest, version.signature or "")
+    entity = RegistryClient().get_model_version(version.name, str(version.number))
+    signatures = {machine_key: entity.tags.get(MACHINE_SIGNATURE_TAG, "")}
+    if signing_key is not None:
+        signatures[signing_key] = version.signature or ""
+    return all(
+        signing.has_signed(key, version.digest, signature) for key, signature in signatures.items()
     )
 
 

@@ -97,5 +97,8 @@ def test_an_environment_goes_through_all_steps_by_its_usual_id(env_id: str) -> N
     assert run.data.metrics["evaluation/episodes"] == 2
     assert run.data.metrics["evaluation/mean_length"] <= 10
     assert ("evaluation/success_rate" in run.data.metrics) == (env_id == "FetchReach-v4")
+    assert ("promotion/challenger_success_rate" in promoted.data.metrics) == (
+        env_id == "FetchReach-v4"
+    )
     assert "evaluation/returns.png" in list_artifacts(run, "evaluation")
     assert MlflowClient().get_model_version("agent", "1").tags["mlflow_sb3.inference"] == "onnx"

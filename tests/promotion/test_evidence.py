@@ -42,5 +42,6 @@ def test_metrics_leave_unknown_values_out(levels: Levels) -> None:
     assert metrics["promotion/pairs"] == len(results.episodes.seed)
     assert metrics["promotion/mean_difference"] == results.mean_difference
     assert metrics["promotion/challenger_worst_return"] == results.challenger_episodes.worst_return
+    assert "promotion/challenger_success_rate" not in metrics
     assert "promotion/lower_bound" in metrics
     assert "promotion/lower_bound" not in unbounded

@@ -187,3 +187,17 @@ def test_a_description_that_is_too_long_omits_its_table() -> None:
     assert "| mean return |" not in short
     assert "a reason" in short
     assert report_text.update_description(record, "x" * 5000, 5000) == "x" * 5000
+
+
+def test_the_table_has_success_rates_if_the_environment_reports_them() -> None:
+    evidence = replace(
+        EVIDENCE,
+        challenger_episodes=replace(EVIDENCE.challenger_episodes, success_rate=0.75),
+        champion_episodes=replace(EVIDENCE.champion_episodes, success_rate=0.5),
+    )
+
+    with_rates = report_text.update_description(replace(STORED, evidence=evidence), None, 5000)
+    without = report_text.update_description(replace(STORED, evidence=EVIDENCE), None, 5000)
+
+    assert "| success rate | 0.75 | 0.50 |" in with_rates
+    assert "success rate" not in without
