@@ -54,10 +54,25 @@ def openssl(arguments: str) -> None:
     subprocess.run(["openssl", *arguments.split()], check=True, capture_output=True)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Start with the longest tests, so that no worker waits for another one at the end."""
-    first = ("test_outage.py", "test_network.py", "test_schedules.py")
-    items.sort(key=lambda item: (item.path.name not in first, item.path.parent.name != "faults"))
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Let every worker start with long tests, so that none waits for another one at the end.
+
+    pytest-xdist gives each worker a part of the list. All parts have the same length.
+    """
+    n_workers: int = getattr(config, "workerinput", {"workercount": 1})["workercount"]
+    long_tests = [item for item in items if _is_long(item)]
+    short_tests = [item for item in items if not _is_long(item)]
+    parts = (
+        tests[len(tests) * worker // n_workers : len(tests) * (worker + 1) // n_workers]
+        for worker in range(n_workers)
+        for tests in (long_tests, short_tests)
+    )
+    items[:] = [item for part in parts for item in part]
+
+
+def _is_long(item: pytest.Item) -> bool:
+    has_marker = any(item.get_closest_marker(name) for name in ("envs", "postgres", "process"))
+    return has_marker or item.path.parent.name == "faults"
 
 
 @pytest.fixture(scope="session")
