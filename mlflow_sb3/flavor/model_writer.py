@@ -21,7 +21,6 @@ from mlflow.models.model import ModelInfo
 
 from mlflow_sb3.client import env_vars
 from mlflow_sb3.flavor import shipped_code
-from mlflow_sb3.flavor.shipped_code import CODE_DIR
 from mlflow_sb3.flavor.signature import ImageInput, make_request, make_signature
 from mlflow_sb3.inference import agent_files
 from mlflow_sb3.inference.agent_files import (
@@ -35,6 +34,7 @@ from mlflow_sb3.inference.agent_files import (
     Parity,
 )
 from mlflow_sb3.registry import digest
+from mlflow_sb3.registry.loader import CODE_DIR, LOADER_MODULE
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
@@ -45,8 +45,6 @@ if TYPE_CHECKING:
     from mlflow_sb3.inference.policy_protocol import Policy
 
 FLAVOR_NAME = "stable_baselines3"
-LOADER_MODULE = "mlflow_sb3.flavor"
-"""Module that ``mlflow.pyfunc`` imports to load a model."""
 INFERENCE_TAG = "mlflow_sb3.inference"
 """Tag of a model and of its versions: the inference backend."""
 
@@ -93,7 +91,7 @@ def prepare_model(
 
     source_env.check_algorithm(model)
     source = source_env.find_source_env(model, environment)
-    vec_normalize.warn_without_statistics(model)
+    source_env.warn_without_statistics(model)
     files = {AGENT_ZIP: sb3_policy.save_to_bytes(model)}
     statistics = vec_normalize.read_statistics(model)
     if statistics is not None:
@@ -181,8 +179,8 @@ class PreparedModel:
     signature: ModelSignature
     example: Any
     """A request with one observation."""
-    digests: dict[str, str] = field(default_factory=dict)
-    """Result of ``hash_model_files``. Empty before ``save_model``."""
+    digests: dict[Path, str] = field(default_factory=dict)
+    """Result of ``digest.hash_files``. Empty before ``save_model``."""
 
     def log(
         self,
@@ -247,7 +245,7 @@ class PreparedModel:
             file.stat().st_size for file in folder.rglob("*") if file.is_file()
         )
         mlflow_model.save(str(folder / "MLmodel"))
-        self.digests.update(digest.hash_model_files(folder))
+        self.digests.update(digest.hash_files(folder))
 
     def _add_flavor(self, mlflow_model: Model) -> None:
         mlflow_model.add_flavor(

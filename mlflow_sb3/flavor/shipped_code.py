@@ -11,8 +11,6 @@ from pathlib import Path
 
 from mlflow_sb3.inference.agent_files import InferenceBackend
 
-CODE_DIR = "code"
-"""Folder of a model for its code."""
 _PACKAGE = Path(__file__).parents[1]
 _LOADER = ("__init__.py", "flavor/__init__.py", "flavor/policy_loader.py")
 _NATIVE = (

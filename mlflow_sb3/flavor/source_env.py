@@ -24,6 +24,7 @@ from stable_baselines3.common.vec_env.stacked_observations import StackedObserva
 
 from mlflow_sb3.envs import env_spec
 from mlflow_sb3.envs.spaces import is_compatible
+from mlflow_sb3.flavor import sb3_internals
 
 _PASSIVE = (VecMonitor, VecCheckNan, VecVideoRecorder)
 """Wrappers that change no observation, action or reward."""
@@ -55,6 +56,18 @@ def check_algorithm(model: Any) -> None:
         raise MlflowException.invalid_parameter_value(
             f"sb3_model is a {type(model).__module__}.{type(model).__name__}. "
             "Pass an algorithm of stable_baselines3 or sb3_contrib."
+        )
+
+
+def warn_without_statistics(model: BaseAlgorithm) -> None:
+    """Warn if a model has learned in a ``VecNormalize``, but was loaded without it."""
+    if sb3_internals.has_learned_normalized(model) and model.get_vec_normalize_env() is None:
+        warnings.warn(
+            "The model has learned in a VecNormalize, but has no statistics, so it will act on "
+            "observations that are not normalized. Load it with its environment: "
+            f"{type(model).__name__}.load(path, env=VecNormalize.load(statistics_path, vec_env)). "
+            "If only rewards were normalized, ignore this warning.",
+            stacklevel=4,
         )
 
 

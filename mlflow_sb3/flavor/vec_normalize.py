@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
@@ -11,8 +10,6 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize, is_vecenv_wrapped
-
-from mlflow_sb3.flavor import sb3_internals
 
 _SETTINGS = (
     "norm_obs",
@@ -26,18 +23,6 @@ _SETTINGS = (
 
 Statistics = dict[str, Any]
 """Settings of a ``VecNormalize``, its running means and variances, or one of these, as JSON."""
-
-
-def warn_without_statistics(model: BaseAlgorithm) -> None:
-    """Warn if a model has learned in a ``VecNormalize``, but was loaded without it."""
-    if sb3_internals.has_learned_normalized(model) and model.get_vec_normalize_env() is None:
-        warnings.warn(
-            "The model has learned in a VecNormalize, but has no statistics, so it will act on "
-            "observations that are not normalized. Load it with its environment: "
-            f"{type(model).__name__}.load(path, env=VecNormalize.load(statistics_path, vec_env)). "
-            "If only rewards were normalized, ignore this warning.",
-            stacklevel=4,
-        )
 
 
 def read_statistics(model: BaseAlgorithm) -> Statistics | None:

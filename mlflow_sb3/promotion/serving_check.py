@@ -17,18 +17,15 @@ from mlflow.exceptions import MlflowException
 
 from mlflow_sb3.client import env_vars
 from mlflow_sb3.flavor import policy_loader, shipped_code
-from mlflow_sb3.flavor.model_writer import LOADER_MODULE
-from mlflow_sb3.flavor.shipped_code import CODE_DIR
 from mlflow_sb3.inference import agent_files
 from mlflow_sb3.inference.agent_files import InferenceBackend
-from mlflow_sb3.registry import digest, integrity
+from mlflow_sb3.registry import digest, integrity, loader
+from mlflow_sb3.registry.loader import CODE_DIR
 from mlflow_sb3.registry.model_version import Version
 
 if TYPE_CHECKING:
     from mlflow_sb3.registry.signing import KeyPath
 
-_PYFUNC_KEYS = frozenset({"code", "env", "loader_module", "python_version", "streamable"})
-"""Entries that this package writes for the flavor ``python_function``. Others load more files."""
 RELATIVE_TOLERANCE = 1e-4
 """Relative difference of actions that is allowed between two machines."""
 ABSOLUTE_TOLERANCE = 1e-5
@@ -55,7 +52,7 @@ def check_servable(
     """
     with integrity.fetch_version(version, public_key=public_key) as folder:
         info = policy_loader.read_agent_info(folder)
-        _check_loader(version, folder)
+        loader.check_loader(str(version), folder)
         variables = {}
         if info.inference == "native":
             agent_files.check_unpickling_allowed(
@@ -77,23 +74,6 @@ def check_servable(
             f"{version} cannot be served: it predicts {action.tolist()} for its input example, but "
             f"predicted {expected.tolist()} when it was logged. Install the package versions in "
             "its requirements.txt, or log it again."
-        )
-
-
-def _check_loader(version: Version, folder: Path) -> None:
-    """Check that ``mlflow.pyfunc`` loads the agent with this package, and unpickles nothing else.
-
-    Raises:
-        MlflowException: MLmodel names another loader, other code or a pickled Python model.
-    """
-    from mlflow.models import Model
-
-    flavor = Model.load(str(folder)).flavors.get("python_function", {})
-    is_ours = flavor.get("loader_module") == LOADER_MODULE and flavor.get("code") == CODE_DIR
-    if not is_ours or not flavor.keys() <= _PYFUNC_KEYS:
-        raise MlflowException.invalid_parameter_value(
-            f"{version} cannot be served: its file MLmodel does not load the agent with "
-            f"{LOADER_MODULE} alone. Log the agent again."
         )
 
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
+from collections.abc import Mapping
 from pathlib import Path
-
-from mlflow.models import Model
 
 _MLFLOW_METADATA = Path("registered_model_meta")
 """File that MLflow adds to a downloaded model. It is not part of the model."""
@@ -24,28 +22,24 @@ def hash_folder(folder: Path) -> str:
     Returns:
         The digest as 64 hexadecimal digits.
     """
-    lines = (f"{_escape_path(path)} {_hash(folder / path)}\n" for path in _list_files(folder))
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+    return combine_digests(hash_files(folder))
 
 
-def hash_model_files(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 digest of each file of a model, by path.
-
-    Of the file MLmodel, only the flavors count, because MLflow adds keys to it when it is logged.
-    """
-    digests = {path.as_posix(): _hash(folder / path) for path in _list_files(folder)}
-    flavors = json.dumps(Model.load(str(folder)).flavors, sort_keys=True)
-    return digests | {"MLmodel": hashlib.sha256(flavors.encode()).hexdigest()}
+def hash_files(folder: Path) -> dict[Path, str]:
+    """Return the SHA-256 digest of each file of a model, by relative path."""
+    paths = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    return {path: hash_file(folder / path) for path in paths if path != _MLFLOW_METADATA}
 
 
-def _list_files(folder: Path) -> list[Path]:
-    """Return the relative paths of the files of a model, sorted."""
-    paths = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
-    return [path for path in paths if path != _MLFLOW_METADATA]
-
-
-def _hash(path: Path) -> str:
+def hash_file(path: Path) -> str:
+    """Return the SHA-256 digest of a file."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def combine_digests(digests: Mapping[Path, str]) -> str:
+    """Return the digest of a folder, given the digests of its files; see ``hash_folder``."""
+    lines = (f"{_escape_path(path)} {digests[path]}\n" for path in sorted(digests))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def _escape_path(path: Path) -> str:

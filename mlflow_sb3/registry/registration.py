@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import mlflow
 from mlflow.exceptions import MlflowException
 
 from mlflow_sb3.client import permissions
 from mlflow_sb3.client.registry_client import RegistryClient
-from mlflow_sb3.registry import signing
-from mlflow_sb3.registry.digest import hash_folder, hash_model_files
+from mlflow_sb3.registry import loader, signing
+from mlflow_sb3.registry.digest import combine_digests, hash_file, hash_folder
 from mlflow_sb3.registry.integrity import download_model
 from mlflow_sb3.registry.model_version import (
     DIGEST_TAG,
@@ -22,6 +23,8 @@ from mlflow_sb3.registry.model_version import (
 )
 from mlflow_sb3.registry.signing import KeyPath
 from mlflow_sb3.registry.versions import find_version, set_alias
+
+_ML_MODEL = "MLmodel"
 
 
 def register_version(
@@ -33,7 +36,7 @@ def register_version(
     await_registration_for: int | None = 300,
     signing_key: KeyPath | None = None,
     machine_key: KeyPath | None = None,
-    files: Mapping[str, str] | None = None,
+    files: Mapping[Path, str] | None = None,
 ) -> Version:
     """Register a logged model as a new version.
 
@@ -51,19 +54,18 @@ def register_version(
             not wait.
         signing_key: PEM file of the Ed25519 private key that signs the digest.
         machine_key: Key of this machine, which signs the digest too; see ``is_registered_here``.
-        files: Result of ``hash_model_files``, if this process wrote the model. The server must then
-            return the same files.
+        files: Result of ``hash_files``, if this process has just logged the model. The digest is
+            then made from it, so that a change on the server is found when the version is loaded.
+            By default, the model is downloaded.
 
     Raises:
-        MlflowException: The key file cannot be read or is not an Ed25519 private key, the server
-            returns other files, the alias cannot be set, or the user lacks a permission on the
-            registered model.
+        MlflowException: The key file cannot be read or is not an Ed25519 private key, the flavors
+            of the model have changed on the server, the alias cannot be set, or the user lacks a
+            permission on the registered model.
     """
     signing.check_keys(signing_key)
     uri = f"models:/{model_id}"
-    with download_model(uri) as folder:
-        _check_files(folder, files)
-        digest = hash_folder(folder)
+    digest = _hash_model(uri) if files is None else _hash_own_model(model_id, files)
     signatures = {SIGNATURE_TAG: signing_key, MACHINE_SIGNATURE_TAG: machine_key}
     digest_tags = {DIGEST_TAG: digest} | {
         tag: signing.sign_digest(digest, key) for tag, key in signatures.items() if key is not None
@@ -108,16 +110,24 @@ def is_registered_here(
     )
 
 
-def _check_files(folder: Path, files: Mapping[str, str] | None) -> None:
-    """Check that the server returns the files that this process wrote, before they are signed."""
-    if files is None:
-        return
-    changed = sorted({path for path, _ in hash_model_files(folder).items() ^ files.items()})
-    if changed:
-        raise MlflowException(
-            f"The artifact store returns another {changed[0]} than this process wrote. Another "
-            "user may have changed the model. Log it again."
-        )
+def _hash_model(uri: str) -> str:
+    with download_model(uri) as folder:
+        return hash_folder(folder)
+
+
+def _hash_own_model(model_id: str, files: Mapping[Path, str]) -> str:
+    """Return the digest of a model that this process has just logged.
+
+    MLflow added keys to MLmodel while it logged the model, so that file is downloaded.
+
+    Raises:
+        MlflowException: MLmodel on the server loads the model in another way than this package.
+    """
+    with TemporaryDirectory() as folder:
+        uri = f"{mlflow.get_logged_model(model_id).artifact_location}/{_ML_MODEL}"
+        path = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=folder))
+        loader.check_loader(f"The logged model {model_id}", path.parent)
+        return combine_digests({**files, Path(_ML_MODEL): hash_file(path)})
 
 
 def _set_alias_or_delete(name: str, alias: str, number: int) -> None:

@@ -22,7 +22,7 @@ from mlflow.models import Model
 from stable_baselines3 import PPO
 
 import mlflow_sb3
-from mlflow_sb3.registry import integrity, registration, versions
+from mlflow_sb3.registry import versions
 from mlflow_sb3.registry.digest import hash_folder
 from mlflow_sb3.registry.model_version import DIGEST_TAG, SIGNATURE_TAG, Version
 from mlflow_sb3.runs import state_dir
@@ -382,29 +382,24 @@ def test_main_logs_again_instead_of_reusing_the_version_of_another_user(
     assert not has_registered_here(foreign, "agent", "")
 
 
+@pytest.mark.parametrize("file", ["code/mlflow_sb3/__init__.py", "agent/agent.zip"])
 def test_files_that_another_user_replaced_are_not_signed(
-    store: str, ppo: PPO, keys: Keys, monkeypatch: pytest.MonkeyPatch
+    file: str, store: str, ppo: PPO, keys: Keys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert store
+    log = Model.log
 
-    def replace_code(uri: str) -> Any:
-        folder = get_folder_of(uri)
-        (folder / "code" / "mlflow_sb3" / "__init__.py").write_text("print('mine')")
-        return integrity.download_model(uri)
+    def log_and_replace(*args: Any, **kwargs: Any) -> Any:
+        info = log(*args, **kwargs)
+        location = mlflow.get_logged_model(info.model_id).artifact_location
+        Path(location.removeprefix("file://"), file).write_text("print('mine')")
+        return info
 
-    monkeypatch.setattr(registration, "download_model", replace_code)
+    monkeypatch.setattr(Model, "log", log_and_replace)
+    mlflow_sb3.log_model(ppo, name="agent", registered_model_name="agent", signing_key=keys.private)
 
-    with pytest.raises(MlflowException, match=r"another code/mlflow_sb3/__init__\.py than"):
-        mlflow_sb3.log_model(
-            ppo, name="agent", registered_model_name="agent", signing_key=keys.private
-        )
-    assert MlflowClient().search_model_versions("name = 'agent'") == []
-
-
-def get_folder_of(uri: str) -> Path:
-    """Return the folder of a logged model in the local artifact store."""
-    location = mlflow.get_logged_model(uri.removeprefix("models:/")).artifact_location
-    return Path(location.removeprefix("file://"))
+    with pytest.raises(MlflowException, match="agent/1 changed after registration"):
+        mlflow_sb3.load_policy("models:/agent/1", public_key=keys.public)
 
 
 def test_reproduce_does_not_unpickle_the_model_of_another_user(trained: str, canary: Path) -> None:
