@@ -51,9 +51,10 @@ def train(
     else:
         result = train_step.start_training(context.obj, options, settings)
     best = result.best
+    episodes = "episode" if len(best.returns) == 1 else "episodes"
     message = (
         f"Kept the checkpoint of step {best.step} out of {len(result.checkpoints)}: "
-        f"mean return {best.score:.2f} over {len(best.returns)} fresh episodes"
+        f"mean return {best.score:.2f} over {len(best.returns)} fresh {episodes}"
     )
     if result.confidence is not None:
         message += f". Confidence that no other finalist is better: {result.confidence:.0%}"
