@@ -36,8 +36,8 @@ from steps.step import Step
 @click.option(
     "--public-key",
     default="",
-    help="PEM file of an Ed25519 public key. The agent of the run may have its signature instead "
-    "of the one of this machine.  [default: none]",
+    help="PEM file of an Ed25519 public key. The agent is also trusted if the matching private key "
+    "signed it, for example on another machine.  [default: none]",
 )
 @allow_pickle_option
 def log_model(

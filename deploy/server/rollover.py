@@ -33,7 +33,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass
 class Rollover:
-    """Runs a command once for every version that an alias moves to."""
+    """Runs a command when an alias points to another version, until the command succeeds."""
 
     model_name: str
     alias: str

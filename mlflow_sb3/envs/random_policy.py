@@ -1,6 +1,6 @@
 """Sample uniformly random actions.
 
-If a registered model has no champion yet, its first challenger is compared with these actions.
+As long as a registered model has no champion, its challengers are compared with these actions.
 """
 
 from __future__ import annotations

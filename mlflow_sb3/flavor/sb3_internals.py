@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 if TYPE_CHECKING:
     import torch
@@ -36,12 +36,13 @@ def clear_last_observation(model: BaseAlgorithm) -> None:
 
 
 def has_learned_normalized(model: BaseAlgorithm) -> bool:
-    """Return whether an on-policy algorithm has learned in a ``VecNormalize``.
+    """Return whether an algorithm has learned in a ``VecNormalize``. False if that is not known.
 
-    This is known even if the model was loaded without its environment. For off-policy algorithms,
-    which store the same attribute in any environment, the result is always False.
+    SB3 saves ``_last_original_obs`` with the model. Off-policy algorithms set it without
+    ``VecNormalize`` too.
     """
-    return isinstance(model, OnPolicyAlgorithm) and model._last_original_obs is not None
+    is_known = not isinstance(model, OffPolicyAlgorithm)
+    return is_known and model._last_original_obs is not None
 
 
 def get_timesteps_at_start(model: BaseAlgorithm) -> int:
@@ -93,8 +94,9 @@ def draws_before_rollout(model: BaseAlgorithm) -> bool:
 def use_total_progress(model: BaseAlgorithm) -> Iterator[None]:
     """Let ARS compute its schedules from the total timesteps, as the other algorithms do.
 
-    ARS of sb3-contrib 2.7 to 2.9 uses the argument of ``learn`` instead, which does not include
-    the timesteps before. Without this context, a resumed training would have other learning rates.
+    ARS of sb3-contrib 2.7 to 2.9 uses the argument ``total_timesteps`` of ``learn`` instead. After
+    a resume, it does not include the timesteps before the snapshot. Without this context, a resumed
+    training would have other learning rates.
     """
     if not draws_before_rollout(model):
         yield

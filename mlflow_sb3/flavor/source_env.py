@@ -74,8 +74,9 @@ def warn_without_statistics(model: BaseAlgorithm) -> None:
 def find_source_env(model: BaseAlgorithm, description: str | None = None) -> SourceEnv:
     """Return the training environment of a model.
 
-    The description is None if the environment of the model has no ``EnvSpec`` that JSON can
-    represent. If no environment can be made from that ``EnvSpec``, warn and set it to None.
+    The ``description`` of the result is None if the environment of the model has no ``EnvSpec``, or
+    one that JSON cannot represent. It is also None, with a warning, if no environment can be made
+    from the ``EnvSpec`` of the model.
 
     Args:
         model: SB3 algorithm.

@@ -22,7 +22,8 @@ _SETTINGS = (
 )
 
 Statistics = dict[str, Any]
-"""Settings of a ``VecNormalize``, its running means and variances, or one of these, as JSON."""
+"""JSON values: the settings and all running statistics of a ``VecNormalize``, or the mean, the
+variance and the count of one ``RunningMeanStd``."""
 
 
 def read_statistics(model: BaseAlgorithm) -> Statistics | None:
@@ -51,7 +52,7 @@ def set_statistics(vec_normalize: VecNormalize, statistics: Statistics) -> None:
     if isinstance(vec_normalize.observation_space, spaces.Dict):
         vec_normalize.obs_rms = {key: _from_json(values) for key, values in observations.items()}
     elif vec_normalize.norm_obs:
-        # mypy only knows the dict of the branch above.
+        # SB3 first assigns a dict to obs_rms, so mypy does not accept a RunningMeanStd.
         vec_normalize.obs_rms = _from_json(observations[""])  # type: ignore[assignment]
 
 

@@ -37,9 +37,8 @@ class Parity:
     """Largest difference between the graph and SB3.
 
     Differences of continuous actions are relative to the range of the action space. For discrete
-    actions, the values that decide between actions are compared, such as Q-values and logits.
-    Differences of these values are relative to the largest value, if it exceeds 1. Differences of
-    LSTM states are absolute.
+    actions, the Q-values or logits are compared. If the largest absolute Q-value or logit of SB3
+    exceeds 1, the differences are divided by it. Differences of LSTM states are absolute.
     """
     ties: int
     """Number of discrete actions that differ although SB3 rates both actions as equally good."""
@@ -181,7 +180,7 @@ def check_unpickling_allowed(action: str, *, is_trusted: bool) -> None:
     if is_unpickling_allowed(is_trusted=is_trusted):
         return
     name = MLFLOW_ALLOW_PICKLE_DESERIALIZATION.name
-    if is_trusted:
+    if not MLFLOW_ALLOW_PICKLE_DESERIALIZATION.get():  # type: ignore[no-untyped-call]
         raise MlflowException.invalid_parameter_value(
             f"{action} would unpickle a file, but {name} is false. If you trust the file, set the "
             "variable to true."

@@ -1,8 +1,9 @@
 """Share an error probability among all gates of a reign, the time from one promotion to the next.
 
-With one ``alpha`` for each gate, enough challengers that are not better pass by chance in the end.
-Here gate k of a reign gets ``alpha_per_reign * 6 / (pi**2 * k**2)``. These shares add up to at most
-``alpha_per_reign``, which therefore bounds the probability of any wrong promotion in the reign.
+If each gate uses the same ``alpha`` and enough challengers are tested, one that is not better
+eventually passes by chance. Here gate k of a reign gets ``alpha_per_reign * 6 / (pi**2 * k**2)``,
+and at least ``MIN_ALPHA``. Without that minimum, the shares add up to at most ``alpha_per_reign``,
+which then bounds the probability of any wrong promotion in the reign.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ def spend(context: PromotionContext, alpha_per_reign: float, gate_seed: int) -> 
     Args:
         context: Challenger, champion and alias of the promotion.
         alpha_per_reign: Error probability of the reign.
-        gate_seed: Seed of the gate with ``alpha_per_reign`` as its ``alpha``.
+        gate_seed: Seed that the gate would have if its ``alpha`` were ``alpha_per_reign``. It
+            identifies the gate, because it does not depend on the share.
     """
     name, alias = context.challenger.name, context.alias
     champion = None if context.champion is None else context.champion.model_id

@@ -1,4 +1,4 @@
-"""Lock a registered model, so that only one promotion at a time moves its alias.
+"""Lock a registered model, so that only one process at a time moves its alias or counts its gates.
 
 To lock ``cartpole-v1-dqn``, a process creates the registered model ``cartpole-v1-dqn.lock``. MLflow
 lets only one process create it. The process deletes it afterwards.
@@ -31,10 +31,11 @@ it still runs, ``PromotionLock.check`` raises ``LockLostError`` in it.
 ACQUIRE_TIMEOUT = 300.0
 """How long to wait for the lock while other processes hold it, in seconds."""
 LOCK_PREFIX = "mlflow-sb3 lock "
-"""Prefix of a lock's token, which is the description of the lock's registered model.
+"""Prefix of every token. A token identifies the holder of a lock.
 
-The token is the description and not a tag, because MLflow reads a registered model and its tags in
-two queries: a lock that is deleted between the queries would seem to have no token.
+The token is the description of the lock's registered model and not a tag, because MLflow reads a
+registered model and its tags in two queries: a lock that is deleted between the queries would seem
+to have no token.
 """
 
 _FAIL_FAST_ENV = {
@@ -46,8 +47,8 @@ _NOT_FOUND_CODE = "RESOURCE_DOES_NOT_EXIST"
 _UNREADABLE = ""
 """Stands for the token of a lock that the user may not read.
 
-Such a lock belongs to another user, or does not exist: some servers deny access to names that do
-not exist. It is never taken over.
+The lock may belong to another user. It may also not exist, because some servers deny access to
+names that do not exist. This process never takes over such a lock.
 """
 
 
@@ -112,7 +113,7 @@ def _acquire(lock: PromotionLock) -> None:
         # A random pause, so that waiting processes do not retry at the same moment.
         time.sleep(random.uniform(0.1, 0.5))  # noqa: S311
         token = _read_token(lock.name)
-        if token == lock.token:  # MLflow repeated a request, because the first answer was lost
+        if token == lock.token:  # the answer to _try_create was lost, and MLflow repeated it
             return
         if token != last_token:
             last_token, last_change = token, time.monotonic()

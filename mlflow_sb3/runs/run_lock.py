@@ -16,7 +16,10 @@ from filelock import FileLock, Timeout
 from mlflow_sb3.runs import state_dir
 
 _ACQUIRE_TIMEOUT = 0.1
-"""How long to wait for a lock, in seconds. ``is_run_locked`` holds it for a moment to test it."""
+"""How long to wait for a lock, in seconds.
+
+It is not 0, because ``is_run_locked`` of another process may hold the lock for a moment.
+"""
 _POLL_INTERVAL = 0.02
 """Seconds between two attempts to get a lock."""
 

@@ -1,8 +1,8 @@
 """Append the metrics, parameters, tags and files that a run logs to a journal file.
 
 The training thread appends entries, and another thread sends them to the tracking server. The
-file stays on disk when the process ends. If an entry cannot be written, as on a full disk, it stays
-in memory.
+file stays on disk until the run has finished and everything was sent. If an entry cannot be
+written, as on a full disk, it stays in memory.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ class Journal:
         draft.replace(self.folder / _DELIVERED_FILE)
 
     def _try_to_write(self, write: Callable[[], None]) -> None:
-        """Call ``write``. On a full or read-only disk, log one warning and go on."""
+        """Call ``write``. If the file cannot be written, log one warning and go on."""
         try:
             write()
         except OSError as error:  # training must not stop: the entries stay in memory
@@ -161,7 +161,7 @@ class Journal:
                 _logger.warning(
                     "The journal in %s cannot be written: %s. "
                     "Metrics that the tracking server does not have yet are kept in memory only. "
-                    "Free some disk space.",
+                    "Free some disk space, or make the folder writable.",
                     self.folder,
                     error.strerror,
                 )

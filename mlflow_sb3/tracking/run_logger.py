@@ -25,9 +25,9 @@ from mlflow_sb3.tracking.run_files import RunFiles
 from mlflow_sb3.tracking.snapshot_uploader import SnapshotUploader
 
 DELIVERY_TIMEOUT = 60.0
-"""Default seconds to wait for the tracking server at the end of a run."""
+"""Default seconds without progress after which the end of a run stops waiting for the server."""
 FAILED_RUN_DELIVERY_TIMEOUT = 10.0
-"""Seconds to wait for the tracking server after training failed or was interrupted."""
+"""The same seconds after training failed or was interrupted."""
 
 _logger = logging.getLogger(__name__)
 
@@ -63,7 +63,8 @@ class RunLogger:
             run_id: Existing run.
             folder: Local folder of this run alone. It is removed when the run has finished and
                 everything was delivered.
-            delivery_timeout: Seconds to wait for the tracking server at the end of the run.
+            delivery_timeout: Seconds without progress after which the end of the run stops waiting
+                for the tracking server.
             trust: Signs the uploaded snapshots. By default, with the key of this machine.
         """
         self.folder = folder
@@ -147,7 +148,8 @@ class RunLogger:
     def offer_snapshot(self, path: Path) -> None:
         """Set the latest snapshot.
 
-        It is uploaded in the background from time to time, and when the run does not finish.
+        A background thread uploads the latest snapshot from time to time. If the run fails or is
+        interrupted, the exit uploads it once more after the journal was delivered.
         """
         self._latest_snapshot = path
         self._uploader.offer(path)
@@ -155,7 +157,7 @@ class RunLogger:
     def get_metric_state(self) -> dict[str, Any]:
         """Return the state of the metrics, for a snapshot.
 
-        A resumed run needs it to restore each metric point once.
+        A resumed run uses it to log each metric point up to the snapshot again, without duplicates.
 
         Returns:
             ``counts``: number of points logged so far, by key. ``waiting``: points that the
@@ -191,7 +193,7 @@ class RunLogger:
         elif is_delivered and not self._uploader.upload_last():
             _logger.warning(
                 "The last snapshot could not be uploaded. It is in %s, "
-                "so the training can be resumed on this machine only.",
+                "so only this machine can resume from it.",
                 self.folder,
             )
         return is_delivered

@@ -61,7 +61,10 @@ class EvaluationSettings:
     ``race_episodes`` is None, it decides the length of the race.
     """
     steps: Sequence[int] | None = None
-    """Environment steps of all checkpoints but the last, instead of ``freq`` and the budget."""
+    """Training steps at which checkpoints are taken, without the last one.
+
+    They replace ``freq`` and the budget.
+    """
     race_episodes: int | None = None
     """Fresh episodes of the race. None for ``RACE_EPISODES``, as far as the budget allows."""
 
@@ -110,7 +113,8 @@ def select_checkpoint(
 
     Args:
         model: The model of ``evaluator``. It ends with the weights of the selected checkpoint.
-        checkpoints: At least one checkpoint. Those that play a round get its ``returns``.
+        checkpoints: At least one checkpoint. The returns of a round are appended to ``returns`` of
+            the checkpoints that played it.
         evaluator: Runs the episodes. Their seeds differ from those used during training.
         settings: Rounds of the selection.
         on_episode: Called after each episode, for a progress bar.

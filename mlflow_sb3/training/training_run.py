@@ -50,7 +50,7 @@ _CONFIDENCE_METRIC = "eval/kept_confidence"
 """Metric of a training run; see ``checkpoint_selection.estimate_confidence``."""
 _IMAGE_INPUT_TAG = "mlflow_sb3.image_input"
 _LOGGED_BY_TAG = "mlflow_sb3.logged_by"
-"""Tag of a model version: id of the MLflow run of ``log_model`` that registered the version."""
+"""Tag of a model version: id of the last run of ``log_model`` that registered or completed it."""
 _TABLES_TAG = "mlflow.loggedArtifacts"
 """MLflow's tag for the tables of a run, in the format of ``mlflow.log_table``."""
 
@@ -124,7 +124,8 @@ class TrainingRun:
     ) -> Version | None:
         """Return the version of a ``log_model`` that did not finish, and tag it with this run.
 
-        None if there is no such version, or if this machine or ``signing_key`` did not make it.
+        None if there is no such version. Also None if another machine registered it, or if it was
+        signed with another key than ``signing_key``.
         """
         version = versions.find_version_of_run(name, self.run_id, tags)
         if version is None or not registration.is_registered_here(
