@@ -9,6 +9,8 @@ from tempfile import TemporaryDirectory
 
 import mlflow
 from mlflow.exceptions import MlflowException
+from mlflow.models import Model
+from mlflow.models.model import ENV_VAR_FILE_NAME, MLMODEL_FILE_NAME
 
 from mlflow_sb3.client import permissions
 from mlflow_sb3.client.registry_client import RegistryClient
@@ -23,8 +25,6 @@ from mlflow_sb3.registry.model_version import (
 )
 from mlflow_sb3.registry.signing import KeyPath
 from mlflow_sb3.registry.versions import find_version, set_alias
-
-_ML_MODEL = "MLmodel"
 
 
 def register_version(
@@ -118,16 +118,24 @@ def _hash_model(uri: str) -> str:
 def _hash_own_model(model_id: str, files: Mapping[Path, str]) -> str:
     """Return the digest of a model that this process has just logged.
 
-    MLflow added keys to MLmodel while it logged the model, so that file is downloaded.
+    MLflow added keys to MLmodel while it logged the model, so that file is downloaded. If the model
+    reads environment variables with secrets, MLflow also wrote a file with their names.
 
     Raises:
         MlflowException: MLmodel on the server loads the model in another way than this package.
     """
+    location = mlflow.get_logged_model(model_id).artifact_location
     with TemporaryDirectory() as folder:
-        uri = f"{mlflow.get_logged_model(model_id).artifact_location}/{_ML_MODEL}"
-        path = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=folder))
-        loader.check_loader(f"The logged model {model_id}", path.parent)
-        return combine_digests({**files, Path(_ML_MODEL): hash_file(path)})
+
+        def download(name: str) -> Path:
+            uri = f"{location}/{name}"
+            return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=folder))
+
+        digests = {**files, Path(MLMODEL_FILE_NAME): hash_file(download(MLMODEL_FILE_NAME))}
+        loader.check_loader(f"The logged model {model_id}", Path(folder))
+        if Model.load(folder).env_vars:
+            digests[Path(ENV_VAR_FILE_NAME)] = hash_file(download(ENV_VAR_FILE_NAME))
+        return combine_digests(digests)
 
 
 def _set_alias_or_delete(name: str, alias: str, number: int) -> None:

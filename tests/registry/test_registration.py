@@ -7,6 +7,7 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from mlflow.utils import model_utils
 from stable_baselines3 import PPO
 
 import mlflow_sb3
@@ -29,6 +30,21 @@ def test_a_version_that_is_registered_with_a_key_is_signed(registered: Version, 
     assert registered.signature is None
     assert signed.signature == signing.sign_digest(str(registered.digest), keys.private)
     assert versions.find_version("agent", number=2) == signed
+
+
+def test_the_digest_covers_a_file_that_mlflow_adds(
+    store: str, ppo: PPO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow lists the environment variables that a model reads, if their names look secret."""
+    assert store
+    monkeypatch.setenv("MLFLOW_SB3_MAX_ROWS", "1000")
+    monkeypatch.setattr(model_utils, "RECORD_ENV_VAR_ALLOWLIST", {"MAX_ROWS"})
+
+    info = mlflow_sb3.log_model(ppo, name="agent", registered_model_name="agent")
+
+    location = Path(mlflow.get_logged_model(info.model_id).artifact_location[len("file://") :])
+    assert (location / "environment_variables.txt").exists()
+    mlflow_sb3.load_policy("models:/agent/1")
 
 
 def test_nothing_is_registered_if_the_key_cannot_sign(registered: Version, keys: Keys) -> None:
