@@ -60,19 +60,29 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     pytest-xdist gives each worker a part of the list. All parts have the same length.
     """
     n_workers: int = getattr(config, "workerinput", {"workercount": 1})["workercount"]
-    long_tests = [item for item in items if _is_long(item)]
-    short_tests = [item for item in items if not _is_long(item)]
+    groups: dict[int, list[pytest.Item]] = {0: [], 1: [], 2: []}
+    for item in items:
+        groups[_get_group(item)].append(item)
     parts = (
-        tests[len(tests) * worker // n_workers : len(tests) * (worker + 1) // n_workers]
+        part
         for worker in range(n_workers)
-        for tests in (long_tests, short_tests)
+        for part in (
+            groups[0][worker::n_workers],
+            *(
+                tests[len(tests) * worker // n_workers : len(tests) * (worker + 1) // n_workers]
+                for tests in (groups[1], groups[2])
+            ),
+        )
     )
     items[:] = [item for part in parts for item in part]
 
 
-def _is_long(item: pytest.Item) -> bool:
+def _get_group(item: pytest.Item) -> int:
+    """Return 0 for a test that mostly waits for a network, 1 for another long test, else 2."""
+    if item.path.name in ("test_outage.py", "test_network.py", "test_schedules.py"):
+        return 0
     has_marker = any(item.get_closest_marker(name) for name in ("envs", "postgres", "process"))
-    return has_marker or item.path.parent.name == "faults"
+    return 1 if has_marker or item.path.parent.name == "faults" else 2
 
 
 @pytest.fixture(scope="session")
