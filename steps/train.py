@@ -57,7 +57,8 @@ def train(
         f"mean return {best.score:.2f} over {len(best.returns)} fresh {episodes}"
     )
     if result.confidence is not None:
-        message += f". Confidence that no other finalist is better: {result.confidence:.0%}"
+        confidence = f"{result.confidence:.0%}"
+        message += f". Confidence that no other of the last round is better: {confidence}"
     click.echo(message)
 
 

@@ -17,6 +17,11 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.utils.credentials import get_default_host_creds
+from mlflow.utils.mlflow_tags import (
+    MLFLOW_PARENT_RUN_ID,
+    MLFLOW_PROJECT_ENTRY_POINT,
+    MLFLOW_USER,
+)
 from mlflow.utils.rest_utils import http_request, verify_rest_response
 
 from mlflow_sb3.client import connection
@@ -49,7 +54,7 @@ _FAILURE_REASON = (
     "The process of this run ended unexpectedly: it was killed, or its machine failed."
 )
 _COPY_REASON = "The request that created this run was sent twice. The other run is used."
-_COPIED_TAGS = ("mlflow.project.entryPoint", "mlflow.user", "mlflow.parentRunId")
+_COPIED_TAGS = (MLFLOW_PROJECT_ENTRY_POINT, MLFLOW_USER, MLFLOW_PARENT_RUN_ID)
 
 
 @contextmanager
@@ -176,7 +181,7 @@ def _is_copy(run: Run, own: Run) -> bool:
         and run.info.start_time == own.info.start_time
         and not run.data.params
         and HEARTBEAT_TAG not in run.data.tags
-        and _COPIED_TAGS[0] in own.data.tags
+        and MLFLOW_PROJECT_ENTRY_POINT in own.data.tags
         and all(run.data.tags.get(tag) == own.data.tags.get(tag) for tag in _COPIED_TAGS)
     )
 
