@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,12 @@ from tests.project.conftest import Place
 from tests.project.readme import example
 
 pytestmark = pytest.mark.process
+
+
+@pytest.fixture
+def place(place: Place) -> Place:
+    """A working folder in which the package can be imported, installed or not."""
+    return replace(place, variables={"PYTHONPATH": str(ROOT)})
 
 
 def write_zoo_folder(folder: Path, model: BaseAlgorithm, env_id: str) -> None:
