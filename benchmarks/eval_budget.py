@@ -1,7 +1,7 @@
 """Measure how much time a training spends on the evaluation and the selection of checkpoints.
 
-The same training runs with the default budget, and with one episode of its last checkpoint alone.
-The difference is what evaluation and selection cost.
+The same training runs twice: with the default budget, and with an evaluation of the last checkpoint
+only. The difference is what evaluation and selection cost.
 """
 
 from __future__ import annotations

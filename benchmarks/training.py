@@ -1,6 +1,6 @@
 """Measure the step `train`, and a plain `DQN.learn` with an EvalCallback.
 
-The plain program uses SB3's default number of threads. Also measure snapshots and the journal.
+The plain program uses PyTorch's default number of threads. Also measure snapshots and the journal.
 """
 
 from __future__ import annotations
@@ -93,7 +93,10 @@ def measure_recovery(timesteps: int) -> list[str]:
     help="Environment steps. The minimum allows one evaluation.",
 )
 def main(pairs: int, timesteps: int) -> None:
-    """Run both as processes in turn. Print the times, the ratios, and the cost of recovery."""
+    """Compare the step train with a plain DQN.learn, each as a process of its own.
+
+    Print the times, the ratios, and the cost of snapshots and of the journal.
+    """
     step_command = [sys.executable, "-m", "steps.train", "--timesteps", str(timesteps), "--seed"]
     plain_command = [
         sys.executable,

@@ -45,8 +45,8 @@ class PromotionOptions:
     Attributes:
         alias: Alias that the winner gets.
         gate: Settings of the statistical test.
-        alpha_per_reign: Error probability that all gates of a reign share; None to test each
-            challenger with the ``alpha`` of ``gate``. See ``error_budget``.
+        alpha_per_reign: Error probability that all gates against the same champion share. None:
+            each gate uses the ``alpha`` of ``gate``. See ``error_budget``.
         judging_environment: Environment that both agents play in; see ``arrange_matchup``.
         force_reason: Reason to promote the challenger without a gate; None to run the gate.
         is_approval_required: Whether the challenger needs the tag ``approval=approved``.
@@ -252,16 +252,16 @@ def _move_alias(record: PromotionRecord, *, has_lost_lock: bool) -> bool:
     name, alias, number = context.challenger.name, context.alias, context.challenger.number
     with lock.hold_lock(name) as held_lock:
         history = alias_history.recover_move(name, alias, held_lock)
-        if has_lost_lock and history.champion == number and history.is_manual:
-            # An earlier attempt lost the lock. Its request to set the alias arrived after another
-            # promotion had finished, and replaced a new champion that the challenger has not
-            # played against. That champion gets the alias back.
-            versions.set_alias(name, alias, history.numbers[-2])
-            return False
+        opponent = None if context.champion is None else context.champion.number
         if history.champion == number:
-            # The alias moved before the lock was lost, or a user set it by hand.
+            # A user set the alias, or this process did so before it lost the lock.
+            if has_lost_lock and history.is_manual and history.numbers[-2] != opponent:
+                # The request of this process arrived late, and replaced a version that had become
+                # champion meanwhile. The challenger has not played against that version.
+                versions.set_alias(name, alias, history.numbers[-2])
+                return False
             return True
-        if history.champion != (None if context.champion is None else context.champion.number):
+        if history.champion != opponent:
             return False
         move = AliasMove("promotion", context.run_id)
         alias_history.move_alias(history, (*history.numbers, number), move, held_lock)

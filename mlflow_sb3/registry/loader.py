@@ -12,11 +12,14 @@ LOADER_MODULE = "mlflow_sb3.flavor"
 CODE_DIR = "code"
 """Folder of a model that ``mlflow.pyfunc`` imports modules from."""
 _PYFUNC_KEYS = frozenset({"code", "env", "loader_module", "python_version", "streamable"})
-"""Entries that this package writes for the flavor ``python_function``. Others load more files."""
+"""Entries that this package writes for the flavor ``python_function``.
+
+Other entries could make MLflow load more files.
+"""
 
 
 def check_loader(name: str, folder: Path) -> None:
-    """Check that MLflow loads a model with this package, and unpickles nothing else.
+    """Check that MLflow loads a model with this package only, and not from a pickled Python model.
 
     Args:
         name: Name of the model for the error message.

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from mlflow.entities.model_registry import ModelVersion
 
 DIGEST_TAG = "mlflow_sb3.digest"
-"""Tag of a model version: SHA-256 digest of its files, see ``digest.hash_folder``."""
+"""Tag of a model version: SHA-256 digest of its files, see ``digest.hash_folder``.
+
+A training run has this tag and the next one for the file of its agent.
+"""
 SIGNATURE_TAG = "mlflow_sb3.signature"
 """Tag of a model version: Ed25519 signature of the digest, in base64."""
 MACHINE_SIGNATURE_TAG = "mlflow_sb3.machine_signature"

@@ -54,6 +54,7 @@ _FAILURE_REASON = (
     "The process of this run ended unexpectedly: it was killed, or its machine failed."
 )
 _COPY_REASON = "The request that created this run was sent twice. The other run is used."
+TOO_LONG_REASON = "This step had not ended when another call of main took over its work."
 _COPIED_TAGS = (MLFLOW_PROJECT_ENTRY_POINT, MLFLOW_USER, MLFLOW_PARENT_RUN_ID)
 
 
@@ -94,9 +95,9 @@ def is_alive(run: Run) -> bool:
 def is_alive_after_watching(run: Run) -> bool:
     """Return whether the process of a RUNNING run is alive, and watch the run if necessary.
 
-    A run on another machine is watched for a new heartbeat. The clocks of the machines need not
-    agree. Only the time between requests counts towards the timeout: while the server is down, a
-    request takes long, and no heartbeat can arrive.
+    A run on another machine is watched for a new heartbeat. The clocks of the two machines may
+    differ by less than ``STALE_AFTER``. Only the time between requests counts towards the timeout:
+    while the server is down, a request takes long, and no heartbeat can arrive.
     """
     is_locked = run_lock.is_run_locked(run.info.run_id)
     if is_locked is not None or HEARTBEAT_TAG not in run.data.tags:
@@ -116,9 +117,10 @@ def is_alive_after_watching(run: Run) -> bool:
 
 
 def fail_stale_runs(own: Run) -> list[str]:
-    """Mark RUNNING runs of an experiment as failed if their process has ended or never existed.
+    """Mark RUNNING runs of an experiment as failed if their process has ended.
 
-    Other runs that never sent a heartbeat are left alone, because other projects may own them.
+    Copies of the own run, which have no process, are marked too (see ``_is_copy``). All other runs
+    without a heartbeat stay unchanged, because other projects may own them.
 
     Args:
         own: Run of this process, in the same experiment.
@@ -158,7 +160,7 @@ def restore_running(run_id: str, client: MlflowClient) -> None:
     if PRESUMED_DEAD_TAG in tags:
         client.update_run(run_id, "RUNNING")
         client.delete_tag(run_id, PRESUMED_DEAD_TAG)
-        if tags.get("error") in (_FAILURE_REASON, _COPY_REASON):
+        if tags.get("error") in (_FAILURE_REASON, _COPY_REASON, TOO_LONG_REASON):
             client.delete_tag(run_id, "error")
 
 
@@ -174,7 +176,7 @@ def _is_copy(run: Run, own: Run) -> bool:
     """Return whether a run was created by the same request of ``mlflow run`` as the own run.
 
     If a network breaks while the server answers, MLflow sends the request again. Both runs then
-    have the start time in the request.
+    have the same start time, because the request contains it.
     """
     return (
         run.info.run_id != own.info.run_id

@@ -29,10 +29,11 @@ MAX_ATTEMPTS = 50
 """Number of latest runs of ``main`` to search for a previous attempt."""
 STEP_END_TIMEOUT = 30.0
 """How long to wait until the steps of a killed ``main`` have ended, in seconds."""
-_IGNORED_PARAMS = frozenset({"fresh", "exclusive", "public_key", "allow_pickle"})
-"""Parameters of ``main`` that a later attempt may change. Older runs have ``exclusive``.
+_IGNORED_PARAMS = frozenset({"fresh", "public_key", "allow_pickle"})
+"""Parameters of ``main`` that a later attempt may change.
 
-A step that depends on ``public_key`` is compared with its own parameters.
+If ``public_key`` changes, ``promote`` and ``evaluate`` run again, because ``find_finished_step``
+compares the parameters of these steps.
 """
 
 
@@ -106,8 +107,8 @@ def continue_previous_attempt(run_id: str, *, fresh: bool) -> PreviousAttempt:
 def mark_steps_killed(run_id: str) -> None:
     """Set the status of the interrupted steps of a run to KILLED.
 
-    MLflow 3.17 overwrites that status with FAILED, because it passes a string to
-    ``RunStatus.is_terminated``.
+    An interrupted step does this itself, but ``mlflow run`` of MLflow 3.17 then sets FAILED,
+    because it passes a string to ``RunStatus.is_terminated``.
     """
     client = MlflowClient()
     experiment_id = client.get_run(run_id).info.experiment_id
@@ -175,22 +176,22 @@ def _find_steps(attempt: Run) -> list[Run]:
 
 
 def _wait_for_end(step: Run) -> Run:
-    """Wait up to ``STEP_END_TIMEOUT`` until the process of a step has ended; return the step.
+    """Wait until the process of a step has ended, and return the step.
 
-    A step of a killed ``main`` may still write its snapshot. If the step is RUNNING after the wait,
-    it is marked as failed: its process was killed, never started, or takes too long.
+    A step of a killed ``main`` may still write its snapshot. After ``STEP_END_TIMEOUT``, or if its
+    process was killed, the step is marked as failed. A step on another machine is watched first,
+    which takes up to ``heartbeat.WATCH_TIMEOUT``.
     """
     deadline = time.monotonic() + STEP_END_TIMEOUT
-    while (
-        step.info.status == "RUNNING"
-        and heartbeat.is_alive_after_watching(step)
-        and time.monotonic() < deadline
-    ):
-        time.sleep(1)
+    while step.info.status == "RUNNING":
+        if not heartbeat.is_alive_after_watching(step):
+            heartbeat.mark_failed(step.info.run_id)
+        elif time.monotonic() >= deadline:
+            heartbeat.mark_failed(step.info.run_id, heartbeat.TOO_LONG_REASON)
+        else:
+            time.sleep(1)
         step = mlflow.get_run(step.info.run_id)
-    if step.info.status == "RUNNING":
-        heartbeat.mark_failed(step.info.run_id)
-    return mlflow.get_run(step.info.run_id)
+    return step
 
 
 def _has_params(run: Run, values: dict[str, Any]) -> bool:

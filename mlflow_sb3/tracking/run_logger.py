@@ -25,9 +25,9 @@ from mlflow_sb3.tracking.run_files import RunFiles
 from mlflow_sb3.tracking.snapshot_uploader import SnapshotUploader
 
 DELIVERY_TIMEOUT = 60.0
-"""Default seconds without progress after which the end of a run stops waiting for the server."""
+"""Seconds without progress after which the exit stops waiting for the server, by default."""
 FAILED_RUN_DELIVERY_TIMEOUT = 10.0
-"""The same seconds after training failed or was interrupted."""
+"""Such seconds if the training failed or was interrupted."""
 
 _logger = logging.getLogger(__name__)
 
@@ -63,8 +63,8 @@ class RunLogger:
             run_id: Existing run.
             folder: Local folder of this run alone. It is removed when the run has finished and
                 everything was delivered.
-            delivery_timeout: Seconds without progress after which the end of the run stops waiting
-                for the tracking server.
+            delivery_timeout: Seconds without progress after which the exit stops waiting for the
+                tracking server. After an exception or a signal, ``FAILED_RUN_DELIVERY_TIMEOUT``.
             trust: Signs the uploaded snapshots. By default, with the key of this machine.
         """
         self.folder = folder
@@ -133,12 +133,15 @@ class RunLogger:
     def log_file(self, path: str, content: bytes | str) -> None:
         """Log a file as an artifact. The complete file is on disk when this returns.
 
+        If no disk has space for it, snapshots older than the latest one are deleted.
+
         Args:
             path: Path among the artifacts, such as ``"agent/agent.zip"``.
             content: Content of the file. Text is encoded as UTF-8.
 
         Raises:
-            OSError: Neither the folder of the run nor the folder for temporary files has space.
+            OSError: Neither the folder of the run nor the folder for temporary files has space,
+                even after that.
         """
         encoded = content.encode() if isinstance(content, str) else content
         local = self._files.write(Path(path), encoded, latest_snapshot=self._latest_snapshot)
@@ -157,7 +160,8 @@ class RunLogger:
     def get_metric_state(self) -> dict[str, Any]:
         """Return the state of the metrics, for a snapshot.
 
-        A resumed run uses it to log each metric point up to the snapshot again, without duplicates.
+        A resumed run uses it to copy the metric points of the interrupted run up to the snapshot,
+        each point once.
 
         Returns:
             ``counts``: number of points logged so far, by key. ``waiting``: points that the

@@ -46,8 +46,8 @@ class CheckpointEvaluator:
         Args:
             model: The algorithm that is trained.
             env_spec_json: The environment, as ``EnvSpec`` JSON.
-            seed: Seed of the training. The seeds of the episodes are its stream ``choice``, the
-                seeds for checkpoint selection (see ``generate_episode_seeds``).
+            seed: Seed of the training. The seeds of the episodes are derived from it, with the
+                stream ``choice`` of ``generate_episode_seeds``.
         """
         self._model = model
         self._env_spec_json = env_spec_json

@@ -61,9 +61,9 @@ class EvaluationSettings:
     ``race_episodes`` is None, it decides the length of the race.
     """
     steps: Sequence[int] | None = None
-    """Training steps at which checkpoints are taken, without the last one.
+    """Environment steps of all checkpoints but the last one, which is taken at the end.
 
-    They replace ``freq`` and the budget.
+    They replace ``freq``, and the budget as far as it decides when checkpoints are evaluated.
     """
     race_episodes: int | None = None
     """Fresh episodes of the race. None for ``RACE_EPISODES``, as far as the budget allows."""

@@ -125,8 +125,8 @@ def _check_can_change(model_uri: str, algo: str, hyperparams: dict[str, Any]) ->
     fixed = _FIXED_HYPERPARAMS + (_FIXED_OFF_POLICY_HYPERPARAMS if is_off_policy else ())
     if conflicts := sorted(set(hyperparams) & set(fixed)):
         raise MlflowException.invalid_parameter_value(
-            f"Hyperparameter {conflicts[0]!r} cannot be changed, because the "
-            f"networks, optimizers and buffers of {model_uri} depend on it. Remove it."
+            f"Hyperparameter {conflicts[0]!r} cannot be changed, because the networks, "
+            f"optimizers, buffers or statistics of {model_uri} depend on it. Remove it."
         )
 
 

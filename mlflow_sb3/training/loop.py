@@ -44,7 +44,10 @@ class TrainingResult:
     best_digest: str
     """Digest of the weights of the selected checkpoint."""
     evaluation: EvaluationSettings
-    """The settings that were used. ``steps`` and ``race_episodes`` are what the budget decided."""
+    """The settings that were used.
+
+    Where the budget decided ``steps`` or ``race_episodes``, they have the resulting numbers.
+    """
     confidence: float | None
     """How sure the selection is; see ``checkpoint_selection.estimate_confidence``."""
 
@@ -96,14 +99,15 @@ def train(
         writers: Output formats that receive SB3's training metrics.
         snapshot_writer: Writes snapshots of the training.
         resume_from: Snapshot of this training to continue from.
-        stop: Checked before a rollout from which the training can resume (see
-            ``SnapshotCallback``), and during the selection.
+        stop: Request to stop. It is checked where a snapshot can be taken (see
+            ``SnapshotCallback``), at the end of learning, and during the selection.
         progress: Whether to show progress bars on standard error.
         torch_threads: Threads of PyTorch during training. More threads do not make small networks
             faster. Another number of threads changes the last bits of the weights.
 
     Returns:
-        The model with the weights of the best checkpoint, and all checkpoints.
+        The model with the weights of the best checkpoint, and the checkpoints that it was selected
+        from.
 
     Raises:
         MlflowException: Environment, algorithm and hyperparameters do not fit together.

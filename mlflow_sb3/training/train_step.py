@@ -63,7 +63,7 @@ class _TrainingPlan:
     """Options of the user. A resumed training inherits them."""
     base_model: BaseAlgorithm | None = None
     resumed_run_ids: Sequence[str] = ()
-    """The interrupted run, the run of its snapshot, and the runs that this one had resumed."""
+    """The interrupted run, the run that wrote its snapshot, and the runs that this run resumed."""
     resume_point: ResumePoint | None = None
 
 

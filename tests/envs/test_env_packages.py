@@ -31,10 +31,7 @@ TRAININGS: dict[str, dict[str, Any]] = {
     },
     "highway-fast-v0": {"algo": "dqn", "hyperparams": OFF_POLICY},
     "Ant-v5": {"algo": "ppo", "hyperparams": ON_POLICY},
-    "FetchReach-v4": {
-        "algo": "sac",
-        "hyperparams": OFF_POLICY | {"policy": "MultiInputPolicy"},
-    },
+    "FetchReach-v4": {"algo": "sac", "hyperparams": OFF_POLICY},
 }
 
 

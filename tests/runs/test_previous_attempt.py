@@ -192,7 +192,7 @@ def test_a_step_that_never_started_is_marked_as_failed(runs: RunStore) -> None:
     assert unfinished.info.status == runs.client.get_run(step).info.status == "FAILED"
 
 
-@pytest.mark.parametrize("parameter", ["fresh", "exclusive", "public_key", "allow_pickle"])
+@pytest.mark.parametrize("parameter", ["fresh", "public_key", "allow_pickle"])
 def test_parameters_that_do_not_change_the_result_are_ignored(
     runs: RunStore, parameter: str
 ) -> None:
@@ -200,17 +200,6 @@ def test_parameters_that_do_not_change_the_result_are_ignored(
     runs.create("train", "FINISHED", parent=main, seed=1)
 
     _, attempt = runs.call_main(seed=1, **{parameter: "false"})
-
-    assert len(attempt.steps) == 1
-
-
-def test_a_run_of_an_older_version_with_the_parameter_exclusive_is_continued(
-    runs: RunStore,
-) -> None:
-    main = runs.create("main", "KILLED", seed=1, exclusive="true")
-    runs.create("train", "FINISHED", parent=main, seed=1)
-
-    _, attempt = runs.call_main(seed=1)
 
     assert len(attempt.steps) == 1
 

@@ -134,7 +134,7 @@ def test_another_environment_with_the_same_spaces_is_allowed(model_uri: str) -> 
             "dqn",
             "CartPole-v1",
             {"policy_kwargs": {"net_arch": [4]}},
-            "'policy_kwargs' cannot be changed, because the networks, optimizers and buffers of .*",
+            "'policy_kwargs' cannot be changed, because the networks, optimizers, buffers or .*",
         ),
         ("dqn", "CartPole-v1", {"normalize": True}, "'normalize' cannot be changed"),
         ("dqn", "CartPole-v1", {"n_epochs": 4}, "dqn has no hyperparameter 'n_epochs'"),
