@@ -201,19 +201,30 @@ def _sum_years(years: list[YearOutcome]) -> tuple[int, list[float], float]:
     type=click.IntRange(min=1),
     help="Number of processes.",
 )
-def main(gates: int, years: int, series: int, jobs: int) -> None:
+@click.option(
+    "--unpaired",
+    is_flag=True,
+    help="Simulate only gates without common seeds, as for environments of a function.",
+)
+def main(*, gates: int, years: int, series: int, jobs: int, unpaired: bool) -> None:
     """Simulate gates and years of nightly trainings, and print their tables."""
     click.echo(report.machine())
     with ProcessPoolExecutor(jobs, mp_context=report.spawn_context()) as pool:
         for scenarios in (SCENARIOS, LIMITS):
             outcomes = {
                 scenario.name: list(
-                    pool.map(partial(simulate_gate, scenario.name), range(gates), chunksize=50)
+                    pool.map(
+                        partial(simulate_gate, scenario.name, is_paired=not unpaired),
+                        range(gates),
+                        chunksize=50,
+                    )
                 )
                 for scenario in scenarios
             }
             print_promotions(scenarios, outcomes)
             print_verdicts(scenarios, outcomes)
+        if unpaired:
+            return
         rules: tuple[Rule, ...] = ("gate", "ten episodes")
         simulated = {
             rule: list(pool.map(partial(simulate_year, rule), range(years))) for rule in rules

@@ -259,26 +259,32 @@ LIMITS = (
 """Scenarios beyond the targets, to know the limits of the gate."""
 
 
-def compare(draw: DrawReturns, rng: Generator, seed: int) -> Comparison:
-    """Run the gate with its default settings on simulated returns."""
+def compare(draw: DrawReturns, rng: Generator, seed: int, *, is_paired: bool = True) -> Comparison:
+    """Run the gate with its default settings on simulated returns.
+
+    Without pairs, the returns of the champion are drawn independently of the challenger's.
+    """
 
     def play(start: int, stop: int) -> tuple[Episodes, Episodes]:
         seeds, lengths = np.arange(start, stop), np.ones(stop - start, np.int64)
         challenger, champion = draw(rng, stop - start)
+        if not is_paired:
+            _, champion = draw(rng, stop - start)
         return Episodes(seeds, challenger, lengths), Episodes(seeds, champion, lengths)
 
-    return gate.compare_agents(Gate(), play, seed=seed)
+    return gate.compare_agents(Gate(), play, seed=seed, is_paired=is_paired)
 
 
-def simulate_gate(name: str, number: int) -> GateOutcome:
+def simulate_gate(name: str, number: int, *, is_paired: bool = True) -> GateOutcome:
     """Simulate one gate of a scenario; the same name and number give the same returns."""
     scenario = next(scenario for scenario in (*SCENARIOS, *LIMITS) if scenario.name == name)
-    comparison = compare(scenario.draw, np.random.default_rng([*name.encode(), number]), number)
+    rng = np.random.default_rng([*name.encode(), number])
+    comparison = compare(scenario.draw, rng, number, is_paired=is_paired)
     challenger_mean = comparison.challenger.returns[:FEW_EPISODES].mean()
     champion_mean = comparison.champion.returns[:FEW_EPISODES].mean()
     return GateOutcome(
         comparison.verdict,
-        len(comparison.differences),
+        comparison.looks[-1].pairs,
         bool(challenger_mean > champion_mean),
         comparison.verdict == "promote" and not _is_missed(scenario, comparison, number),
     )

@@ -28,7 +28,8 @@ def training_options(command: Command) -> Command:
             "--env",
             default="CartPole-v1",
             show_default=True,
-            help="Gymnasium id of the environment, or module:id to import a module first.",
+            help="Gymnasium id of the environment, or module:id to import a module first, or "
+            "module:function for a function that returns a VecEnv.",
         ),
         click.option(
             "--algo",

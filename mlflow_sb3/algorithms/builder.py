@@ -13,7 +13,7 @@ from mlflow_sb3.algorithms.algorithms import TRAINING_ERRORS, get_algorithm_clas
 from mlflow_sb3.algorithms.env_check import check_env
 from mlflow_sb3.algorithms.hyperparam_check import check_hyperparams, get_policy
 from mlflow_sb3.algorithms.hyperparams import to_algorithm_kwargs, to_vec_normalize_kwargs
-from mlflow_sb3.envs import Env, env_spec
+from mlflow_sb3.envs import Env, env_spec, vec_env_factory
 from mlflow_sb3.envs.wrapper_config import format_cause
 from mlflow_sb3.wrappers import ZeroStart, to_zero_start
 
@@ -45,7 +45,7 @@ def build_algorithm(
         check_env(algo, hyperparams, env)
         policy = get_policy(algo, hyperparams, env.observation_space)
     try:
-        vec_env = build_vec_env(env_spec_json, hyperparams)
+        vec_env = build_vec_env(env_spec_json, hyperparams, seed=seed)
         kwargs = to_algorithm_kwargs(hyperparams | {"policy": policy}, vec_env.action_space)
         return get_algorithm_class(algo)(env=vec_env, seed=seed, **kwargs)
     except TRAINING_ERRORS as error:
@@ -55,17 +55,22 @@ def build_algorithm(
         ) from error
 
 
-def build_vec_env(env_spec_json: str, hyperparams: dict[str, Any]) -> VecEnv:
+def build_vec_env(env_spec_json: str, hyperparams: dict[str, Any], *, seed: int = 0) -> VecEnv:
     """Build the ``VecEnv`` that an algorithm learns in.
 
     Args:
         env_spec_json: Environment as ``EnvSpec`` JSON.
         hyperparams: ``n_envs``, ``normalize`` and ``gamma`` are used. The others are ignored.
+        seed: Seed for a function that makes the environments. The algorithm sets all other seeds.
     """
-    vec_env = make_vec_env(
-        lambda: start_spaces_at_zero(env_spec.make_from_spec(env_spec_json)),
-        n_envs=hyperparams.get("n_envs", 1),
-    )
+    n_envs = hyperparams.get("n_envs", 1)
+    vec_env: VecEnv
+    if vec_env_factory.is_vec_env(env_spec_json):
+        vec_env = vec_env_factory.make_vec_env(env_spec_json, n_envs=n_envs, seed=seed)
+    else:
+        vec_env = make_vec_env(
+            lambda: start_spaces_at_zero(env_spec.make_from_spec(env_spec_json)), n_envs=n_envs
+        )
     kwargs = to_vec_normalize_kwargs(hyperparams)
     return vec_env if kwargs is None else VecNormalize(vec_env, **kwargs)
 

@@ -17,6 +17,7 @@ from mlflow_sb3.algorithms.algorithms import (
 )
 from mlflow_sb3.algorithms.hyperparams import find_class
 from mlflow_sb3.envs import Env
+from mlflow_sb3.envs.spaces import list_subspaces
 from mlflow_sb3.envs.wrapper_config import format_cause
 
 _OBSERVATION_SPACES: SpaceTypes = (
@@ -70,8 +71,7 @@ def check_spaces(algo: str, observation_space: Space[Any], action_space: Space[A
 
 
 def _check_observation_space(space: Space[Any]) -> None:
-    subspaces = list(space.spaces.values()) if isinstance(space, spaces.Dict) else [space]
-    for subspace in subspaces:
+    for subspace in list_subspaces(space):
         if isinstance(subspace, spaces.MultiDiscrete) and _is_multi_dimensional(subspace):
             kind = "multi-dimensional MultiDiscrete"
         elif not isinstance(subspace, _OBSERVATION_SPACES):

@@ -12,7 +12,7 @@ import inspect
 import os
 import site
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,8 @@ TRUSTED_MODULES = "MLFLOW_SB3_TRUSTED_MODULES"
 ``module`` trusts the module, its submodules and their functions. ``module:`` trusts only their
 environment and wrapper classes. ``module:name`` trusts one class or function.
 """
+FACTORY_ENTRY_POINT = "mlflow_sb3.envs.vec_env_factory:FirstEnv"
+"""Entry point of an ``EnvSpec`` whose argument ``factory`` names a function."""
 _PROJECT = Path(__file__).parents[2]
 
 
@@ -38,14 +40,14 @@ def trust_options(env: str, wrappers: Iterable[str] = ()) -> None:
     Call this only for values that come from the user, not from a model or a run.
 
     Args:
-        env: Gymnasium id such as ``"module:EnvId-v0"``, or ``EnvSpec`` JSON.
+        env: Gymnasium id such as ``"module:EnvId-v0"``, ``"module:function"``, or ``EnvSpec`` JSON.
         wrappers: Entry points of wrappers, ``"module:name"``.
     """
     named = set(wrappers)
     if env.lstrip().startswith("{"):
         named |= _list_entry_points(env)
     elif ":" in env:
-        named |= {f"{env.partition(':')[0]}:", *_list_registered(env)}
+        named |= {env, f"{env.partition(':')[0]}:", *_list_registered(env)}
     os.environ[TRUSTED_MODULES] = ",".join(sorted(named | _list_trusted()))
 
 
@@ -65,8 +67,10 @@ def _list_entry_points(spec_json: str) -> set[str]:
         spec = EnvSpec.from_json(spec_json)
     except (AttributeError, ValueError, KeyError, TypeError):
         return set()
-    wrappers = {str(wrapper.entry_point) for wrapper in spec.additional_wrappers}
-    return {str(spec.entry_point), *wrappers}
+    named = {str(wrapper.entry_point) for wrapper in spec.additional_wrappers}
+    if spec.entry_point == FACTORY_ENTRY_POINT:
+        named.add(str(spec.kwargs.get("factory")))
+    return {str(spec.entry_point), *named}
 
 
 def check_spec(spec: EnvSpec) -> None:
@@ -83,7 +87,7 @@ def check_spec(spec: EnvSpec) -> None:
     create = _import_trusted(entry_point)
     registered = gymnasium.registry.get(spec.id)
     if registered is None or registered.entry_point not in (entry_point, create):
-        _check_class(entry_point, create, gymnasium.Env)
+        _check_callable(entry_point, create, gymnasium.Env)
     for wrapper in spec.additional_wrappers:
         check_wrapper(wrapper.entry_point)
 
@@ -94,7 +98,18 @@ def check_wrapper(entry_point: str) -> None:
     Raises:
         MlflowException: See ``check_spec``.
     """
-    _check_class(entry_point, _import_trusted(entry_point), gymnasium.Wrapper)
+    _check_callable(entry_point, _import_trusted(entry_point), gymnasium.Wrapper)
+
+
+def import_function(entry_point: str) -> Callable[..., Any]:
+    """Import a function that makes environments.
+
+    Raises:
+        MlflowException: The function is not trusted, or cannot be imported.
+    """
+    function: Callable[..., Any] = _import_trusted(entry_point)
+    _check_callable(entry_point, function)
+    return function
 
 
 def _import_trusted(entry_point: str) -> Any:
@@ -141,17 +156,19 @@ def check_module(entry_point: str) -> None:
     )
 
 
-def _check_class(entry_point: str, create: Any, base: type) -> None:
-    if isinstance(create, type) and issubclass(create, base):
+def _check_callable(entry_point: str, create: Any, base: type | None = None) -> None:
+    """Check that a class has a base class, or that the user trusts a class or function."""
+    if base is not None and isinstance(create, type) and issubclass(create, base):
         return
     module = entry_point.partition(":")[0]
     # A module may have imported a function of another module, such as subprocess.run.
     is_own = inspect.isfunction(create) and create.__module__ == module
     if _is_named(entry_point) or (is_own and _is_in_named_module(module, with_classes=False)):
         return
+    kind = "a function" if base is None else f"no subclass of gymnasium.{base.__name__}"
     raise MlflowException.invalid_parameter_value(
-        f"{entry_point} is not called, because it is no subclass of gymnasium.{base.__name__} and "
-        f"could run any code. If you trust it, set {TRUSTED_MODULES}={module}."
+        f"{entry_point} is not called, because it is {kind} and could run any code. "
+        f"If you trust it, set {TRUSTED_MODULES}={module}."
     )
 
 

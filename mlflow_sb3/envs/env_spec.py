@@ -11,7 +11,7 @@ import gymnasium
 from gymnasium.envs.registration import EnvSpec, WrapperSpec
 from mlflow.exceptions import MlflowException
 
-from mlflow_sb3.envs import Env, entry_points, env_packages
+from mlflow_sb3.envs import Env, entry_points, env_packages, vec_env_factory
 from mlflow_sb3.envs.wrapper_config import ENV_ERRORS, WrapperConfig, format_cause, import_wrapper
 
 _IGNORED_FIELDS = {
@@ -25,10 +25,11 @@ _MONITOR_MODULE = "stable_baselines3.common.monitor:"
 
 
 def make_env(env_id: str, kwargs: dict[str, Any] | None = None) -> Env:
-    """Make a registered environment with ``gymnasium.make``.
+    """Make an environment with ``gymnasium.make``.
 
     Args:
-        env_id: ``"CartPole-v1"``, or ``"module:EnvId-v0"`` to import ``module`` first.
+        env_id: ``"CartPole-v1"``, ``"module:EnvId-v0"`` to import ``module`` first, or
+            ``"module:function"`` (see ``vec_env_factory``).
         kwargs: Arguments of the environment's constructor, and ``max_episode_steps`` for Gymnasium.
             ``max_episode_steps=-1`` removes the time limit.
 
@@ -36,6 +37,8 @@ def make_env(env_id: str, kwargs: dict[str, Any] | None = None) -> Env:
         MlflowException: The module cannot be imported, the id is not registered, the package of the
             environment is not installed, or the environment rejects the arguments.
     """
+    if vec_env_factory.is_factory(env_id):
+        return gymnasium.make(vec_env_factory.build_spec(env_id, kwargs or {}))
     try:
         env_packages.register_env(env_id)
         return gymnasium.make(env_id, **(kwargs or {}))
@@ -105,6 +108,11 @@ def compose_spec(
         MlflowException: The environment cannot be made, a wrapper cannot be imported or cannot wrap
             the environment, or Gymnasium cannot convert the spec to JSON.
     """
+    if wrappers and vec_env_factory.is_factory(env_id):
+        raise MlflowException.invalid_parameter_value(
+            f"The environments of the function {env_id} cannot have the wrappers "
+            f"{json.dumps(list(wrappers))}. Apply them in the function."
+        )
     with make_env(env_id, kwargs) as bare_env:
         env, wrapper_specs = bare_env, []
         for config in wrappers:
@@ -174,8 +182,9 @@ def _get_inner_wrappers(spec: EnvSpec) -> tuple[WrapperSpec, ...]:
     that the entry point adds, but it lacks the arguments of a wrapper that does not record them.
     Therefore, ``env.spec`` is used only if its list is longer.
     """
-    registered = gymnasium.spec(spec.id).additional_wrappers
-    return max(registered, spec.additional_wrappers, key=len)
+    registered = gymnasium.registry.get(spec.id)
+    inner = () if registered is None else registered.additional_wrappers
+    return max(inner, spec.additional_wrappers, key=len)
 
 
 def _require_spec(spec: EnvSpec | None) -> EnvSpec:

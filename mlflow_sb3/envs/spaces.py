@@ -41,6 +41,11 @@ def rebuild_space(space: SpaceInfo) -> GymSpace[Any]:
     return _make_unbounded_box(space.shape, np.dtype(space.dtype))
 
 
+def list_subspaces(space: GymSpace[Any]) -> list[GymSpace[Any]]:
+    """Return the spaces inside a Dict space, or a list with another space itself."""
+    return list(space.spaces.values()) if isinstance(space, spaces.Dict) else [space]
+
+
 def get_space_start(space: GymSpace[Any]) -> NDArray[np.int64] | None:
     """Return the smallest values of a Discrete or MultiDiscrete space.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from mlflow.exceptions import MlflowException
 
-from mlflow_sb3.envs import Env, env_spec, rollout
+from mlflow_sb3.envs import spec_rollout
 from mlflow_sb3.envs.rollout import Episodes
 from mlflow_sb3.flavor import policy_loader
 from mlflow_sb3.inference.policy_protocol import AgentPolicy
@@ -27,15 +27,13 @@ class RegisteredAgent:
     policy: AgentPolicy
     environment: str
 
-    def make_env(self) -> Env:
-        """Make the training environment."""
-        return env_spec.make_from_spec(self.environment)
-
     def play(
         self, seeds: Sequence[int], *, on_episode: Callable[[], object] = lambda: None
     ) -> Episodes:
-        """Play one episode for each seed."""
-        return rollout.play_episodes(self.policy, self.make_env, seeds, on_episode=on_episode)
+        """Play one episode for each seed; see ``spec_rollout.play_episodes``."""
+        return spec_rollout.play_episodes(
+            self.policy, self.environment, seeds, on_episode=on_episode
+        )
 
 
 def load_agent(

@@ -23,6 +23,7 @@ from stable_baselines3.common.vec_env import (
 from stable_baselines3.common.vec_env.stacked_observations import StackedObservations
 
 from mlflow_sb3.envs import env_spec
+from mlflow_sb3.envs.factory_vec_env import FactoryVecEnv
 from mlflow_sb3.envs.spaces import is_compatible
 from mlflow_sb3.flavor import sb3_internals
 
@@ -157,9 +158,9 @@ def _check_wrappers(wrappers: list[VecEnvWrapper]) -> None:
 
 
 def _unwrap(vec_env: VecEnv) -> tuple[VecEnv, list[VecEnvWrapper]]:
-    """Return the innermost VecEnv, and the wrappers around it from the inside."""
+    """Return the innermost VecEnv or a ``FactoryVecEnv``, and the wrappers around it."""
     wrappers: list[VecEnvWrapper] = []
-    while isinstance(vec_env, VecEnvWrapper):
+    while isinstance(vec_env, VecEnvWrapper) and not isinstance(vec_env, FactoryVecEnv):
         wrappers.insert(0, vec_env)
         vec_env = vec_env.venv
     return vec_env, wrappers
@@ -170,6 +171,8 @@ def _describe(base: VecEnv, stack: VecFrameStack | None) -> str | None:
 
     None if the environment cannot be made from an ``EnvSpec``.
     """
+    if isinstance(base, FactoryVecEnv) and stack is not None:
+        return None  # only Gymnasium environments can have a wrapper
     try:
         spec = EnvSpec.from_json(env_spec.spec_to_json(base.get_attr("spec", [0])[0]))
     except MlflowException:

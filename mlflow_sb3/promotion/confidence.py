@@ -1,8 +1,9 @@
-"""Compute one-sided confidence bounds of a mean, by Student's t and by the bootstrap-t."""
+"""Compute one-sided confidence bounds of means, by Student's t and by the bootstrap-t."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,23 +58,29 @@ def bound_mean(values: NDArray[np.float64], alpha: float, *, seed: int) -> Confi
         alpha: Probability that one bound is wrong.
         seed: Seed of the bootstrap resamples.
     """
-    mean, error = float(values.mean()), compute_standard_error(values)
-    if error == 0.0:
-        return ConfidenceBounds(mean, mean, mean, mean)
-    t_lower, t_upper = bound_mean_by_t(values, alpha)
-    low_quantile, high_quantile = _compute_bootstrap_t_quantiles(values, alpha, seed)
-    return ConfidenceBounds(
-        t_lower=t_lower,
-        t_upper=t_upper,
-        bootstrap_lower=mean - high_quantile * error,
-        bootstrap_upper=mean - low_quantile * error,
-    )
+    return _bound([values], alpha, seed)
+
+
+def bound_mean_difference(
+    first: NDArray[np.float64], second: NDArray[np.float64], alpha: float, *, seed: int
+) -> ConfidenceBounds:
+    """Compute bounds of the mean difference of two distributions, from independent samples.
+
+    As ``bound_mean``, with Welch's t statistic.
+
+    Args:
+        first: Shape ``(n,)`` with ``n >= 2``, finite.
+        second: Shape ``(m,)`` with ``m >= 2``, finite.
+        alpha: Probability that one bound is wrong.
+        seed: Seed of the bootstrap resamples.
+    """
+    return _bound([first, -second], alpha, seed)
 
 
 def bound_mean_by_t(values: NDArray[np.float64], alpha: float) -> tuple[float, float]:
     """Return the lower and the upper bound of the mean by Student's t; see ``bound_mean``."""
-    mean, error = float(values.mean()), compute_standard_error(values)
-    t = float(stdtrit(len(values) - 1, 1 - alpha))
+    mean, error, degrees_of_freedom = _estimate_sum([values])
+    t = float(stdtrit(degrees_of_freedom, 1 - alpha))
     return mean - t * error, mean + t * error
 
 
@@ -88,22 +95,25 @@ def compute_standard_error(values: NDArray[np.float64]) -> float:
 
 
 def compute_smallest_detectable_difference(
-    values: NDArray[np.float64], alpha: float
+    samples: Sequence[NDArray[np.float64]], alpha: float
 ) -> float | None:
-    """Return the smallest mean that a one-sided t-test detects with a power of 80 %.
+    """Return the smallest difference that a one-sided t-test detects with a power of 80 %.
 
-    The size and the standard deviation of ``values`` are those of the test.
+    The sizes and the standard deviations of the samples are those of the test.
 
     Args:
-        values: Differences of the pairs, shape ``(n,)`` with ``n >= 2``.
+        samples: The differences of the pairs, or the returns of both agents. Each sample has the
+            shape ``(n,)`` with ``n >= 2``.
         alpha: Level of the test.
 
     Returns:
-        The difference, or None if all values are equal.
+        The difference, or None if no sample varies.
     """
-    error, degrees_of_freedom = compute_standard_error(values), len(values) - 1
+    _, error, degrees_of_freedom = _estimate_sum(samples)
+    if error == 0.0:
+        return None
     quantiles = stdtrit(degrees_of_freedom, 1 - alpha) + stdtrit(degrees_of_freedom, POWER)
-    return float(quantiles) * error or None
+    return float(quantiles) * error
 
 
 def bound_unseen_probability(count: int, alpha: float) -> float:
@@ -114,8 +124,39 @@ def bound_unseen_probability(count: int, alpha: float) -> float:
     return 1 - math.exp(math.log(alpha) / count)
 
 
+def _bound(samples: Sequence[NDArray[np.float64]], alpha: float, seed: int) -> ConfidenceBounds:
+    """Compute bounds of the sum of the means of independent samples."""
+    mean, error, degrees_of_freedom = _estimate_sum(samples)
+    if error == 0.0:
+        return ConfidenceBounds(mean, mean, mean, mean)
+    t = float(stdtrit(degrees_of_freedom, 1 - alpha))
+    low_quantile, high_quantile = _compute_bootstrap_t_quantiles(samples, alpha, seed)
+    return ConfidenceBounds(
+        t_lower=mean - t * error,
+        t_upper=mean + t * error,
+        bootstrap_lower=mean - high_quantile * error,
+        bootstrap_upper=mean - low_quantile * error,
+    )
+
+
+def _estimate_sum(samples: Sequence[NDArray[np.float64]]) -> tuple[float, float, float]:
+    """Estimate the sum of the means of independent samples.
+
+    Returns:
+        The sum, its standard error, and the degrees of freedom by Welch and Satterthwaite. For one
+        sample of size ``n``, they are ``n - 1``.
+    """
+    mean = float(sum(sample.mean() for sample in samples))
+    errors = np.array([compute_standard_error(sample) for sample in samples])
+    freedoms = np.array([len(sample) - 1 for sample in samples])
+    error = math.sqrt((errors**2).sum())
+    if len(samples) == 1 or error == 0.0:
+        return mean, error, float(freedoms.sum())
+    return mean, error, float(1 / ((errors / error) ** 4 / freedoms).sum())
+
+
 def _compute_bootstrap_t_quantiles(
-    values: NDArray[np.float64], alpha: float, seed: int
+    samples: Sequence[NDArray[np.float64]], alpha: float, seed: int
 ) -> tuple[float, float]:
     """Return the ``alpha`` and ``1 - alpha`` quantiles of the resampled t statistic.
 
@@ -124,7 +165,7 @@ def _compute_bootstrap_t_quantiles(
     """
     wanted = min(TAIL_RESAMPLES / alpha, max(MAX_RESAMPLES, MIN_TAIL_RESAMPLES / alpha))
     resamples = math.ceil(wanted) - 1
-    statistics = _compute_bootstrap_t_statistics(values, resamples, seed)
+    statistics = _compute_bootstrap_t_statistics(samples, resamples, seed)
     rank = math.ceil((1 - alpha) * (resamples + 1)) - 1
     high = np.sort(np.nan_to_num(statistics, nan=np.inf))[rank]
     low = np.sort(np.nan_to_num(statistics, nan=-np.inf))[resamples - 1 - rank]
@@ -132,18 +173,20 @@ def _compute_bootstrap_t_quantiles(
 
 
 def _compute_bootstrap_t_statistics(
-    values: NDArray[np.float64], resamples: int, seed: int
+    samples: Sequence[NDArray[np.float64]], resamples: int, seed: int
 ) -> NDArray[np.float64]:
     """Return the t statistic of each resample, shape ``(resamples,)``; NaN if undefined."""
-    mean, count = values.mean(), len(values)
     rng = np.random.default_rng(seed)
     statistics = []
-    for size in _split_into_blocks(resamples, max(1, _BLOCK_SIZE // count)):
-        drawn = values[rng.integers(0, count, (size, count))]
-        means = drawn.mean(axis=1)
-        errors = drawn.std(axis=1, ddof=1) / math.sqrt(count)
+    for size in _split_into_blocks(resamples, max(1, _BLOCK_SIZE // max(map(len, samples)))):
+        shifts, variances, is_varying = np.zeros(size), np.zeros(size), np.zeros(size, bool)
+        for sample in samples:
+            drawn = sample[rng.integers(0, len(sample), (size, len(sample)))]
+            shifts += drawn.mean(axis=1) - sample.mean()
+            variances += (drawn.std(axis=1, ddof=1) / math.sqrt(len(sample))) ** 2
+            is_varying |= np.ptp(drawn, axis=1) > 0
         with np.errstate(divide="ignore", invalid="ignore"):
-            statistics.append(np.where(np.ptp(drawn, axis=1) > 0, (means - mean) / errors, np.nan))
+            statistics.append(np.where(is_varying, shifts / np.sqrt(variances), np.nan))
     return np.concatenate(statistics)
 
 

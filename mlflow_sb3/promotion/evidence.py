@@ -58,7 +58,6 @@ def collect_context(
 def collect_evidence(matchup: Matchup, comparison: Comparison) -> GateEvidence:
     """Collect the results of a gate in a form that JSON can store."""
     alpha, last_look = comparison.gate.alpha, comparison.looks[-1]
-    differences = comparison.differences
     is_tie = comparison.verdict == "tie"
     return GateEvidence(
         gate=comparison.gate,
@@ -77,10 +76,10 @@ def collect_evidence(matchup: Matchup, comparison: Comparison) -> GateEvidence:
         upper_bound=_finite_or_none(last_look.bounds.upper),
         probability_of_improvement=comparison.probability_of_improvement,
         smallest_detectable_difference=confidence.compute_smallest_detectable_difference(
-            differences, alpha
+            comparison.samples, alpha
         ),
         largest_share_of_other_pairs=(
-            confidence.bound_unseen_probability(len(differences), alpha) if is_tie else None
+            confidence.bound_unseen_probability(last_look.pairs, alpha) if is_tie else None
         ),
         all_returns_equal=comparison.has_equal_returns,
         reward_threshold=matchup.reward_threshold,
@@ -92,6 +91,7 @@ def collect_evidence(matchup: Matchup, comparison: Comparison) -> GateEvidence:
             else _record_bounds(comparison.challenger_bounds)
         ),
         episodes=EpisodePairs.from_episodes(comparison.challenger, comparison.champion),
+        is_paired=comparison.is_paired,
     )
 
 

@@ -125,11 +125,12 @@ class Comparison:
     Attributes:
         gate: Settings of the test.
         challenger: Episodes of the challenger.
-        champion: Episodes of the champion on the same seeds.
+        champion: Episodes of the champion.
         looks: Interim results, the last one after all pairs that were played.
         verdict: Result of the test.
         challenger_bounds: Bounds of the challenger's mean return. None if the gate has no
             ``min_return``, or if it ended before ``min_return`` mattered.
+        is_paired: Whether both agents played the same seeds, so that a pair shares its seed.
     """
 
     gate: Gate
@@ -138,20 +139,33 @@ class Comparison:
     looks: list[Look]
     verdict: Verdict
     challenger_bounds: ConfidenceBounds | None
+    is_paired: bool = True
 
     @property
     def differences(self) -> NDArray[np.float64]:
         """Return the differences of the pairs, shape ``(pairs,)``.
 
-        See ``compute_return_differences``.
+        Without pairs, each episode of the challenger is compared with each of the champion, shape
+        ``(pairs, pairs)``. See ``compute_return_differences``.
         """
-        return compute_return_differences(self.challenger.returns, self.champion.returns)
+        challenger = self.challenger.returns if self.is_paired else self.challenger.returns[:, None]
+        return compute_return_differences(challenger, self.champion.returns)
+
+    @property
+    def samples(self) -> list[NDArray[np.float64]]:
+        """Return the independent samples of the test.
+
+        They are the differences of the pairs, or the returns of both agents.
+        """
+        if self.is_paired:
+            return [self.differences]
+        return [self.challenger.returns, self.champion.returns]
 
     @property
     def probability_of_improvement(self) -> float:
-        """Return the fraction of pairs with a higher return of the challenger.
+        """Return the fraction of ``differences`` above 0. A tie counts one half.
 
-        A tie counts one half. See Agarwal et al. 2021, section 4.3.
+        See Agarwal et al. 2021, section 4.3.
         """
         return float(np.mean(self.differences > 0) + np.mean(self.differences == 0) / 2)
 
@@ -161,13 +175,15 @@ class Comparison:
         return len({*self.challenger.returns.tolist(), *self.champion.returns.tolist()}) == 1
 
 
-def compare_agents(gate: Gate, play: PlayPairs, *, seed: int) -> Comparison:
+def compare_agents(gate: Gate, play: PlayPairs, *, seed: int, is_paired: bool = True) -> Comparison:
     """Play pairs of episodes until the gate rejects the challenger or all pairs are played.
 
     Args:
         gate: Settings of the test.
         play: Called with the range of pairs to play next.
         seed: Seed of the bootstrap.
+        is_paired: Whether both agents play the same seeds. If not, the episodes of a pair have
+            nothing in common, and the bounds are those of two independent samples.
 
     Raises:
         ValueError: A return is not finite, or the agents played different seeds.
@@ -177,19 +193,27 @@ def compare_agents(gate: Gate, play: PlayPairs, *, seed: int) -> Comparison:
     for pairs in gate.looks:
         challenger_episodes, champion_episodes = play(len(challenger.seeds), pairs)
         challenger, champion = challenger + challenger_episodes, champion + champion_episodes
-        _check_episodes(challenger, champion)
-        differences = compute_return_differences(challenger.returns, champion.returns)
-        bounds = confidence.bound_mean(differences, gate.alpha, seed=seed)
-        looks.append(Look(pairs, float(differences.mean()), bounds))
-        if differences.any() and bounds.upper <= gate.min_improvement:
-            return Comparison(gate, challenger, champion, looks, "reject", None)
+        _check_episodes(challenger, champion, is_paired=is_paired)
+        if is_paired:
+            differences = compute_return_differences(challenger.returns, champion.returns)
+            mean, is_tie = differences.mean(), not differences.any()
+            bounds = confidence.bound_mean(differences, gate.alpha, seed=seed)
+        else:
+            mean = challenger.returns.mean() - champion.returns.mean()
+            is_tie = len({*challenger.returns.tolist(), *champion.returns.tolist()}) == 1
+            bounds = confidence.bound_mean_difference(
+                challenger.returns, champion.returns, gate.alpha, seed=seed
+            )
+        looks.append(Look(pairs, float(mean), bounds))
+        if not is_tie and bounds.upper <= gate.min_improvement:
+            return Comparison(gate, challenger, champion, looks, "reject", None, is_paired)
     challenger_bounds = (
         None
         if gate.min_return is None
         else confidence.bound_mean(challenger.returns, gate.alpha, seed=seed)
     )
-    verdict = _decide_verdict(gate, differences, looks[-1], challenger_bounds)
-    return Comparison(gate, challenger, champion, looks, verdict, challenger_bounds)
+    verdict = "tie" if is_tie else _decide_verdict(gate, looks[-1], challenger_bounds)
+    return Comparison(gate, challenger, champion, looks, verdict, challenger_bounds, is_paired)
 
 
 def compute_worst_returns_mean(returns: NDArray[np.float64]) -> float:
@@ -204,21 +228,14 @@ def compute_return_differences(
     """Return challenger minus champion; exactly 0 within ``RELATIVE_TOLERANCE``.
 
     Args:
-        challenger: Returns of the challenger, shape ``(pairs,)``.
-        champion: Returns of the champion on the same seeds, shape ``(pairs,)``.
+        challenger: Returns of the challenger.
+        champion: Returns of the champion. The shapes are broadcast together.
     """
     is_equal = np.isclose(challenger, champion, rtol=RELATIVE_TOLERANCE, atol=0.0)
     return np.where(is_equal, 0.0, challenger - champion)
 
 
-def _decide_verdict(
-    gate: Gate,
-    differences: NDArray[np.float64],
-    last: Look,
-    challenger_bounds: ConfidenceBounds | None,
-) -> Verdict:
-    if not differences.any():
-        return "tie"
+def _decide_verdict(gate: Gate, last: Look, challenger_bounds: ConfidenceBounds | None) -> Verdict:
     if not last.bounds.lower > gate.min_improvement:
         return "inconclusive"
     # min_return is compared with the t bounds: the bootstrap bounds are infinite if nearly all
@@ -232,8 +249,8 @@ def _decide_verdict(
     return "reject" if challenger_bounds.t_upper < gate.min_return else "inconclusive"
 
 
-def _check_episodes(challenger: Episodes, champion: Episodes) -> None:
-    if not np.array_equal(challenger.seeds, champion.seeds):
+def _check_episodes(challenger: Episodes, champion: Episodes, *, is_paired: bool) -> None:
+    if is_paired and not np.array_equal(challenger.seeds, champion.seeds):
         raise ValueError(
             "Challenger and champion played different seeds. Play both agents on the same seeds."
         )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from mlflow.exceptions import MlflowException
 
 from mlflow_sb3.client import permissions
-from mlflow_sb3.envs import Env, entry_points, env_spec, rollout, spaces
+from mlflow_sb3.envs import Env, entry_points, env_spec, spaces, spec_rollout, vec_env_factory
 from mlflow_sb3.envs.random_policy import RandomPolicy
 from mlflow_sb3.envs.rollout import Episodes
 from mlflow_sb3.envs.seeds import generate_episode_seeds
@@ -45,25 +45,28 @@ class Matchup:
     seed: int
 
     def play(self, *, on_episode: Callable[[], object] = lambda: None) -> Comparison:
-        """Play both policies on the same seeds until the gate decides.
+        """Play both policies until the gate decides.
+
+        They play the same seeds, unless the episodes of the environment cannot be seeded.
 
         Args:
             on_episode: Called after each episode, for a progress bar.
         """
-        seeds = generate_episode_seeds(self.seed, "gate", self.gate.episodes)
+        episodes = self.gate.episodes
+        seeds = generate_episode_seeds(self.seed, "gate", 2 * episodes)
+        is_paired = not vec_env_factory.is_vec_env(self.environment)
+        champion_seeds = seeds[:episodes] if is_paired else seeds[episodes:]
 
         def play_pairs(start: int, stop: int) -> tuple[Episodes, Episodes]:
             return (
                 self._play(self.challenger, seeds[start:stop], on_episode),
-                self._play(self.champion, seeds[start:stop], on_episode),
+                self._play(self.champion, champion_seeds[start:stop], on_episode),
             )
 
-        return compare_agents(self.gate, play_pairs, seed=self.seed)
+        return compare_agents(self.gate, play_pairs, seed=self.seed, is_paired=is_paired)
 
     def _play(self, policy: Policy, seeds: list[int], on_episode: Callable[[], object]) -> Episodes:
-        return rollout.play_episodes(
-            policy, lambda: env_spec.make_from_spec(self.environment), seeds, on_episode=on_episode
-        )
+        return spec_rollout.play_episodes(policy, self.environment, seeds, on_episode=on_episode)
 
 
 def arrange_matchup(

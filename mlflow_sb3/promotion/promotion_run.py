@@ -74,6 +74,7 @@ def plot_evidence(record: PromotionRecord, results: GateEvidence) -> Figure:
                 for look in results.looks
             ],
             min_improvement=results.gate.min_improvement,
+            is_paired=results.is_paired,
         )
     )
 

@@ -87,7 +87,10 @@ class EpisodeSummary:
 
 @dataclass(frozen=True)
 class EpisodePairs:
-    """Table of the pairs: each column has one value per seed; lengths count steps."""
+    """Table of the pairs: each column has one value per pair; lengths count steps.
+
+    ``seed`` is that of the challenger. Without pairs, it is the seed of the simulator.
+    """
 
     seed: list[int]
     challenger_return: list[float]
@@ -97,7 +100,7 @@ class EpisodePairs:
 
     @classmethod
     def from_episodes(cls, challenger: Episodes, champion: Episodes) -> EpisodePairs:
-        """Build the table from the episodes of both agents on the same seeds."""
+        """Build the table from the episodes of both agents."""
         return cls(
             seed=challenger.seeds.tolist(),
             challenger_return=challenger.returns.tolist(),
@@ -130,6 +133,7 @@ class GateEvidence:
         challenger_return_bounds: Bounds of the challenger's mean return, to compare them with
             ``min_return``; None as in ``Comparison.challenger_bounds``.
         episodes: Returns and lengths of all pairs.
+        is_paired: Whether both agents played the same seeds; see ``Comparison``.
     """
 
     gate: Gate
@@ -148,10 +152,16 @@ class GateEvidence:
     champion_episodes: EpisodeSummary
     challenger_return_bounds: RecordedBounds | None
     episodes: EpisodePairs
+    is_paired: bool = True
 
     def to_json(self) -> dict[str, Any]:
-        """Return JSON values, without success rates that are None."""
+        """Return JSON values, without success rates that are None, and without true ``is_paired``.
+
+        Earlier versions wrote neither.
+        """
         values = asdict(self)
+        if self.is_paired:
+            del values["is_paired"]
         for name in ("challenger_episodes", "champion_episodes"):
             if values[name]["success_rate"] is None:
                 del values[name]["success_rate"]

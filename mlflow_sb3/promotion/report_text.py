@@ -40,7 +40,7 @@ def explain_verdict(record: PromotionRecord, evidence: GateEvidence) -> str:
         f"The mean return of {context.challenger} is "
         f"{format_number(evidence.challenger_episodes.mean_return)} and the mean return of "
         f"{get_opponent_name(context)} is {format_number(evidence.champion_episodes.mean_return)}, "
-        f"over {len(evidence.episodes.seed)} episodes on the same seeds."
+        f"over {len(evidence.episodes.seed)} episodes {_describe_seeds(evidence)}."
     )
     budget = _describe_budget(record)
     if record.verdict == "promote":
@@ -124,7 +124,7 @@ def _format_table(record: PromotionRecord, evidence: GateEvidence) -> list[str]:
     }
     names = f"{record.context.challenger} | {get_opponent_name(record.context)}"
     return [
-        f"| {len(evidence.episodes.seed)} pairs | {names} |",
+        f"| {len(evidence.episodes.seed)} {_describe_unit(evidence)} | {names} |",
         "| --- | --- | --- |",
         *(
             f"| {label} | {format_number(left)} | {format_number(right)} |"
@@ -133,6 +133,14 @@ def _format_table(record: PromotionRecord, evidence: GateEvidence) -> list[str]:
         ),
         *(f"| {label} | {value} | |" for label, value in comparison.items()),
     ]
+
+
+def _describe_seeds(evidence: GateEvidence) -> str:
+    return "on the same seeds" if evidence.is_paired else "each, without common seeds"
+
+
+def _describe_unit(evidence: GateEvidence) -> str:
+    return "pairs" if evidence.is_paired else "episodes each"
 
 
 def _describe_source(context: PromotionContext) -> str:
@@ -163,8 +171,8 @@ def _describe_failure(record: PromotionRecord, evidence: GateEvidence) -> str:
         return f"The mean difference is {difference}, and {bound}{minimum}"
     if lower is None or upper is None:
         return (
-            f"The mean difference is {difference}, but too few pairs differ to compute its "
-            f"bounds{minimum}"
+            f"The mean difference is {difference}, but too few {_describe_unit(evidence)} differ "
+            f"to compute its bounds{minimum}"
         )
     bounds = f"{format_number(lower)} and {format_number(upper)}"
     return (
@@ -205,7 +213,7 @@ def _describe_power(record: PromotionRecord, evidence: GateEvidence) -> str:
         return ""
     detectable = format_number(evidence.smallest_detectable_difference)
     return (
-        f" With this number of pairs, the gate detects a difference of {detectable} "
+        f" With this number of episodes, the gate detects a difference of {detectable} "
         "with 80 % power."
     )
 

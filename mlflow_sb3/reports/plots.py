@@ -41,6 +41,7 @@ class PairedReturns:
         differences: Mean differences, challenger minus champion, one per look. The last one is the
             mean over all pairs.
         min_improvement: Mean difference that the challenger must exceed.
+        is_paired: Whether the returns at the same position belong to the same seed.
     """
 
     title: str
@@ -52,6 +53,7 @@ class PairedReturns:
     champion_mean: float
     differences: Sequence[MeanDifference]
     min_improvement: float
+    is_paired: bool = True
 
 
 def plot_returns(episodes: Episodes, title: str) -> Figure:
@@ -70,7 +72,8 @@ def plot_pairs(paired: PairedReturns) -> Figure:
     """Plot the returns of each pair, and the bounds of the mean difference after each look.
 
     Returns:
-        A figure with two axes: a scatter plot of the pairs, and the mean differences.
+        A figure with two axes: a scatter plot of the pairs, and the mean differences. Without
+        pairs, the scatter plot shows the quantiles of both agents.
     """
     figure = Figure(figsize=(11, 4.6), layout="constrained")
     pairs_axes, differences_axes = figure.subplots(1, 2)
@@ -82,14 +85,19 @@ def plot_pairs(paired: PairedReturns) -> Figure:
 
 def _plot_scatter(axes: Axes, paired: PairedReturns) -> None:
     """Plot one point per distinct pair of returns, larger if more pairs have these returns."""
-    points = Counter(zip(paired.champion_returns, paired.challenger_returns, strict=True))
+    champion_returns, challenger_returns = paired.champion_returns, paired.challenger_returns
+    title = f"{len(challenger_returns)} pairs of episodes"
+    if not paired.is_paired:
+        champion_returns, challenger_returns = sorted(champion_returns), sorted(challenger_returns)
+        title = f"quantiles of {len(challenger_returns)} episodes each"
+    points = Counter(zip(champion_returns, challenger_returns, strict=True))
     x, y = zip(*points, strict=True)
     sizes = [24 * math.sqrt(count) for count in points.values()]
     axes.scatter(x, y, s=sizes, color=BLUE, alpha=0.5, edgecolors="white", linewidths=0.5)
     ends = [min(*x, *y), max(*x, *y)]
     axes.plot(ends, ends, color=GREY, linestyle="--", linewidth=1, label="equal")
     axes.set(
-        title=f"{len(paired.challenger_returns)} pairs of episodes",
+        title=title,
         xlabel=f"return of {paired.champion} (mean {format_number(paired.champion_mean)})",
         ylabel=f"return of {paired.challenger} (mean {format_number(paired.challenger_mean)})",
     )
@@ -120,7 +128,7 @@ def _plot_differences(axes: Axes, paired: PairedReturns) -> None:
     bounds = f"{format_number(last.lower)} to {format_number(last.upper)}"
     axes.set(
         title=f"difference {format_number(last.mean)}, bounds {bounds}",
-        xlabel="pairs tested",
+        xlabel="pairs tested" if paired.is_paired else "episodes of each agent",
         ylabel="challenger minus champion, return",
     )
     axes.legend(loc="best")

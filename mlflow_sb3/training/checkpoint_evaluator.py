@@ -6,13 +6,12 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Self
 
 import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 
-from mlflow_sb3.envs import env_spec, rollout
+from mlflow_sb3.envs import env_spec, spec_rollout, vec_env_factory
 from mlflow_sb3.envs.rollout import Episodes
 from mlflow_sb3.envs.seeds import generate_episode_seeds
 from mlflow_sb3.flavor.sb3_policy import SB3Policy
@@ -62,11 +61,12 @@ class CheckpointEvaluator:
     def with_worker(cls, model: BaseAlgorithm, env_spec_json: str, *, seed: int) -> Iterator[Self]:
         """Create an evaluator, with a worker process if possible.
 
-        There is no worker process if the model is on a GPU or if PyTorch uses several threads,
-        because neither CUDA nor threads survive ``fork``. See also ``forked_worker.is_available``.
+        There is no worker process if the model is on a GPU, if PyTorch uses several threads, or if
+        a function makes the environments, whose simulator may use threads or a GPU. Neither CUDA
+        nor threads survive ``fork``. See also ``forked_worker.is_available``.
         """
         evaluator = cls(model, env_spec_json, seed=seed)
-        if _can_fork(model):
+        if _can_fork(model, env_spec_json):
             evaluator._start_worker()
         try:
             yield evaluator
@@ -202,14 +202,9 @@ class CheckpointEvaluator:
         seeds = generate_episode_seeds(
             self._seed, "choice", task.n_episodes, start=task.first_episode
         )
-        return rollout.play_episodes(
-            policy,
-            partial(env_spec.make_from_spec, self._env_spec_json),
-            seeds,
-            on_episode=on_episode,
-        )
+        return spec_rollout.play_episodes(policy, self._env_spec_json, seeds, on_episode=on_episode)
 
 
-def _can_fork(model: BaseAlgorithm) -> bool:
-    has_threads = torch.get_num_threads() > 1
+def _can_fork(model: BaseAlgorithm, env_spec_json: str) -> bool:
+    has_threads = torch.get_num_threads() > 1 or vec_env_factory.is_vec_env(env_spec_json)
     return model.device.type == "cpu" and not has_threads and forked_worker.is_available()

@@ -179,6 +179,7 @@ def resolve_config(
             ``from_model`` cannot be loaded.
     """
     algorithms.get_algorithm_class(algo)
+    entry_points.trust_options(env)
     tuned = _find_preset(env, algo, env_kwargs, preset=preset, from_model=from_model)
     tuned = tuned.override(hyperparams)
     hyperparam_check.check_hyperparams(algo, tuned.hyperparams)

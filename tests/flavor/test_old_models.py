@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from stable_baselines3 import PPO
 
 import mlflow_sb3
+from mlflow_sb3.envs import env_spec
 from mlflow_sb3.flavor import registered_agent
 from mlflow_sb3.promotion import promote, rollback
 from mlflow_sb3.promotion.gate import Gate
@@ -160,7 +161,7 @@ def test_a_new_process_serves_an_old_model_with_the_code_of_the_model(
 def test_an_old_model_plays_in_its_environment(release: str, old_version: Version) -> None:
     agent = registered_agent.load_agent(old_version)
 
-    with agent.make_env() as env:
+    with env_spec.make_from_spec(agent.environment) as env:
         assert env.observation_space.shape == (4 * N_STACK[release],)
     assert agent.play(range(5)).returns.mean() > 50
 

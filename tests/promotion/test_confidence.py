@@ -174,7 +174,7 @@ def test_the_block_size_does_not_change_the_bounds(
 def test_the_detectable_difference_has_a_power_of_80_percent() -> None:
     values = np.tile([-1.0, 1.0], 200)
 
-    bounds = confidence.compute_smallest_detectable_difference(values, ALPHA)
+    bounds = confidence.compute_smallest_detectable_difference([values], ALPHA)
 
     # 400 values with standard deviation 1 and the normal quantiles: (1.645 + 0.842) / 20
     assert bounds == pytest.approx(0.1243, rel=0.01)
@@ -184,7 +184,7 @@ def test_the_detectable_difference_is_detected_in_four_of_five_samples() -> None
     rng = np.random.default_rng(0)
     values = rng.normal(0.0, 1.0, 10_000)[:100]
     difference = confidence.compute_smallest_detectable_difference(
-        (values - values.mean()) / values.std(ddof=1), ALPHA
+        [(values - values.mean()) / values.std(ddof=1)], ALPHA
     )
     assert difference is not None
 
@@ -195,7 +195,57 @@ def test_the_detectable_difference_is_detected_in_four_of_five_samples() -> None
 
 
 def test_equal_values_have_no_detectable_difference() -> None:
-    assert confidence.compute_smallest_detectable_difference(np.zeros(400), ALPHA) is None
+    assert confidence.compute_smallest_detectable_difference([np.zeros(400)], ALPHA) is None
+
+
+@pytest.mark.parametrize("sizes", [(2, 2), (5, 40), (400, 400)])
+def test_the_bounds_of_a_difference_are_those_of_welch(sizes: tuple[int, int]) -> None:
+    rng = np.random.default_rng(sizes)
+    first, second = rng.normal(3.0, 1.0, sizes[0]), rng.normal(1.0, 7.0, sizes[1])
+
+    bounds = confidence.bound_mean_difference(first, second, ALPHA, seed=0)
+
+    expected = stats.ttest_ind(first, second, equal_var=False).confidence_interval(1 - 2 * ALPHA)
+    assert (bounds.t_lower, bounds.t_upper) == pytest.approx((expected.low, expected.high))
+
+
+def test_the_bootstrap_bounds_of_a_difference_follow_the_skew_of_both_samples() -> None:
+    rng = np.random.default_rng(0)
+    skewed, normal = rng.exponential(1.0, 200), rng.normal(0.0, 0.1, 200)
+
+    first = confidence.bound_mean_difference(skewed, normal, ALPHA, seed=0)
+    second = confidence.bound_mean_difference(normal, skewed, ALPHA, seed=0)
+
+    # A long right tail moves both bounds of its mean up.
+    assert first.bootstrap_lower > first.t_lower
+    assert first.bootstrap_upper > first.t_upper
+    assert (first.bootstrap_lower, first.bootstrap_upper) == pytest.approx(
+        (-second.bootstrap_upper, -second.bootstrap_lower), rel=0.02
+    )
+
+
+def test_the_bounds_of_a_difference_of_constants_are_exact() -> None:
+    bounds = confidence.bound_mean_difference(np.full(30, 5.0), np.full(30, 3.0), ALPHA, seed=0)
+
+    assert (bounds.lower, bounds.upper) == (2.0, 2.0)
+
+
+def test_a_sample_against_a_constant_has_the_bounds_of_the_sample() -> None:
+    values = np.random.default_rng(0).normal(0.0, 1.0, 50)
+
+    shifted = confidence.bound_mean_difference(values, np.full(50, 2.0), ALPHA, seed=0)
+
+    alone = confidence.bound_mean(values, ALPHA, seed=0)
+    assert shifted.t_lower == pytest.approx(alone.t_lower - 2)
+    assert shifted.bootstrap_upper == pytest.approx(alone.bootstrap_upper - 2, abs=0.02)
+
+
+def test_the_detectable_difference_of_two_samples_is_larger_than_that_of_pairs() -> None:
+    values = np.tile([-1.0, 1.0], 200)
+
+    unpaired = confidence.compute_smallest_detectable_difference([values, values], ALPHA)
+
+    assert unpaired == pytest.approx(0.1243 * math.sqrt(2), rel=0.01)
 
 
 @pytest.mark.parametrize(

@@ -375,3 +375,76 @@ def test_rounding_errors_are_no_difference() -> None:
     )
 
     assert found.tolist() == [0.0, 0.0, 1.0, 0.0]
+
+
+def play_unpaired(challenger: NDArray[np.float64], champion: NDArray[np.float64]) -> PlayPairs:
+    """Play back returns, with other seeds for the champion."""
+    return lambda start, stop: (
+        episodes(challenger[start:stop], start),
+        episodes(champion[start:stop], 1000 + start),
+    )
+
+
+def compare_unpaired(challenger: NDArray[np.float64], champion: NDArray[np.float64]) -> Comparison:
+    return compare_agents(Gate(), play_unpaired(challenger, champion), seed=1, is_paired=False)
+
+
+@pytest.mark.parametrize(
+    ("lead", "verdict"), [(20.0, "promote"), (0.0, "inconclusive"), (-20.0, "reject")]
+)
+def test_a_gate_without_common_seeds_compares_two_samples(lead: float, verdict: Verdict) -> None:
+    comparison = compare_unpaired(normal(200 + lead, 60), normal(200, 60, seed=1))
+
+    assert comparison.verdict == verdict
+    assert comparison.looks[-1].mean_difference == pytest.approx(lead, abs=10)
+    assert len(comparison.samples) == 2
+
+
+def test_the_order_of_unpaired_episodes_does_not_matter() -> None:
+    challenger, champion = normal(205, 60), normal(200, 60)
+    shuffled = np.random.default_rng(0).permutation(champion)
+
+    first, second = (compare_unpaired(challenger, returns) for returns in (champion, shuffled))
+    paired = compare_agents(Gate(), play_back(challenger, champion), seed=1)
+
+    # The same returns in pairs differ by 5 in each pair. Without pairs, this is not used.
+    assert paired.verdict == "promote"
+    assert first.verdict == second.verdict == "inconclusive"
+    assert first.looks[-1].bounds.t_lower == pytest.approx(second.looks[-1].bounds.t_lower)
+    assert first.probability_of_improvement == second.probability_of_improvement
+
+
+def test_unpaired_agents_tie_only_if_all_returns_are_equal() -> None:
+    equal = np.full(400, 500.0)
+    almost = equal.copy()
+    almost[7] = 499.0
+
+    assert compare_unpaired(equal, equal).verdict == "tie"
+    assert compare_unpaired(equal, almost).verdict == "inconclusive"
+    # In each pair the returns are equal, but they vary.
+    assert compare_unpaired(normal(0, 1), normal(0, 1)).verdict == "inconclusive"
+
+
+def test_the_probability_of_improvement_without_pairs_compares_all_episodes() -> None:
+    challenger, champion = np.tile([1.0, 3.0], 200), np.tile([2.0, 2.0, 3.0, 0.0], 100)
+
+    comparison = compare_unpaired(challenger, champion)
+
+    # 1 beats 0. 3 beats 2, 2 and 0, and ties with 3.
+    assert comparison.probability_of_improvement == (1 / 4 + 3.5 / 4) / 2
+
+
+@pytest.mark.train
+def test_the_simulated_error_rate_without_common_seeds_is_as_documented() -> None:
+    equal, better = "near the ceiling, equal", "near the ceiling, better"
+
+    promoted = {
+        name: sum(
+            simulate_gate(name, number, is_paired=False).verdict == "promote"
+            for number in range(100)
+        )
+        for name in (equal, better)
+    }
+
+    assert promoted[equal] <= 11  # 5 % are expected
+    assert promoted[better] >= 90
