@@ -6,7 +6,6 @@ import json
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +19,8 @@ from tests.project.conftest import Place, cloned
 
 pytestmark = pytest.mark.process
 
-SHORT_EPISODES = 'env_kwargs={"max_episode_steps": 50}'
-TRAININGS = {
-    "dqn": ("algo=dqn", "timesteps=3000", SHORT_EPISODES),
-    "ppo": ("algo=ppo", "timesteps=3000", SHORT_EPISODES),
-    "sac": ("algo=sac", "env=Pendulum-v1", "timesteps=600", "preset=none", SHORT_EPISODES),
-}
+TRAINING = ("algo=ppo", "timesteps=3000", 'env_kwargs={"max_episode_steps": 50}')
+"""Options of the training. Other algorithms are repeated in tests/faults/test_resume.py."""
 
 
 @pytest.fixture(scope="module")
@@ -35,16 +30,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
 
 
 @pytest.fixture(scope="module")
-def train_once(place: Place) -> Callable[[str], Run]:
-    """Function that trains an algorithm in its first call, and returns the run."""
-
-    @cache
-    def train(algo: str) -> Run:
-        done = place.mlflow_run("train", *TRAININGS[algo], uri=str(place.folder))
-        assert done.returncode == 0, done.stderr
-        return place.runs("tags.mlflow.project.entryPoint = 'train'")[0]
-
-    return train
+def run(place: Place) -> Run:
+    """Run of a training."""
+    done = place.mlflow_run("train", *TRAINING, uri=str(place.folder))
+    assert done.returncode == 0, done.stderr
+    return place.runs("tags.mlflow.project.entryPoint = 'train'")[0]
 
 
 def reproduce(place: Place, run_id: str) -> subprocess.CompletedProcess[str]:
@@ -69,12 +59,7 @@ def changed_record(
         place.client.log_artifact(run.info.run_id, str(path))
 
 
-@pytest.mark.parametrize("algo", TRAININGS)
-def test_a_reproduced_training_has_identical_weights(
-    place: Place, train_once: Callable[[str], Run], algo: str
-) -> None:
-    run = train_once(algo)
-
+def test_a_reproduced_training_has_identical_weights(place: Place, run: Run) -> None:
     done = reproduce(place, run.info.run_id)
 
     new_run = place.runs("tags.mlflow.project.entryPoint = 'train'")[0]
@@ -89,10 +74,8 @@ def test_a_reproduced_training_has_identical_weights(
 
 
 def test_a_changed_hyperparameter_of_the_record_is_named(
-    place: Place, train_once: Callable[[str], Run], tmp_path: Path
+    place: Place, run: Run, tmp_path: Path
 ) -> None:
-    run = train_once("ppo")
-
     def change(record: dict[str, Any]) -> None:
         record["recipe"]["hyperparams"]["gae_lambda"] = 0.5
 
@@ -105,11 +88,7 @@ def test_a_changed_hyperparameter_of_the_record_is_named(
     assert "different: the weights of run" in done.stdout
 
 
-def test_an_unknown_commit_is_an_error_in_one_line(
-    place: Place, train_once: Callable[[str], Run], tmp_path: Path
-) -> None:
-    run = train_once("ppo")
-
+def test_an_unknown_commit_is_an_error_in_one_line(place: Place, run: Run, tmp_path: Path) -> None:
     def change(record: dict[str, Any]) -> None:
         record["facts"]["commit"] = "a" * 40
 

@@ -59,7 +59,8 @@ def test_slow_episodes_are_fewer_and_stay_within_the_budget(
 
     result = train()
 
-    assert time.monotonic() - start < learning + 2.0
+    # Without the budget, 1,250 episodes of 20 ms take 25 s. A busy machine learns more slowly.
+    assert time.monotonic() - start < learning + 8.0
     assert result.evaluation.steps is not None
     assert result.evaluation.race_episodes is not None
     assert len(result.evaluation.steps) < 49
