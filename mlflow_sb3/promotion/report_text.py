@@ -171,8 +171,8 @@ def _describe_failure(record: PromotionRecord, evidence: GateEvidence) -> str:
         return f"The mean difference is {difference}, and {bound}{minimum}"
     if lower is None or upper is None:
         return (
-            f"The mean difference is {difference}, but too few {_describe_unit(evidence)} differ "
-            f"to compute its bounds{minimum}"
+            f"The mean difference is {difference}, but too few "
+            f"{'pairs' if evidence.is_paired else 'returns'} differ to compute its bounds{minimum}"
         )
     bounds = f"{format_number(lower)} and {format_number(upper)}"
     return (
@@ -212,8 +212,9 @@ def _describe_power(record: PromotionRecord, evidence: GateEvidence) -> str:
     if lower > evidence.gate.min_improvement:  # the challenger missed min_return instead
         return ""
     detectable = format_number(evidence.smallest_detectable_difference)
+    unit = "pairs" if evidence.is_paired else "episodes"
     return (
-        f" With this number of episodes, the gate detects a difference of {detectable} "
+        f" With this number of {unit}, the gate detects a difference of {detectable} "
         "with 80 % power."
     )
 
@@ -241,6 +242,7 @@ def _describe_tie(context: PromotionContext, evidence: GateEvidence) -> str:
             f"{agents} have equal returns in all {pairs} pairs of episodes, with a mean of {mean}. "
             f"With {_format_confidence(evidence)}, at most {share} of further pairs would differ"
         )
+    unit = "pairs of episodes" if evidence.is_paired else "episodes each"
     threshold = evidence.reward_threshold
     reached = (
         f" Both reach the environment's reward threshold of {format_number(threshold)}."
@@ -248,7 +250,7 @@ def _describe_tie(context: PromotionContext, evidence: GateEvidence) -> str:
         else ""
     )
     return (
-        f"{agents} both have a return of {mean} in all {pairs} pairs of episodes.{reached} "
+        f"{agents} both have a return of {mean} in all {pairs} {unit}.{reached} "
         "These episodes cannot show which agent is better"
     )
 

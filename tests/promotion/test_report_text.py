@@ -201,3 +201,15 @@ def test_the_table_has_success_rates_if_the_environment_reports_them() -> None:
 
     assert "| success rate | 0.75 | 0.50 |" in with_rates
     assert "success rate" not in without
+
+
+def test_a_gate_without_common_seeds_speaks_of_episodes() -> None:
+    unpaired = replace(EVIDENCE, is_paired=False, lower_bound=-1.0)
+    undecided = replace(unpaired, lower_bound=None, upper_bound=None)
+    equal = replace(unpaired, all_returns_equal=True)
+
+    assert "over 2 episodes each, without common seeds." in explain("inconclusive", unpaired)
+    assert "With this number of episodes, the gate detects" in explain("inconclusive", unpaired)
+    assert "too few returns differ" in explain("inconclusive", undecided)
+    assert "in all 2 episodes each." in explain("tie", equal)
+    assert "pairs" not in explain("tie", equal) + explain("inconclusive", unpaired)
