@@ -26,10 +26,12 @@ ANSWER_TIMEOUT = 8
 
 A slow network needs several seconds. ``check_connection`` has to fail within ten seconds.
 """
-MAX_ATTEMPTS = 3
+MAX_ATTEMPTS = 5
 """Number of attempts if a request fails quickly, as on a network that drops connections."""
-_QUICK_FAILURE = 1.0
+_QUICK_FAILURE = 2.0
 """Seconds from the first attempt within which a failed request is repeated."""
+_FIRST_PAUSE = 0.1
+"""Seconds between the first attempt and the second one. Each further pause is twice as long."""
 _DATABASE_TIMEOUT = 3
 """Seconds to wait for a connection to a database."""
 _CREDENTIALS = re.compile(r"(?<=://)([^/:@\s]*)(:[^/\s]*)?@")
@@ -74,8 +76,8 @@ def check_connection() -> None:
 def call_with_short_timeout(function: Callable[[], Result], *, retries: int = 0) -> Result:
     """Call a function with a timeout of ``ANSWER_TIMEOUT`` seconds for each of its HTTP requests.
 
-    If the server does not answer, and less than a second has passed since the first call, the
-    function is called again. There are at most ``MAX_ATTEMPTS`` calls in all.
+    If the server does not answer, and less than two seconds have passed since the first call, the
+    function is called again after a short pause. There are at most ``MAX_ATTEMPTS`` calls in all.
 
     Args:
         function: Sends one or more requests to the server.
@@ -104,6 +106,7 @@ def call_with_short_timeout(function: Callable[[], Result], *, retries: int = 0)
                     or not has_failed_quickly
                 ):
                     raise
+                time.sleep(_FIRST_PAUSE * 2 ** (attempts - 1))
 
 
 def hide_credentials(run_id: str) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from mlflow import MlflowClient
 from mlflow.environment_variables import (
+    MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR,
     MLFLOW_HTTP_REQUEST_MAX_RETRIES,
     MLFLOW_HTTP_REQUEST_TIMEOUT,
 )
@@ -39,10 +40,14 @@ to have no token.
 """
 
 _FAIL_FAST_ENV = {
-    MLFLOW_HTTP_REQUEST_MAX_RETRIES.name: "1",
-    MLFLOW_HTTP_REQUEST_TIMEOUT.name: "10",
+    MLFLOW_HTTP_REQUEST_MAX_RETRIES.name: "3",
+    MLFLOW_HTTP_REQUEST_TIMEOUT.name: "5",
+    MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR.name: "1",
 }
-"""Environment variables while the lock is held. A request must fail before ``LOCK_TIMEOUT``."""
+"""Environment variables while the lock is held. A request must fail before ``LOCK_TIMEOUT``.
+
+Four attempts of 5 seconds, with pauses of 0, 3 and 5 seconds at most, take 28 seconds.
+"""
 _NOT_FOUND_CODE = "RESOURCE_DOES_NOT_EXIST"
 _UNREADABLE = ""
 """Stands for the token of a lock that the user may not read.

@@ -165,17 +165,24 @@ def _end(run_id: str, status: str, tag: str, reason: str) -> None:
     the error that ended the step.
     """
     client = MlflowClient()
-    with env_vars.override_env(_FAIL_AT_ONCE_ENV):
-        with suppress(*retry.CONNECTION_ERRORS):
-            if client.get_run(run_id).info.status == "FINISHED":
-                status = "FINISHED"
-            else:
-                client.set_tag(run_id, tag, reason)
-        with suppress(*retry.CONNECTION_ERRORS):
-            if mlflow.active_run() is None:  # the signal arrived during mlflow.end_run()
-                client.set_terminated(run_id, status)
-            else:
-                mlflow.end_run(status)
+
+    def record_reason() -> bool:
+        is_finished = bool(client.get_run(run_id).info.status == "FINISHED")
+        if not is_finished:
+            client.set_tag(run_id, tag, reason)
+        return is_finished
+
+    def end() -> None:
+        if mlflow.active_run() is None:  # the signal arrived during mlflow.end_run(), or it failed
+            client.set_terminated(run_id, status)
+        else:
+            mlflow.end_run(status)
+
+    with suppress(*retry.CONNECTION_ERRORS):
+        if connection.call_with_short_timeout(record_reason):
+            status = "FINISHED"
+    with suppress(*retry.CONNECTION_ERRORS):
+        connection.call_with_short_timeout(end)
 
 
 def _log_traceback(run_id: str, text: str) -> None:
