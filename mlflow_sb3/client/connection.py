@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import mlflow
 from mlflow import MlflowClient
-from mlflow.entities import ViewType
+from mlflow.entities import Run, ViewType
 from mlflow.environment_variables import (
     MLFLOW_HTTP_REQUEST_MAX_RETRIES,
     MLFLOW_HTTP_REQUEST_TIMEOUT,
@@ -109,19 +109,16 @@ def call_with_short_timeout(function: Callable[[], Result], *, retries: int = 0)
                 time.sleep(_FIRST_PAUSE * 2 ** (attempts - 1))
 
 
-def hide_credentials(run_id: str) -> None:
+def hide_credentials(run: Run) -> None:
     """Remove tokens and passwords from the source tags of a run.
 
     MLflow stores the URL of a project there, which may be ``https://token@host/repository``.
     """
-    client = MlflowClient()
-    tags = client.get_run(run_id).data.tags
     for key in _SOURCE_TAGS:
-        if key not in tags:
-            continue
-        url = _remove_credentials(tags[key])
-        if url != tags[key]:
-            client.set_tag(run_id, key, url)
+        tag = run.data.tags.get(key, "")
+        url = _remove_credentials(tag)
+        if url != tag:
+            MlflowClient().set_tag(run.info.run_id, key, url)
 
 
 def redact_uri(uri: str) -> str:

@@ -95,7 +95,7 @@ def start_step_run(describe: Callable[[Exception], str] = describe_error) -> Ite
         _record_end(run.info.run_id, describe),
         heartbeat.send_heartbeats(run.info.run_id, parents=parents),
     ):
-        connection.hide_credentials(run.info.run_id)
+        connection.hide_credentials(run)
         heartbeat.fail_stale_runs(run)
         yield run.info.run_id
 

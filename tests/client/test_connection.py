@@ -187,7 +187,7 @@ def test_credentials_are_removed_from_the_source_tags() -> None:
         "other": "a@b",
     }
     with mlflow.start_run(tags=tags) as run:
-        connection.hide_credentials(run.info.run_id)
+        connection.hide_credentials(run)
 
     stored = MlflowClient().get_run(run.info.run_id).data.tags
     assert stored["mlflow.source.name"] == "https://host/a.git#b"
@@ -206,7 +206,7 @@ def test_credentials_are_removed_from_the_source_tags() -> None:
 )
 def test_an_ssh_url_keeps_its_user_and_loses_its_password(url: str, expected: str) -> None:
     with mlflow.start_run(tags={"mlflow.source.name": url}) as run:
-        connection.hide_credentials(run.info.run_id)
+        connection.hide_credentials(run)
 
     assert MlflowClient().get_run(run.info.run_id).data.tags["mlflow.source.name"] == expected
 
