@@ -99,7 +99,10 @@ def build_spec(env_id: str, arguments: dict[str, Any]) -> EnvSpec:
 
 def is_vec_env(env_spec_json: str) -> bool:
     """Return whether an ``EnvSpec`` JSON describes environments that a function makes."""
-    return bool(json.loads(env_spec_json)["entry_point"] == entry_points.FACTORY_ENTRY_POINT)
+    try:
+        return bool(json.loads(env_spec_json)["entry_point"] == entry_points.FACTORY_ENTRY_POINT)
+    except (KeyError, TypeError, ValueError):
+        return False  # make_from_spec reports that it is no EnvSpec JSON
 
 
 def make_vec_env(env_spec_json: str, *, n_envs: int, seed: int) -> FactoryVecEnv:
@@ -114,8 +117,13 @@ def make_vec_env(env_spec_json: str, *, n_envs: int, seed: int) -> FactoryVecEnv
         MlflowException: The function is not trusted, cannot be imported or fails; or its result is
             not the ``VecEnv`` that was requested, or cannot be used.
     """
-    kwargs = json.loads(env_spec_json)["kwargs"]
-    return _make(**kwargs, n_envs=n_envs, seed=seed, description=env_spec_json)
+    spec = EnvSpec.from_json(env_spec_json)
+    if spec.kwargs.keys() != {"factory", "arguments"} or spec.additional_wrappers:
+        raise MlflowException.invalid_parameter_value(
+            f"{env_spec_json!r} describes no environments of a function. Use the EnvSpec JSON that "
+            "train records."
+        )
+    return _make(**spec.kwargs, n_envs=n_envs, seed=seed, description=env_spec_json)
 
 
 def _make(

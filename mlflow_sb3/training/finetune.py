@@ -93,7 +93,7 @@ def load_base_agent(
     with integrity.fetch_uri(model_uri, public_key=trust.public_key or None) as folder:
         agent_info = policy_loader.read_agent_info(folder)
         _check_algorithm(model_uri, algo, agent_info)
-        model = _load_model(folder / AGENT_DIR, agent_info, env_spec_json, hyperparams)
+        model = _load_model(folder / AGENT_DIR, agent_info, env_spec_json, hyperparams, seed)
         model_id = Model.load(str(folder)).model_id
     model.set_random_seed(seed)
     if isinstance(model, OffPolicyAlgorithm):
@@ -140,11 +140,11 @@ def _check_algorithm(model_uri: str, algo: str, agent_info: AgentInfo) -> None:
 
 
 def _load_model(
-    folder: Path, agent_info: AgentInfo, env_spec_json: str, hyperparams: dict[str, Any]
+    folder: Path, agent_info: AgentInfo, env_spec_json: str, hyperparams: dict[str, Any], seed: int
 ) -> BaseAlgorithm:
     """Load SB3's algorithm with new environments, and with the VecNormalize statistics."""
     n_envs = hyperparams.get("n_envs", _read_n_envs(folder))
-    vec_env = builder.build_vec_env(env_spec_json, {"n_envs": n_envs})
+    vec_env = builder.build_vec_env(env_spec_json, {"n_envs": n_envs}, seed=seed)
     statistics = sb3_policy.load_statistics(folder, agent_info)
     if statistics is not None:
         vec_env = vec_normalize.wrap_vec_env(vec_env, statistics)

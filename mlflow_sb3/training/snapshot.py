@@ -141,7 +141,9 @@ def rebuild_envs(env_spec_json: str, header: SnapshotHeader) -> VecEnv | None:
     """
     if not header.inexact:
         return None
-    vec_env: VecEnv = builder.build_vec_env(env_spec_json, {"n_envs": header.n_envs})
+    vec_env: VecEnv = builder.build_vec_env(
+        env_spec_json, {"n_envs": header.n_envs}, seed=header.step
+    )
     if header.statistics is not None:
         vec_env = vec_normalize.wrap_vec_env(vec_env, header.statistics)
     return sb3_internals.wrap_env(vec_env)

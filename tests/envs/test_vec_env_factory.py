@@ -187,6 +187,29 @@ def test_a_function_that_the_user_names_is_trusted(
     env_spec.make_from_spec(walks).close()
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"kwargs": {}},
+        {"kwargs": {"factory": WALKS, "arguments": {}, "more": 1}},
+        {"additional_wrappers": [{"name": "W", "entry_point": "a:W", "kwargs": {}}]},
+    ],
+)
+def test_an_edited_spec_is_refused(walks: str, change: dict[str, Any]) -> None:
+    edited = json.dumps(json.loads(walks) | change)
+
+    with pytest.raises(MlflowException, match="describes no environments of a function"):
+        spec_rollout.play_episodes(Always(1), edited, [1])
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", "1", "no JSON"])
+def test_a_text_that_is_no_spec_is_no_factory(text: str) -> None:
+    assert not vec_env_factory.is_vec_env(text)
+
+    with pytest.raises(MlflowException, match="is no EnvSpec JSON"):
+        spec_rollout.play_episodes(Always(1), text, [1])
+
+
 def test_a_system_function_is_not_called() -> None:
     spec = vec_env_factory.build_spec("os:system", {"command": "true"})
 
