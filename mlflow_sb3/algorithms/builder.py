@@ -15,6 +15,7 @@ from mlflow_sb3.algorithms.hyperparam_check import check_hyperparams, get_policy
 from mlflow_sb3.algorithms.hyperparams import to_algorithm_kwargs, to_vec_normalize_kwargs
 from mlflow_sb3.envs import Env, env_spec, vec_env_factory
 from mlflow_sb3.envs.wrapper_config import format_cause
+from mlflow_sb3.flavor.factory_vec_env import FactoryVecEnv
 from mlflow_sb3.wrappers import ZeroStart, to_zero_start
 
 
@@ -66,7 +67,8 @@ def build_vec_env(env_spec_json: str, hyperparams: dict[str, Any], *, seed: int 
     n_envs = hyperparams.get("n_envs", 1)
     vec_env: VecEnv
     if vec_env_factory.is_vec_env(env_spec_json):
-        vec_env = vec_env_factory.make_vec_env(env_spec_json, n_envs=n_envs, seed=seed)
+        made = vec_env_factory.make_vec_env(env_spec_json, n_envs=n_envs, seed=seed)
+        vec_env = FactoryVecEnv(made, env_spec_json)
     else:
         vec_env = make_vec_env(
             lambda: start_spaces_at_zero(env_spec.make_from_spec(env_spec_json)), n_envs=n_envs

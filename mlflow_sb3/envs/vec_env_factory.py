@@ -21,7 +21,7 @@ from mlflow_sb3.envs import entry_points, spaces
 from mlflow_sb3.envs.wrapper_config import ENV_ERRORS, format_cause
 
 if TYPE_CHECKING:
-    from mlflow_sb3.envs.factory_vec_env import FactoryVecEnv
+    from stable_baselines3.common.vec_env import VecEnv
 
 
 class FirstEnv(gymnasium.Env[Any, Any]):
@@ -105,7 +105,7 @@ def is_vec_env(env_spec_json: str) -> bool:
         return False  # make_from_spec reports that it is no EnvSpec JSON
 
 
-def make_vec_env(env_spec_json: str, *, n_envs: int, seed: int) -> FactoryVecEnv:
+def make_vec_env(env_spec_json: str, *, n_envs: int, seed: int) -> VecEnv:
     """Make environments.
 
     Args:
@@ -123,17 +123,13 @@ def make_vec_env(env_spec_json: str, *, n_envs: int, seed: int) -> FactoryVecEnv
             f"{env_spec_json!r} describes no environments of a function. Use the EnvSpec JSON that "
             "train records."
         )
-    return _make(**spec.kwargs, n_envs=n_envs, seed=seed, description=env_spec_json)
+    return _make(**spec.kwargs, n_envs=n_envs, seed=seed)
 
 
-def _make(
-    factory: str, arguments: dict[str, Any], *, n_envs: int, seed: int, description: str = ""
-) -> FactoryVecEnv:
+def _make(factory: str, arguments: dict[str, Any], *, n_envs: int, seed: int) -> VecEnv:
     create = entry_points.import_function(factory)
     try:
         from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
-
-        from mlflow_sb3.envs.factory_vec_env import FactoryVecEnv
     except ImportError as error:
         raise MlflowException.invalid_parameter_value(
             f"{factory} makes a VecEnv of Stable-Baselines3, which is not installed. "
@@ -161,7 +157,7 @@ def _make(
             raise _build_error(
                 factory, f"returned the space {space}. SB3 needs discrete spaces that start at 0."
             )
-    return FactoryVecEnv(vec_env, description)
+    return vec_env
 
 
 def _build_error(factory: str, reason: str) -> MlflowException:

@@ -23,9 +23,9 @@ from stable_baselines3.common.vec_env import (
 from stable_baselines3.common.vec_env.stacked_observations import StackedObservations
 
 from mlflow_sb3.envs import env_spec
-from mlflow_sb3.envs.factory_vec_env import FactoryVecEnv
 from mlflow_sb3.envs.spaces import is_compatible
 from mlflow_sb3.flavor import sb3_internals
+from mlflow_sb3.flavor.factory_vec_env import FactoryVecEnv
 
 _PASSIVE = (VecMonitor, VecCheckNan, VecVideoRecorder)
 """Wrappers that change no observation, action or reward."""

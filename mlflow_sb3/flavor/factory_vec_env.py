@@ -1,4 +1,4 @@
-"""Define ``FactoryVecEnv``, in a module of its own because it needs Stable-Baselines3."""
+"""Define ``FactoryVecEnv``, the environments of a function in which an algorithm learns."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ class FactoryVecEnv(VecMonitor):
     """The environments that a function made, with the returns and lengths of their episodes.
 
     Attributes:
-        spec: ``EnvSpec`` of the environments. None inside ``FirstEnv``.
+        spec: ``EnvSpec`` of the environments.
     """
 
     def __init__(self, venv: VecEnv, description: str) -> None:
         """Wrap the result of the function.
 
         Args:
-            venv: The result.
-            description: ``EnvSpec`` JSON of the environments, or ``""``.
+            venv: The result; see ``vec_env_factory``.
+            description: ``EnvSpec`` JSON of the environments.
         """
         super().__init__(venv)
-        self.spec = EnvSpec.from_json(description) if description else None
+        self.spec = EnvSpec.from_json(description)
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
         """Return an attribute of each environment. All have the same ``spec``."""
