@@ -8,7 +8,7 @@ from mlflow.exceptions import MlflowException
 
 from mlflow_sb3.client.registry_client import RegistryClient
 from mlflow_sb3.registry.model_version import Version
-from mlflow_sb3.registry.versions import ROLLED_BACK_TAG, find_champion, find_versions_of_runs
+from mlflow_sb3.registry.versions import find_champion, find_versions_of_runs, is_rolled_back
 
 SCORE_METRIC = "eval/kept_mean_reward"
 """Metric of a training run: mean return of the kept checkpoint over fresh episodes."""
@@ -58,9 +58,7 @@ def find_best_challengers(name: str, alias: str, experiment_id: str, top: int) -
 def _find_latest_versions(name: str, run_ids: list[str]) -> list[Version]:
     """Return, in the order of the runs, the latest version of each that was not rolled back."""
     entities = [
-        entity
-        for entity in find_versions_of_runs(name, run_ids)
-        if ROLLED_BACK_TAG not in entity.tags
+        entity for entity in find_versions_of_runs(name, run_ids) if not is_rolled_back(entity)
     ]
     entities.sort(key=lambda entity: int(entity.version))
     latest = {entity.run_id: Version.from_mlflow(entity) for entity in entities}

@@ -16,6 +16,8 @@ from mlflow_sb3.promotion import (
     recorded_returns,
     report_text,
     serving_check,
+    summary_text,
+    version_history,
 )
 from mlflow_sb3.promotion.gate import Gate, Verdict
 from mlflow_sb3.promotion.matchup import arrange_matchup
@@ -30,12 +32,10 @@ from mlflow_sb3.promotion.record import (
 from mlflow_sb3.registry import alias_history, lock, names, versions
 from mlflow_sb3.registry.alias_history import AliasMove
 from mlflow_sb3.registry.model_version import Version
+from mlflow_sb3.reports.number_format import format_number
 
 if TYPE_CHECKING:
     from mlflow_sb3.registry.signing import KeyPath
-
-APPROVAL_TAG = "approval"
-"""Tag of a model version. The value ``approved`` allows a promotion that requires approval."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,8 @@ def promote_version(
     """
     run = promotion_run.get_active_run()
     permissions.check_permission("MANAGE", model=challenger.name)
-    alias_history.recover_interrupted_move(challenger.name, options.alias)
+    history = alias_history.recover_interrupted_move(challenger.name, options.alias)
+    version_history.complete_last_decision(history)
     earlier: tuple[PromotionRecord, ...] = ()
     while True:
         champion = versions.find_champion(challenger.name, options.alias)
@@ -105,8 +106,7 @@ def promote_version(
         if not record.is_accepted or _give_alias(record):
             break
         earlier = (*earlier, record)
-    if record.is_accepted:
-        versions.remove_tag(challenger, versions.ROLLED_BACK_TAG)
+    version_history.write_decision(record)
     if record.is_accepted or record.verdict in ("reject", "tie"):
         versions.remove_alias(challenger, names.CHALLENGER_ALIAS)
     return record
@@ -115,7 +115,7 @@ def promote_version(
 def _record_current_champion(context: PromotionContext) -> PromotionRecord:
     """Record a tie of the champion with itself.
 
-    The tags and the description from its promotion stay. If an interrupted promotion left the
+    The state and the history of the version stay. If an interrupted promotion left the
     alias ``challenger`` on the champion, that alias is removed.
     """
     reason = f"{context.challenger} is already the {context.alias}, so no episodes were played."
@@ -132,7 +132,7 @@ def _decide_and_record(
     *,
     progress: bool,
 ) -> PromotionRecord:
-    """Decide about the challenger and write the record; an error is recorded and raised again."""
+    """Decide about the challenger and log the record; an error is recorded and raised again."""
     record = PromotionRecord(context, "error", is_accepted=False, earlier=earlier)
     try:
         record = replace(_decide(context, options, progress=progress), earlier=earlier)
@@ -143,10 +143,10 @@ def _decide_and_record(
                 allow_pickle=options.allow_pickle,
             )
     except Exception as error:  # the environment or the code of a model can raise anything
-        promotion_run.write_error(record, error)
+        version_history.write_error(record, error)
         raise
     promotion_run.log_evidence(record)
-    promotion_run.write_record(record)
+    promotion_run.log_record(record)
     return record
 
 
@@ -179,7 +179,7 @@ def _decide(
 
 def _read_approval(version: Version) -> str | None:
     entity = MlflowClient().get_model_version(version.name, str(version.number))
-    approval: str | None = entity.tags.get(APPROVAL_TAG)
+    approval: str | None = entity.tags.get(version_history.APPROVAL_TAG)
     return approval
 
 
@@ -243,7 +243,7 @@ def _give_alias(record: PromotionRecord) -> bool:
         except lock.LockLostError:
             has_lost_lock = True
         except Exception as error:
-            promotion_run.write_error(record, error)
+            version_history.write_error(record, error)
             raise
 
 
@@ -263,6 +263,19 @@ def _move_alias(record: PromotionRecord, *, has_lost_lock: bool) -> bool:
             return True
         if history.champion != opponent:
             return False
-        move = AliasMove("promotion", context.run_id)
+        move = _describe_move(record)
         alias_history.move_alias(history, (*history.numbers, number), move, held_lock)
         return alias_history.read_history(name, alias).champion == number
+
+
+def _describe_move(record: PromotionRecord) -> AliasMove:
+    results = record.evidence
+    return AliasMove(
+        "promotion",
+        record.context.run_id,
+        time=record.context.time,
+        mean_return=""
+        if results is None
+        else format_number(results.challenger_episodes.mean_return),
+        why=summary_text.summarize(record),
+    )

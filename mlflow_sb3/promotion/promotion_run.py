@@ -1,9 +1,9 @@
-"""Read and write promotion records: in the run of a promotion and on the model version."""
+"""Log promotion records to the run of a promotion, and load them again."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 import mlflow
 from matplotlib.figure import Figure
@@ -17,13 +17,9 @@ from mlflow_sb3.promotion.record import PROMOTION_SCHEMA, GateEvidence, Promotio
 from mlflow_sb3.reports import plots
 from mlflow_sb3.reports.plots import MeanDifference, PairedReturns
 
-MAX_TEXT_LENGTH = 5000
-"""Length of a description or tag value that every database of MLflow accepts, in characters."""
 PROMOTION_JSON = "promotion.json"
 
 VERDICT_TAG = "mlflow_sb3.verdict"
-_REASON_TAG = "mlflow_sb3.reason"
-_RUN_TAG = "mlflow_sb3.promotion_run"
 _VERSION_TAG = "mlflow_sb3.version"
 
 
@@ -77,32 +73,6 @@ def plot_evidence(record: PromotionRecord, results: GateEvidence) -> Figure:
             is_paired=results.is_paired,
         )
     )
-
-
-def write_record(record: PromotionRecord) -> None:
-    """Log a record to the active run, and write its verdict on the challenger.
-
-    Call this before the alias moves: then each alias that moved has a record.
-    """
-    log_record(record)
-    client, challenger = RegistryClient(), record.context.challenger
-    number = str(challenger.number)
-    tags = {
-        VERDICT_TAG: record.verdict,
-        _REASON_TAG: record.reason[:MAX_TEXT_LENGTH],
-        _RUN_TAG: record.context.run_id,
-    }
-    for key, value in tags.items():
-        client.set_model_version_tag(challenger.name, number, key, value)
-    before = client.get_model_version(challenger.name, number).description
-    description = report_text.update_description(record, before, MAX_TEXT_LENGTH)
-    client.update_model_version(challenger.name, number, description)
-
-
-def write_error(record: PromotionRecord, error: Exception) -> None:
-    """Write a record with the verdict ``error`` and the message of the error."""
-    reason = " ".join(str(error).split()) or type(error).__name__
-    write_record(replace(record, verdict="error", is_accepted=False, reason=reason))
 
 
 def log_record(record: PromotionRecord) -> None:

@@ -1,4 +1,4 @@
-"""Describe a promotion in sentences and as the Markdown description of a model version."""
+"""Describe a promotion in sentences."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from mlflow_sb3.registry.model_version import Version
 from mlflow_sb3.reports.number_format import format_number
 
 RANDOM_POLICY = "a uniform random policy"
-BEGIN_MARK, END_MARK = "<!-- mlflow-sb3: promotion -->", "<!-- mlflow-sb3: end -->"
-"""Marks around the generated part of a description; other text of the description is kept."""
 
 
 def get_opponent_name(context: PromotionContext) -> str:
@@ -78,80 +76,14 @@ def explain_rollback(context: PromotionContext, why: str) -> str:
     return f"{context.challenger} is the {context.alias} again{replaced}.{reason}"
 
 
-def update_description(
-    record: PromotionRecord, old_description: str | None, max_length: int
-) -> str:
-    """Return the description of a version with a generated part about a promotion.
-
-    An earlier generated part between the marks is replaced. Text outside of the marks is kept.
-
-    Args:
-        record: Record of the promotion.
-        old_description: Description so far.
-        max_length: Largest number of characters. If the text does not fit, the table is left
-            out. If it still does not fit, the old description is returned.
-    """
-    above, _, rest = (old_description or "").partition(BEGIN_MARK)
-    below = rest.partition(END_MARK)[2] if END_MARK in rest else rest
-    verdict = f"**{record.verdict}** ({record.context.rule}): {record.reason}"
-    table = [] if record.evidence is None else ["\n".join(_format_table(record, record.evidence))]
-    source = _describe_source(record.context)
-    for generated in ([verdict, *table, source], [verdict, source]):
-        parts = [above.strip(), BEGIN_MARK, *generated, END_MARK, below.strip()]
-        text = "\n\n".join(part for part in parts if part)
-        if len(text) <= max_length:
-            return text
-    return old_description or ""
-
-
-def _format_table(record: PromotionRecord, evidence: GateEvidence) -> list[str]:
-    challenger, champion = evidence.challenger_episodes, evidence.champion_episodes
-    columns = (
-        ("mean return", challenger.mean_return, champion.mean_return),
-        ("standard deviation", challenger.std_return, champion.std_return),
-        ("mean of the worst 5 % of returns", challenger.worst_return, champion.worst_return),
-        ("mean episode length in steps", challenger.mean_length, champion.mean_length),
-        ("success rate", challenger.success_rate, champion.success_rate),
-    )
-    lower, upper = format_number(evidence.lower_bound), format_number(evidence.upper_bound)
-    confidence = _format_confidence(evidence)
-    detectable = format_number(evidence.smallest_detectable_difference)
-    comparison = {
-        "mean difference": format_number(evidence.mean_difference),
-        f"bounds of the mean difference ({confidence} each)": f"{lower} to {upper}",
-        "smallest detectable difference (80 % power)": detectable,
-        "probability of improvement": format_number(evidence.probability_of_improvement),
-    }
-    names = f"{record.context.challenger} | {get_opponent_name(record.context)}"
-    return [
-        f"| {len(evidence.episodes.seed)} {_describe_unit(evidence)} | {names} |",
-        "| --- | --- | --- |",
-        *(
-            f"| {label} | {format_number(left)} | {format_number(right)} |"
-            for label, left, right in columns
-            if left is not None and right is not None
-        ),
-        *(f"| {label} | {value} | |" for label, value in comparison.items()),
-    ]
-
-
 def _describe_seeds(evidence: GateEvidence) -> str:
     return "on the same seeds" if evidence.is_paired else "each, without common seeds"
-
-
-def _describe_unit(evidence: GateEvidence) -> str:
-    return "pairs" if evidence.is_paired else "episodes each"
-
-
-def _describe_source(context: PromotionContext) -> str:
-    commit = f", commit {context.commit}" if context.commit else ""
-    return f"Decided by {context.user} in run {context.run_id}{commit}."
 
 
 def _describe_improvement(evidence: GateEvidence) -> str:
     return (
         f"The mean difference is {format_number(evidence.mean_difference)}, and with "
-        f"{_format_confidence(evidence)} at least {format_number(evidence.lower_bound)}"
+        f"{format_confidence(evidence)} at least {format_number(evidence.lower_bound)}"
     )
 
 
@@ -167,7 +99,7 @@ def _describe_failure(record: PromotionRecord, evidence: GateEvidence) -> str:
     if lower is not None and lower > gate.min_improvement:
         return _describe_missed_minimum(record.context.challenger, evidence)
     if record.verdict == "reject":
-        bound = f"with {_format_confidence(evidence)} at most {format_number(upper)}"
+        bound = f"with {format_confidence(evidence)} at most {format_number(upper)}"
         return f"The mean difference is {difference}, and {bound}{minimum}"
     if lower is None or upper is None:
         return (
@@ -177,7 +109,7 @@ def _describe_failure(record: PromotionRecord, evidence: GateEvidence) -> str:
     bounds = f"{format_number(lower)} and {format_number(upper)}"
     return (
         f"The mean difference is {difference}, and its bounds are {bounds} "
-        f"({_format_confidence(evidence)} each){minimum}"
+        f"({format_confidence(evidence)} each){minimum}"
     )
 
 
@@ -199,7 +131,7 @@ def _describe_missed_minimum(challenger: Version, evidence: GateEvidence) -> str
     upper = None if bounds is None else bounds.t_upper
     return (
         f"The bounds of the mean return of {challenger} are {format_number(lower)} and "
-        f"{format_number(upper)} ({_format_confidence(evidence)} each), "
+        f"{format_number(upper)} ({format_confidence(evidence)} each), "
         f"and min_return is {format_number(evidence.gate.min_return)}"
     )
 
@@ -240,7 +172,7 @@ def _describe_tie(context: PromotionContext, evidence: GateEvidence) -> str:
         share = f"{100 * (evidence.largest_share_of_other_pairs or 0.0):.2f} %"
         return (
             f"{agents} have equal returns in all {pairs} pairs of episodes, with a mean of {mean}. "
-            f"With {_format_confidence(evidence)}, at most {share} of further pairs would differ"
+            f"With {format_confidence(evidence)}, at most {share} of further pairs would differ"
         )
     unit = "pairs of episodes" if evidence.is_paired else "episodes each"
     threshold = evidence.reward_threshold
@@ -265,5 +197,6 @@ def _describe_promotion(record: PromotionRecord) -> str:
     )
 
 
-def _format_confidence(evidence: GateEvidence) -> str:
+def format_confidence(evidence: GateEvidence) -> str:
+    """Return the confidence of one bound of a gate, such as ``95 % confidence``."""
     return f"{100 * (1 - evidence.gate.alpha):.6g} % confidence"

@@ -8,8 +8,14 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from mlflow_sb3.client import permissions
-from mlflow_sb3.client.registry_client import RegistryClient
-from mlflow_sb3.promotion import evidence, promote, promotion_run, report_text, serving_check
+from mlflow_sb3.promotion import (
+    evidence,
+    promotion_run,
+    report_text,
+    serving_check,
+    summary_text,
+    version_history,
+)
 from mlflow_sb3.promotion.record import PromotionContext, PromotionRecord
 from mlflow_sb3.registry import alias_history, lock, versions
 from mlflow_sb3.registry.alias_history import AliasHistory, AliasMove
@@ -50,8 +56,8 @@ def roll_back(
     """
     run = promotion_run.get_active_run()
     permissions.check_permission("MANAGE", model=name)
-    alias_history.recover_interrupted_move(name, alias)
-    history = alias_history.read_history(name, alias)
+    history = alias_history.recover_interrupted_move(name, alias)
+    version_history.complete_last_decision(history)
     interrupted_run_id = _find_interrupted_run_id(history)
     if history.champion is not None and interrupted_run_id is not None:
         champion = versions.find_version(name, number=history.champion)
@@ -93,10 +99,9 @@ def _restore_version(history: AliasHistory, context: PromotionContext, why: str)
     """Record the rollback, and give the alias to the version to restore."""
     reason = report_text.explain_rollback(context, why)
     record = PromotionRecord(context, "rollback", is_accepted=True, reason=reason)
-    promotion_run.write_record(record)
-    if context.champion is not None:
-        _mark_rolled_back(context.champion, context.run_id)
-    _move_alias_back(history, context.challenger, context.run_id)
+    promotion_run.log_record(record)
+    _move_alias_back(history, record)
+    version_history.write_decision(record)
     return record
 
 
@@ -115,24 +120,16 @@ def _check_target(
     try:
         serving_check.check_servable(target, public_key=public_key, allow_pickle=allow_pickle)
     except MlflowException as error:
-        promotion_run.write_error(PromotionRecord(context, "error", is_accepted=False), error)
+        version_history.write_error(PromotionRecord(context, "error", is_accepted=False), error)
         raise MlflowException.invalid_parameter_value(
             f"{error} Or promote another version with rule=force and a reason."
         ) from error
     return context
 
 
-def _mark_rolled_back(champion: Version, run_id: str) -> None:
-    """Tag a version as rolled back, and remove its approval."""
-    RegistryClient().set_model_version_tag(
-        champion.name, str(champion.number), versions.ROLLED_BACK_TAG, run_id
-    )
-    versions.remove_tag(champion, promote.APPROVAL_TAG)
-
-
-def _move_alias_back(history: AliasHistory, target: Version, run_id: str) -> None:
-    """Move the alias to the target, and remove later versions from the history."""
-    name, alias = history.name, history.alias
+def _move_alias_back(history: AliasHistory, record: PromotionRecord) -> None:
+    """Move the alias to the version to restore, and remove later versions from the history."""
+    name, alias, context = history.name, history.alias, record.context
     with lock.hold_lock(name) as held_lock:
         current = alias_history.recover_move(name, alias, held_lock)
         if current.champion != history.champion:
@@ -141,10 +138,14 @@ def _move_alias_back(history: AliasHistory, target: Version, run_id: str) -> Non
                 f"{current.champion} during the rollback. Call rollback again."
             )
         last = max(
-            index for index, number in enumerate(current.former_numbers) if number == target.number
+            index
+            for index, number in enumerate(current.former_numbers)
+            if number == context.challenger.number
         )
         numbers = current.former_numbers[: last + 1]
-        alias_history.move_alias(current, numbers, AliasMove("rollback", run_id), held_lock)
+        why = summary_text.summarize(record)
+        move = AliasMove("rollback", context.run_id, time=context.time, why=why)
+        alias_history.move_alias(current, numbers, move, held_lock)
 
 
 def _find_previous_version(history: AliasHistory) -> Version:

@@ -16,6 +16,7 @@ from mlflow.exceptions import MlflowException
 
 from mlflow_sb3.client.registry_client import RegistryClient
 from mlflow_sb3.registry import versions
+from mlflow_sb3.registry.champion_table import Champion, add_champion
 from mlflow_sb3.registry.lock import PromotionLock, hold_lock
 
 MAX_HISTORY = 200
@@ -24,9 +25,11 @@ MAX_LOOKUPS = 10
 """Largest number of former versions to look up. Each version takes one request."""
 PREVIOUS_ALIAS = "previous-{alias}"
 """Alias of the version that had the alias before."""
-_HISTORY_TAG = "mlflow_sb3.reigns.{alias}"
-"""Tag of a registered model: the history as JSON."""
-_COMPLETED_TAG = "mlflow_sb3.concluded.{alias}"
+_HISTORY_TAG = "_mlflow_sb3.reigns.{alias}"
+"""Tag of a registered model: the history as JSON. MLflow's pages hide tags that begin this way."""
+_VISIBLE_HISTORY_TAG = "mlflow_sb3.reigns.{alias}"
+"""Name of that tag in earlier versions."""
+_COMPLETED_TAG = "_mlflow_sb3.concluded.{alias}"
 """Tag of a registered model: run of the last rollback that is complete."""
 
 
@@ -37,10 +40,16 @@ class AliasMove:
     Attributes:
         by: Kind of the step that moved the alias.
         run_id: Run of that step.
+        time: When the step began, in milliseconds since 1970. 0 in moves of earlier versions.
+        mean_return: As in ``Champion``.
+        why: As in ``Champion``.
     """
 
     by: Literal["promotion", "rollback"]
     run_id: str
+    time: int = 0
+    mean_return: str = ""
+    why: str = ""
 
 
 @dataclass(frozen=True)
@@ -59,6 +68,8 @@ class AliasHistory:
             version had the alias before.
         completed_rollback: Run of the last rollback that is complete. None if the alias was set by
             hand since.
+        description: Description of the registered model.
+        has_visible_tag: Whether an earlier version of the package wrote the history.
     """
 
     name: str
@@ -69,6 +80,8 @@ class AliasHistory:
     planned_numbers: tuple[int, ...] | None = None
     is_manual: bool = False
     completed_rollback: str | None = None
+    description: str = ""
+    has_visible_tag: bool = False
 
     @property
     def former_numbers(self) -> tuple[int, ...]:
@@ -83,7 +96,9 @@ def read_history(name: str, alias: str) -> AliasHistory:
     """
     model = RegistryClient().get_registered_model(name)
     champion = int(model.aliases[alias]) if alias in model.aliases else None
-    content = _parse_history(name, alias, model.tags.get(_HISTORY_TAG.format(alias=alias), "{}"))
+    tag, visible_tag = (text.format(alias=alias) for text in (_HISTORY_TAG, _VISIBLE_HISTORY_TAG))
+    read_tag = visible_tag if visible_tag in model.tags else tag
+    content = _parse_history(name, read_tag, model.tags.get(read_tag, "{}"))
     planned = content.get("following")
     history = AliasHistory(
         name,
@@ -93,16 +108,22 @@ def read_history(name: str, alias: str) -> AliasHistory:
         last_move=AliasMove(**content["last"]) if content.get("last") else None,
         planned_numbers=None if planned is None else tuple(planned),
         completed_rollback=model.tags.get(_COMPLETED_TAG.format(alias=alias)),
+        description=model.description or "",
+        has_visible_tag=visible_tag in model.tags,
     )
     if planned is None and champion is not None and history.numbers[-1:] != (champion,):
         return _add_manual_champion(history, champion)
     return history
 
 
-def recover_interrupted_move(name: str, alias: str) -> None:
-    """Complete or discard an interrupted move, and remove the lock of a killed process."""
+def recover_interrupted_move(name: str, alias: str) -> AliasHistory:
+    """Complete or discard an interrupted move, and remove the lock of a killed process.
+
+    Returns:
+        The history afterwards.
+    """
     with hold_lock(name) as lock:
-        recover_move(name, alias, lock)
+        return recover_move(name, alias, lock)
 
 
 def recover_move(name: str, alias: str, lock: PromotionLock) -> AliasHistory:
@@ -144,6 +165,7 @@ def move_alias(
     numbers = numbers[-MAX_HISTORY:]
     history = replace(history, last_move=move)
     _write_history(history, planned_numbers=numbers)
+    history = replace(history, has_visible_tag=False)
     lock.check()
     versions.set_alias(history.name, history.alias, numbers[-1])
     _finish_move(history, numbers, lock)
@@ -169,11 +191,10 @@ def find_last_existing_version(name: str, numbers: Sequence[int]) -> int | None:
     return next((number for number in candidates if versions.has_version(name, number)), None)
 
 
-def _parse_history(name: str, alias: str, text: str) -> dict[str, Any]:
+def _parse_history(name: str, tag: str, text: str) -> dict[str, Any]:
     try:
         content: dict[str, Any] = json.loads(text)
     except ValueError as error:
-        tag = _HISTORY_TAG.format(alias=alias)
         raise MlflowException.invalid_parameter_value(
             f"The tag {tag} of registered model {name} is {text!r}, which is not valid JSON. "
             "Delete the tag. This deletes the history of the alias."
@@ -183,17 +204,17 @@ def _parse_history(name: str, alias: str, text: str) -> dict[str, Any]:
 
 def _add_manual_champion(history: AliasHistory, champion: int) -> AliasHistory:
     """Add the version that a user gave the alias to."""
-    return AliasHistory(
-        history.name,
-        history.alias,
+    return replace(
+        history,
         numbers=(*history.numbers, champion),
-        champion=champion,
+        last_move=None,
         is_manual=bool(history.numbers),
+        completed_rollback=None,
     )
 
 
 def _finish_move(history: AliasHistory, numbers: tuple[int, ...], lock: PromotionLock) -> None:
-    """Move the alias ``previous-…`` and write the new history."""
+    """Move the alias ``previous-…``, and write the table of champions and the new history."""
     lock.check()
     previous_alias = PREVIOUS_ALIAS.format(alias=history.alias)
     others = [number for number in numbers[:-1] if number != numbers[-1]]
@@ -202,7 +223,19 @@ def _finish_move(history: AliasHistory, numbers: tuple[int, ...], lock: Promotio
         versions.set_alias(history.name, previous_alias, previous)
     else:
         RegistryClient().delete_registered_model_alias(history.name, previous_alias)
+    _write_table(history, numbers)
     _write_history(replace(history, numbers=numbers))
+
+
+def _write_table(history: AliasHistory, numbers: tuple[int, ...]) -> None:
+    move = history.last_move
+    if move is None:
+        return
+    champion = Champion(numbers[-1], move.time, move.mean_return, move.why)
+    former = history.numbers[-1] if history.numbers else None
+    description = add_champion(history.description, history.alias, champion, former=former)
+    if description != history.description:
+        RegistryClient().update_registered_model(history.name, description)
 
 
 def _write_history(
@@ -215,3 +248,7 @@ def _write_history(
     RegistryClient().set_registered_model_tag(
         history.name, _HISTORY_TAG.format(alias=history.alias), json.dumps(content)
     )
+    if history.has_visible_tag:
+        RegistryClient().delete_registered_model_tag(
+            history.name, _VISIBLE_HISTORY_TAG.format(alias=history.alias)
+        )

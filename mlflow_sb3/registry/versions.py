@@ -10,8 +10,12 @@ from mlflow_sb3.client import connection, permissions, registry_client
 from mlflow_sb3.client.registry_client import RegistryClient
 from mlflow_sb3.registry.model_version import Version
 
+STATE_TAG = "mlflow_sb3.state"
+"""Tag of a version: ``CHALLENGER``, ``REJECTED``, ``ROLLED_BACK``, the alias that it has, or
+``former`` and the alias that it had."""
+CHALLENGER, REJECTED, ROLLED_BACK = "challenger", "rejected", "rolled back"
 ROLLED_BACK_TAG = "mlflow_sb3.rolled_back"
-"""Tag of a version from which a rollback removed the alias: id of the rollback's run."""
+"""Tag that earlier releases set on a version from which a rollback removed the alias."""
 
 _NOT_FOUND_CODES = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 """Error codes of MLflow for a missing model or version, and for a missing alias."""
@@ -116,6 +120,11 @@ def find_versions_of_runs(name: str, run_ids: list[str]) -> list[ModelVersion]:
             max_results=1000,
         )
     )
+
+
+def is_rolled_back(entity: ModelVersion) -> bool:
+    """Return whether a rollback removed the alias from a version, and no promotion followed."""
+    return entity.tags.get(STATE_TAG) == ROLLED_BACK or ROLLED_BACK_TAG in entity.tags
 
 
 def remove_tag(version: Version, key: str) -> None:

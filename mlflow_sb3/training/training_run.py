@@ -26,6 +26,7 @@ from mlflow_sb3.inference import agent_files
 from mlflow_sb3.promotion import challengers
 from mlflow_sb3.registry import model_version, names, registration, signing, versions
 from mlflow_sb3.registry.model_version import Version
+from mlflow_sb3.reports.number_format import format_number
 from mlflow_sb3.tracking import file_trust
 from mlflow_sb3.tracking.file_trust import FileTrust
 from mlflow_sb3.tracking.run_logger import MetricPoint, RunLogger
@@ -49,7 +50,7 @@ _STEP_METRIC = "eval/kept_step"
 _CONFIDENCE_METRIC = "eval/kept_confidence"
 """Metric of a training run; see ``checkpoint_selection.estimate_confidence``."""
 _IMAGE_INPUT_TAG = "mlflow_sb3.image_input"
-_LOGGED_BY_TAG = "mlflow_sb3.logged_by"
+_LOGGED_BY_TAG = "_mlflow_sb3.logged_by"
 """Tag of a model version: id of the last run of ``log_model`` that registered or completed it."""
 _TABLES_TAG = "mlflow.loggedArtifacts"
 """MLflow's tag for the tables of a run, in the format of ``mlflow.log_table``."""
@@ -65,6 +66,8 @@ class TrainingRun:
     algo: str
     step: int
     """Step of the selected checkpoint."""
+    facts: dict[str, str]
+    """Tags of a version that tell people what it is: environment, algorithm, seed, steps, score."""
     env_spec_json: str
     """Environment as ``EnvSpec`` JSON."""
     model: BaseAlgorithm
@@ -113,7 +116,7 @@ class TrainingRun:
             info.model_id,
             name,
             alias=alias,
-            tags=tags | _logged_by_tags(),
+            tags=tags | self.facts | _logged_by_tags() | {versions.STATE_TAG: versions.CHALLENGER},
             signing_key=signing_key,
             machine_key=file_trust.get_machine_key(),
             files=prepared.digests,
@@ -227,9 +230,17 @@ def load_training_run(run_id: str, *, trust: FileTrust | None = None) -> Trainin
         env_id=params["sb3/env"],
         algo=params["sb3/algo"],
         step=int(run.data.metrics[_STEP_METRIC]),
+        facts=_collect_facts(run),
         env_spec_json=env_spec_json,
         model=model,
     )
+
+
+def _collect_facts(run: Run) -> dict[str, str]:
+    names = ("env", "algo", "seed", "timesteps")
+    facts = {f"mlflow_sb3.{name}": run.data.params.get(f"sb3/{name}", "") for name in names}
+    score = run.data.metrics.get(challengers.SCORE_METRIC)
+    return facts | {"mlflow_sb3.score": format_number(score)}
 
 
 def _logged_by_tags() -> dict[str, str]:

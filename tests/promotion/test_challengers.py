@@ -23,11 +23,16 @@ def experiment_id(store: str) -> str:
 
 
 @pytest.mark.parametrize("page_size", [1, 2, 100])
+@pytest.mark.parametrize(
+    "tag",
+    [(versions.STATE_TAG, versions.ROLLED_BACK), (versions.ROLLED_BACK_TAG, "a run")],
+    ids=["state", "earlier release"],
+)
 def test_the_best_versions_are_found_with_any_page_size(
-    experiment_id: str, page_size: int, monkeypatch: pytest.MonkeyPatch
+    experiment_id: str, page_size: int, tag: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(challengers, "_PAGE_SIZE", page_size)
-    MlflowClient().set_model_version_tag("agent", "3", versions.ROLLED_BACK_TAG, "a run")
+    MlflowClient().set_model_version_tag("agent", "3", *tag)
     versions.set_alias("agent", "champion", 2)
 
     best = challengers.find_best_challengers("agent", "champion", experiment_id, 3)

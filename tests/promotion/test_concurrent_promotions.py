@@ -16,14 +16,14 @@ def test_a_new_champion_during_the_gate_starts_another_gate(
 ) -> None:
     """The champion changes between the last episode and the lock."""
     promote(levels[2])
-    write_record = promotion_run.write_record
+    log_record = promotion_run.log_record
 
-    def write_and_change_champion(record: PromotionRecord) -> None:
-        write_record(record)
+    def log_and_change_champion(record: PromotionRecord) -> None:
+        log_record(record)
         if record.context.champion == levels[2]:
             versions.set_alias("levels", "champion", 5)
 
-    monkeypatch.setattr(promotion_run, "write_record", write_and_change_champion)
+    monkeypatch.setattr(promotion_run, "log_record", log_and_change_champion)
     better = register_level(6)
 
     promotion = promote(better)

@@ -9,9 +9,10 @@ from mlflow.exceptions import MlflowException
 
 from mlflow_sb3.envs import env_spec
 from mlflow_sb3.envs.seeds import generate_episode_seeds
-from mlflow_sb3.promotion import record, rollback
+from mlflow_sb3.promotion import record
 from mlflow_sb3.promotion.gate import Gate
 from mlflow_sb3.registry import versions
+from mlflow_sb3.registry.versions import STATE_TAG
 from tests.promotion.level_promotions import (
     QUICK,
     STRICT,
@@ -56,10 +57,8 @@ def test_a_worse_challenger_is_rejected_at_the_first_look(levels: Levels) -> Non
 
     promotion = promote(levels[2])
 
-    tags = read_tags(levels[2])
-    assert promotion.verdict == tags["mlflow_sb3.verdict"] == "reject"
-    assert tags["mlflow_sb3.reason"] == promotion.reason
-    assert tags["mlflow_sb3.promotion_run"] == promotion.context.run_id
+    assert promotion.verdict == "reject"
+    assert read_tags(levels[2])[STATE_TAG] == "rejected"
     assert [look.pairs for look in evidence_of(promotion).looks] == [25]
     assert len(evidence_of(promotion).episodes.seed) == 25
     assert read_aliases() == {"champion": 5}
@@ -189,7 +188,8 @@ def test_a_failed_gate_is_recorded_as_an_error_and_keeps_the_champion(
         promote(levels[4], judging_environment=environment)
 
     content = read_promotion_json()
-    assert content["verdict"] == read_tags(levels[4])["mlflow_sb3.verdict"] == "error"
+    assert content["verdict"] == "error"
+    assert STATE_TAG not in read_tags(levels[4])
     assert message in content["reason"]
     assert read_aliases() == {"champion": 3}
 
@@ -209,19 +209,6 @@ def test_a_deleted_champion_is_replaced(levels: Levels) -> None:
     promote(levels[4], force_reason="continue")
 
     assert read_aliases() == {"champion": 5}
-
-
-@pytest.mark.train
-def test_a_second_promotion_removes_the_rollback_tag(levels: Levels) -> None:
-    promote(levels[2])
-    promote(levels[4])
-    rollback.roll_back("levels")
-    tags_before = read_tags(levels[4])
-
-    promote(levels[4])
-
-    assert versions.ROLLED_BACK_TAG in tags_before
-    assert versions.ROLLED_BACK_TAG not in read_tags(levels[4])
 
 
 def test_a_promotion_needs_an_active_run(levels: Levels) -> None:

@@ -166,43 +166,6 @@ def test_a_rollback_gives_the_reason_of_the_user() -> None:
     assert report_text.explain_rollback(without_champion, "") == "levels/2 is the champion again."
 
 
-def test_text_of_a_user_is_kept_although_the_end_mark_was_deleted() -> None:
-    record = replace(STORED, reason="a reason")
-    generated = report_text.update_description(record, "", 5000)
-    edited = generated.replace(report_text.END_MARK, "text of a user")
-
-    text = report_text.update_description(record, edited, 5000)
-
-    assert "text of a user" in text
-    assert text.count(report_text.END_MARK) == 1
-
-
-def test_a_description_that_is_too_long_omits_its_table() -> None:
-    record = replace(STORED, reason="a reason")
-    whole = report_text.update_description(record, "text of a user", 5000)
-
-    short = report_text.update_description(record, "text of a user", len(whole) - 1)
-
-    assert "| mean return |" in whole
-    assert "| mean return |" not in short
-    assert "a reason" in short
-    assert report_text.update_description(record, "x" * 5000, 5000) == "x" * 5000
-
-
-def test_the_table_has_success_rates_if_the_environment_reports_them() -> None:
-    evidence = replace(
-        EVIDENCE,
-        challenger_episodes=replace(EVIDENCE.challenger_episodes, success_rate=0.75),
-        champion_episodes=replace(EVIDENCE.champion_episodes, success_rate=0.5),
-    )
-
-    with_rates = report_text.update_description(replace(STORED, evidence=evidence), None, 5000)
-    without = report_text.update_description(replace(STORED, evidence=EVIDENCE), None, 5000)
-
-    assert "| success rate | 0.75 | 0.50 |" in with_rates
-    assert "success rate" not in without
-
-
 def test_a_gate_without_common_seeds_speaks_of_episodes() -> None:
     unpaired = replace(EVIDENCE, is_paired=False, lower_bound=-1.0)
     undecided = replace(unpaired, lower_bound=None, upper_bound=None)

@@ -1,0 +1,59 @@
+"""Format the evidence of a decision as Markdown, for the description of a model version."""
+
+from __future__ import annotations
+
+from mlflow_sb3.promotion.record import GateEvidence, PromotionContext, PromotionRecord
+from mlflow_sb3.promotion.report_text import format_confidence, get_opponent_name
+from mlflow_sb3.reports.number_format import format_number
+
+
+def format_evidence(record: PromotionRecord) -> str:
+    """Return the reason of a decision, the table of its gate, and its source.
+
+    Empty if no gate was played: then the one line about the decision says everything.
+    """
+    if record.evidence is None:
+        return ""
+    reason = f"**{record.verdict}**: {record.reason}"
+    table = "\n".join(_format_table(record, record.evidence))
+    return "\n\n".join([reason, table, _describe_source(record.context)])
+
+
+def _format_table(record: PromotionRecord, evidence: GateEvidence) -> list[str]:
+    challenger, champion = evidence.challenger_episodes, evidence.champion_episodes
+    columns = (
+        ("mean return", challenger.mean_return, champion.mean_return),
+        ("standard deviation", challenger.std_return, champion.std_return),
+        ("mean of the worst 5 % of returns", challenger.worst_return, champion.worst_return),
+        ("mean episode length in steps", challenger.mean_length, champion.mean_length),
+        ("success rate", challenger.success_rate, champion.success_rate),
+    )
+    lower, upper = format_number(evidence.lower_bound), format_number(evidence.upper_bound)
+    confidence = format_confidence(evidence)
+    detectable = format_number(evidence.smallest_detectable_difference)
+    comparison = {
+        "mean difference": format_number(evidence.mean_difference),
+        f"bounds of the mean difference ({confidence} each)": f"{lower} to {upper}",
+        "smallest detectable difference (80 % power)": detectable,
+        "probability of improvement": format_number(evidence.probability_of_improvement),
+    }
+    names = f"{record.context.challenger} | {get_opponent_name(record.context)}"
+    return [
+        f"| {len(evidence.episodes.seed)} {_describe_unit(evidence)} | {names} |",
+        "| --- | --- | --- |",
+        *(
+            f"| {label} | {format_number(left)} | {format_number(right)} |"
+            for label, left, right in columns
+            if left is not None and right is not None
+        ),
+        *(f"| {label} | {value} | |" for label, value in comparison.items()),
+    ]
+
+
+def _describe_unit(evidence: GateEvidence) -> str:
+    return "pairs" if evidence.is_paired else "episodes each"
+
+
+def _describe_source(context: PromotionContext) -> str:
+    commit = f", commit {context.commit}" if context.commit else ""
+    return f"Decided by {context.user} in run {context.run_id}{commit}."

@@ -1,0 +1,82 @@
+"""Describe a decision in one line: for the description of a version, and for run names."""
+
+from __future__ import annotations
+
+from mlflow_sb3.promotion.record import GateEvidence, PromotionRecord
+from mlflow_sb3.reports.number_format import format_number
+
+_MAX_ERROR = 200
+"""Number of characters of an error message in the line. The run has the whole message."""
+
+
+def summarize(record: PromotionRecord) -> str:
+    """Return what was decided about ``record.context.challenger``, in one line."""
+    if record.verdict == "error":
+        return f"error: {record.reason[:_MAX_ERROR]}"
+    if record.verdict == "rollback":
+        return _summarize_rollback(record)
+    if record.evidence is None:
+        return _summarize_without_gate(record)
+    opponent = name_opponent(record)
+    means = (
+        f"{format_number(record.evidence.challenger_episodes.mean_return)} vs "
+        f"{format_number(record.evidence.champion_episodes.mean_return)} ({opponent})"
+    )
+    bounds = _format_bounds(record.verdict, record.evidence)
+    return f"{_name_verdict(record)}: {means}{bounds}"
+
+
+def summarize_loss(record: PromotionRecord) -> str:
+    """Return in one line why ``record.context.champion`` lost the alias."""
+    winner = f"version {record.context.challenger.number}"
+    if record.verdict != "rollback":
+        return f"replaced by {winner}"
+    return f"rolled back to {winner}{_format_user_reason(record)}"
+
+
+def name_opponent(record: PromotionRecord) -> str:
+    """Return ``version 3`` for the champion, or ``random policy``."""
+    champion = record.context.champion
+    return "random policy" if champion is None else f"version {champion.number}"
+
+
+def _summarize_rollback(record: PromotionRecord) -> str:
+    champion = record.context.champion
+    loser = "" if champion is None else f", because version {champion.number} was rolled back"
+    return f"{record.context.alias} again{loser}{_format_user_reason(record)}"
+
+
+def _summarize_without_gate(record: PromotionRecord) -> str:
+    if record.context.rule == "force":
+        return f"{_name_verdict(record)} without a gate{_format_user_reason(record)}"
+    return f"{record.verdict}: {record.reason}"
+
+
+def _name_verdict(record: PromotionRecord) -> str:
+    if record.verdict == "promote":
+        return "promoted" if record.is_accepted else "not yet promoted (needs approval)"
+    return {"reject": "rejected", "tie": "rejected after a tie"}.get(record.verdict, record.verdict)
+
+
+def _format_bounds(verdict: str, evidence: GateEvidence) -> str:
+    """Return the bound or bounds of the mean difference that decided; empty after a tie."""
+    confidence = f"({100 * (1 - evidence.gate.alpha):.6g} %)"
+    lower, upper = evidence.lower_bound, evidence.upper_bound
+    if verdict == "promote" and lower is not None:
+        return f", difference at least {_format_signed(lower)} {confidence}"
+    if verdict == "reject" and upper is not None:
+        return f", difference at most {_format_signed(upper)} {confidence}"
+    if verdict == "inconclusive" and lower is not None and upper is not None:
+        bounds = f"{_format_signed(lower)} and {_format_signed(upper)}"
+        return f", difference between {bounds} {confidence}"
+    return ""
+
+
+def _format_signed(value: float) -> str:
+    return f"{'+' if value >= 0 else ''}{format_number(value)}"
+
+
+def _format_user_reason(record: PromotionRecord) -> str:
+    """Return the reason of the user, which the record has only as the end of its own reason."""
+    reason = record.reason.partition(" Reason: ")[2].rstrip(".")
+    return f": {reason}" if reason else ""

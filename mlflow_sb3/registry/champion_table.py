@@ -1,0 +1,82 @@
+"""Write the table of champions into the description of a registered model."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from mlflow_sb3.registry.generated_text import MAX_LENGTH, Description
+
+_HEADER = (
+    "| version | from (UTC) | until (UTC) | mean return | why |\n| --- | --- | --- | --- | --- |"
+)
+_ROW = re.compile(r"^\| (\d+) \| ([^|]*) \| ([^|]*) \| ([^|]*) \| ([^|]*) \|$", re.MULTILINE)
+_NO_RECORD = "(no record)"
+
+
+@dataclass(frozen=True)
+class Champion:
+    """A version that has an alias.
+
+    Attributes:
+        number: Number of the version.
+        since: When it got the alias, in milliseconds since 1970; 0 if that is not known.
+        mean_return: Mean return in the gate, formatted; empty without a gate.
+        why: Why it got the alias, in one line.
+    """
+
+    number: int
+    since: int
+    mean_return: str
+    why: str
+
+
+def add_champion(description: str, alias: str, champion: Champion, *, former: int | None) -> str:
+    """Add a champion to the table, and end the time of the champion before it.
+
+    If the last row has the version of ``champion`` already, the description is returned as it is.
+    If the table lacks the former champion, a row without times is added for it.
+
+    Args:
+        description: Description of the registered model. The text outside of the table is kept.
+        alias: Alias of the champions. Each alias has a table of its own.
+        champion: The new champion.
+        former: Number of the version that had the alias before, or None.
+    """
+    parsed = Description.parse(description, alias)
+    rows = _ROW.findall(parsed.generated)
+    if rows and int(rows[0][0]) == champion.number:
+        return description
+    since = format_time(champion.since) if champion.since else ""
+    if former is not None and (not rows or int(rows[0][0]) != former):
+        rows.insert(0, (str(former), "", "", "", _NO_RECORD))
+    if rows:
+        number, begin, end, *others = rows[0]
+        rows[0] = (number, begin, end or since, *others)
+    why = " ".join(champion.why.replace("|", "/").split())
+    rows.insert(0, (str(champion.number), since, "", champion.mean_return, why))
+    while True:
+        generated = _format_section(alias, rows)
+        text = Description(parsed.above, generated, parsed.below).format(alias)
+        if len(text) <= MAX_LENGTH:
+            return text
+        if len(rows) == 1:
+            return description
+        rows.pop()
+
+
+def format_time(milliseconds: int) -> str:
+    """Format a time as date, hour and minute in UTC.
+
+    Args:
+        milliseconds: Milliseconds since 1970.
+    """
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d %H:%M")
+
+
+def _format_section(alias: str, rows: list[tuple[str, ...]]) -> str:
+    number, _, _, score, _ = rows[0]
+    mean_return = f", mean return {score}" if score else ""
+    table = "\n".join([_HEADER, *(f"| {' | '.join(row)} |" for row in rows)])
+    return f"**{alias}**: version {number}{mean_return}\n\n{table}"

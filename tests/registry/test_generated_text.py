@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import pytest
+
+from mlflow_sb3.registry.generated_text import Description
+
+TEXT = "2026-11-26 promoted\n\n| a | b |\n| --- | --- |\n| 1 | 2 |"
+
+
+def test_a_description_starts_with_the_text_and_not_with_a_mark() -> None:
+    text = Description("", TEXT, "").format("promotion")
+
+    assert text.startswith("2026-11-26 promoted <!-- mlflow-sb3: promotion -->\n\n| a | b |")
+    assert text.endswith("| 1 | 2 |\n\n<!-- mlflow-sb3: end -->")
+
+
+@pytest.mark.parametrize("above", ["", "Trained on ice.\n\nBy Ann."])
+@pytest.mark.parametrize("generated", ["one line", TEXT])
+@pytest.mark.parametrize("below", ["", "Approved."])
+def test_the_parts_of_a_description_are_found_again(above: str, generated: str, below: str) -> None:
+    description = Description(above, generated, below)
+
+    assert Description.parse(description.format("x"), "x") == description
+
+
+def test_a_description_without_a_mark_is_the_text_of_a_user() -> None:
+    assert Description.parse(" mine ", "promotion") == Description("mine", "", "")
+
+
+def test_the_mark_of_earlier_releases_is_read() -> None:
+    text = f"mine\n\n<!-- mlflow-sb3: promotion -->\n\n{TEXT}\n\n<!-- mlflow-sb3: end -->\n\nyours"
+
+    assert Description.parse(text, "promotion") == Description("mine", TEXT, "yours")
+
+
+def test_text_of_a_user_is_kept_although_the_end_mark_was_deleted() -> None:
+    edited = Description("", TEXT, "").format("promotion").replace("mlflow-sb3: end", "mine")
+
+    parsed = Description.parse(edited, "promotion")
+
+    assert parsed.generated == "2026-11-26 promoted"
+    assert "| 1 | 2 |" in parsed.below
+    assert "mine" in parsed.below
+
+
+def test_sections_with_different_labels_are_independent() -> None:
+    first = Description("", "one", "").format("a")
+    both = Description(first, "two", "").format("b")
+
+    changed = Description.parse(both, "a")
+
+    assert changed.generated == "one"
+    assert Description.parse(
+        Description(changed.above, "three", changed.below).format("a"), "b"
+    ) == (Description("three <!-- mlflow-sb3: a -->\n\n<!-- mlflow-sb3: end -->", "two", ""))
