@@ -45,7 +45,8 @@ def make_env(env_id: str, kwargs: dict[str, Any] | None = None) -> Env:
     except ENV_ERRORS as error:
         arguments = f" with {json.dumps(kwargs, default=str)}" if kwargs else ""
         remedy = (
-            "Use the id of a registered environment, or 'module:EnvId' to import a module first."
+            "Use the id of a registered environment, 'module:EnvId' to import a module first, or "
+            "'module:function' for a function that returns a VecEnv."
         )
         if kwargs:
             remedy += " Use only env_kwargs that the constructor of the environment accepts."

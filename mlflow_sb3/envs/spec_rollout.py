@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -40,6 +41,7 @@ def play_episodes(
     n_envs = min(MAX_ENVS, len(seeds))
     vec_env = vec_env_factory.make_vec_env(env_spec_json, n_envs=n_envs, seed=seeds[0])
     try:
+        vec_env.seed(seeds[0])  # for functions that leave it to this method
         returns, lengths, successes = _play_vec_env(policy, vec_env, len(seeds), on_episode)
     finally:
         vec_env.close()
@@ -56,12 +58,13 @@ def _play_vec_env(
 ) -> tuple[list[float], list[int], list[Any]]:
     """Return the returns, lengths and values of ``is_success`` of episodes.
 
+    The order is that of the environments, and does not depend on which episode ends first.
     Each environment plays the same number of episodes, or one more. If the first episodes to end
     counted instead, short episodes would be too frequent. SB3's ``evaluate_policy`` does the same.
     """
     n_envs = vec_env.num_envs
     remaining = np.array([(n_episodes + index) // n_envs for index in range(n_envs)])
-    returns, lengths, successes = [], [], []
+    played: list[list[tuple[float, int, Any]]] = [[] for _ in range(n_envs)]
     total, length = np.zeros(n_envs), np.zeros(n_envs, np.int64)
     observations, state, starts = vec_env.reset(), None, np.ones(n_envs, bool)
     while remaining.any():
@@ -71,10 +74,10 @@ def _play_vec_env(
         length += 1
         starts = np.asarray(dones, bool)
         for index in np.flatnonzero(starts & (remaining > 0)):
-            returns.append(float(total[index]))
-            lengths.append(int(length[index]))
-            successes.append(infos[index].get("is_success"))
+            is_success = infos[index].get("is_success")
+            played[index].append((float(total[index]), int(length[index]), is_success))
             remaining[index] -= 1
             on_episode()
         total[starts], length[starts] = 0.0, 0
-    return returns, lengths, successes
+    returns, lengths, successes = zip(*itertools.chain(*played), strict=True)
+    return list(returns), list(lengths), list(successes)

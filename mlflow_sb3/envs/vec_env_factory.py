@@ -65,7 +65,9 @@ class FirstEnv(gymnasium.Env[Any, Any]):
         observations, rewards, dones, infos = self._vec_env.step(np.array([action]))
         is_done, info = bool(dones[0]), infos[0]
         is_truncated = is_done and bool(info.get("TimeLimit.truncated", False))
-        observation = info["terminal_observation"] if is_done else _get_first(observations)
+        observation = _get_first(observations)
+        if is_done:
+            observation = info.get("terminal_observation", observation)
         return observation, float(rewards[0]), is_done and not is_truncated, is_truncated, info
 
     def render(self) -> Any:
@@ -118,7 +120,7 @@ def make_vec_env(env_spec_json: str, *, n_envs: int, seed: int) -> VecEnv:
             not the ``VecEnv`` that was requested, or cannot be used.
     """
     spec = EnvSpec.from_json(env_spec_json)
-    if spec.kwargs.keys() != {"factory", "arguments"} or spec.additional_wrappers:
+    if json.loads(spec.to_json()) != json.loads(_rebuild_spec(spec).to_json()):
         raise MlflowException.invalid_parameter_value(
             f"{env_spec_json!r} describes no environments of a function. Use the EnvSpec JSON that "
             "train records."
@@ -126,10 +128,16 @@ def make_vec_env(env_spec_json: str, *, n_envs: int, seed: int) -> VecEnv:
     return _make(**spec.kwargs, n_envs=n_envs, seed=seed)
 
 
+def _rebuild_spec(spec: EnvSpec) -> EnvSpec:
+    """Return the specification that ``build_spec`` makes for the same function and arguments."""
+    factory, arguments = spec.kwargs.get("factory"), spec.kwargs.get("arguments")
+    return build_spec(str(factory), arguments if isinstance(arguments, dict) else {})
+
+
 def _make(factory: str, arguments: dict[str, Any], *, n_envs: int, seed: int) -> VecEnv:
     create = entry_points.import_function(factory)
     try:
-        from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
+        from stable_baselines3.common.vec_env import VecEnv
     except ImportError as error:
         raise MlflowException.invalid_parameter_value(
             f"{factory} makes a VecEnv of Stable-Baselines3, which is not installed. "
@@ -137,12 +145,23 @@ def _make(factory: str, arguments: dict[str, Any], *, n_envs: int, seed: int) ->
         ) from error
     try:
         vec_env = create(n_envs=n_envs, seed=seed, **arguments)
-    except ENV_ERRORS as error:
+    except Exception as error:  # the function of a user can raise anything
         raise _build_error(
             factory, f"failed with n_envs={n_envs}, seed={seed}, {arguments}: {format_cause(error)}"
         ) from error
     if not isinstance(vec_env, VecEnv):
         raise _build_error(factory, f"returned a {type(vec_env).__name__}. Return a VecEnv of SB3.")
+    try:
+        _check_vec_env(factory, vec_env, n_envs)
+    except MlflowException:
+        vec_env.close()
+        raise
+    return vec_env
+
+
+def _check_vec_env(factory: str, vec_env: VecEnv, n_envs: int) -> None:
+    from stable_baselines3.common.vec_env import unwrap_vec_normalize
+
     if vec_env.num_envs != n_envs:
         raise _build_error(
             factory,
@@ -157,7 +176,6 @@ def _make(factory: str, arguments: dict[str, Any], *, n_envs: int, seed: int) ->
             raise _build_error(
                 factory, f"returned the space {space}. SB3 needs discrete spaces that start at 0."
             )
-    return vec_env
 
 
 def _build_error(factory: str, reason: str) -> MlflowException:

@@ -172,7 +172,7 @@ class Comparison:
     @property
     def has_equal_returns(self) -> bool:
         """Return whether all episodes of both agents have the same return."""
-        return len({*self.challenger.returns.tolist(), *self.champion.returns.tolist()}) == 1
+        return _are_equal(self.challenger.returns, self.champion.returns)
 
 
 def compare_agents(gate: Gate, play: PlayPairs, *, seed: int, is_paired: bool = True) -> Comparison:
@@ -186,12 +186,15 @@ def compare_agents(gate: Gate, play: PlayPairs, *, seed: int, is_paired: bool = 
             nothing in common, and the bounds are those of two independent samples.
 
     Raises:
-        ValueError: A return is not finite, or the agents played different seeds.
+        ValueError: A return is not finite, the agents played different seeds, or a simulator
+            played the same episodes again with another seed.
     """
     looks: list[Look] = []
     challenger = champion = Episodes.empty()
     for pairs in gate.looks:
         challenger_episodes, champion_episodes = play(len(challenger.seeds), pairs)
+        if not is_paired:
+            _check_new_episodes(challenger, challenger_episodes)
         challenger, champion = challenger + challenger_episodes, champion + champion_episodes
         _check_episodes(challenger, champion, is_paired=is_paired)
         if is_paired:
@@ -200,7 +203,7 @@ def compare_agents(gate: Gate, play: PlayPairs, *, seed: int, is_paired: bool = 
             bounds = confidence.bound_mean(differences, gate.alpha, seed=seed)
         else:
             mean = challenger.returns.mean() - champion.returns.mean()
-            is_tie = len({*challenger.returns.tolist(), *champion.returns.tolist()}) == 1
+            is_tie = _are_equal(challenger.returns, champion.returns)
             bounds = confidence.bound_mean_difference(
                 challenger.returns, champion.returns, gate.alpha, seed=seed
             )
@@ -233,6 +236,26 @@ def compute_return_differences(
     """
     is_equal = np.isclose(challenger, champion, rtol=RELATIVE_TOLERANCE, atol=0.0)
     return np.where(is_equal, 0.0, challenger - champion)
+
+
+def _are_equal(challenger: NDArray[np.float64], champion: NDArray[np.float64]) -> bool:
+    """Return whether all returns of both agents are equal within ``RELATIVE_TOLERANCE``."""
+    returns = np.concatenate([challenger, champion])
+    return bool(np.isclose(returns, returns[0], rtol=RELATIVE_TOLERANCE, atol=0.0).all())
+
+
+def _check_new_episodes(before: Episodes, new: Episodes) -> None:
+    """Check that a simulator with a new seed did not play the last episodes once more.
+
+    Only episodes with mostly distinct returns are checked. Others can be equal by chance.
+    """
+    count = len(new.returns)
+    is_varied = len(np.unique(new.returns)) > count / 2 > 1
+    if is_varied and np.array_equal(before.returns[-count:], new.returns):
+        raise ValueError(
+            f"{count} episodes were played again although the seed of the simulator changed. "
+            "Let the function that makes the VecEnv use its argument seed."
+        )
 
 
 def _decide_verdict(gate: Gate, last: Look, challenger_bounds: ConfidenceBounds | None) -> Verdict:

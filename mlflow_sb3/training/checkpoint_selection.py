@@ -148,7 +148,8 @@ def count_episodes(n_checkpoints: int, rounds: Rounds) -> int:
 def estimate_confidence(best: Checkpoint, checkpoints: Sequence[Checkpoint]) -> float | None:
     """Return the confidence that no other checkpoint of the last round has a higher mean return.
 
-    The checkpoints of the last round played the same fresh episodes. The confidence is the share of
+    The checkpoints of the last round played the same fresh episodes. Where a function makes the
+    environments, they played equally many in each environment. The confidence is the share of
     bootstrap resamples of these episodes in which no other checkpoint has a higher mean.
 
     Args:

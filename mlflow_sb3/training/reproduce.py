@@ -19,7 +19,7 @@ from mlflow.exceptions import ExecutionException, MlflowException
 
 from mlflow_sb3.algorithms.class_names import list_class_names
 from mlflow_sb3.algorithms.zoo_presets import Preset
-from mlflow_sb3.envs import entry_points, env_spec, wrapper_config
+from mlflow_sb3.envs import entry_points, env_spec, vec_env_factory, wrapper_config
 from mlflow_sb3.inference import agent_files
 from mlflow_sb3.tracking.file_trust import FileTrust
 from mlflow_sb3.training import provenance, training_record
@@ -114,12 +114,25 @@ def check_config(config: TrainingConfig, trust: FileTrust) -> None:
         )
     if ":" in config.env:
         entry_points.check_module(config.env)
+    _check_function(config)
     for wrapper in config.wrappers:
         entry_points.check_wrapper(wrapper_config.get_entry_point(wrapper))
     for name in list_class_names(config.hyperparams):
         if ":" in name:
             _check_class(name)
     env_spec.make_from_spec(config.description).close()
+
+
+def _check_function(config: TrainingConfig) -> None:
+    """Check that the user trusts the function in ``env``, and that ``description`` has it too."""
+    is_function = vec_env_factory.is_factory(config.env)
+    if is_function:
+        entry_points.import_function(config.env)
+    if is_function != vec_env_factory.is_vec_env(config.description):
+        raise MlflowException.invalid_parameter_value(
+            f"The environment {config.env} does not fit the EnvSpec {config.description}, so "
+            "training.json was changed. Train again instead."
+        )
 
 
 def _check_class(name: str) -> None:

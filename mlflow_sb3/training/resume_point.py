@@ -55,11 +55,11 @@ class ResumePoint:
         config = self.header.context["recipe"]
         # Unpickling the snapshot can run any code, so its environment needs no check.
         entry_points.trust_options(config["description"])
-        vec_env = snapshot.rebuild_envs(config["description"], self.header)
+        (seed,) = seeds.generate_episode_seeds(
+            config["seed"], "learning", 1, start=1 + self.header.step
+        )
+        vec_env = snapshot.rebuild_envs(config["description"], self.header, seed=seed)
         if vec_env is not None:
-            (seed,) = seeds.generate_episode_seeds(
-                config["seed"], "learning", 1, start=1 + self.header.step
-            )
             vec_env.seed(seed)
         return snapshot.load_snapshot(self.path, vec_env)
 

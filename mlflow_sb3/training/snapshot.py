@@ -132,18 +132,17 @@ def restore_training(
     state.learn_state.restore(model)
 
 
-def rebuild_envs(env_spec_json: str, header: SnapshotHeader) -> VecEnv | None:
+def rebuild_envs(env_spec_json: str, header: SnapshotHeader, *, seed: int) -> VecEnv | None:
     """Return new environments for a snapshot without environments. None if it contains them.
 
     Args:
         env_spec_json: The environment, as ``EnvSpec`` JSON.
         header: Header of the snapshot.
+        seed: Seed of the environments.
     """
     if not header.inexact:
         return None
-    vec_env: VecEnv = builder.build_vec_env(
-        env_spec_json, {"n_envs": header.n_envs}, seed=header.step
-    )
+    vec_env: VecEnv = builder.build_vec_env(env_spec_json, {"n_envs": header.n_envs}, seed=seed)
     if header.statistics is not None:
         vec_env = vec_normalize.wrap_vec_env(vec_env, header.statistics)
     return sb3_internals.wrap_env(vec_env)

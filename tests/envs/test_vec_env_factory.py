@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from mlflow_sb3.envs import entry_points, env_spec, spec_rollout, vec_env_factory
 from mlflow_sb3.envs.env_spec import compose_spec
-from tests.vec_environments import MAX_STEPS
+from tests.vec_environments import MAX_STEPS, Walks
 
 MODULE = "tests.vec_environments"
 WALKS = f"{MODULE}:make_walks"
@@ -114,6 +114,25 @@ def test_short_episodes_are_not_too_frequent(walks: str) -> None:
     assert episodes.lengths.mean() == pytest.approx(4.0, abs=0.1)
 
 
+def test_the_order_of_the_episodes_does_not_depend_on_their_length(walks: str) -> None:
+    episodes = spec_rollout.play_episodes(Always(1), walks, range(640))
+
+    halves = episodes.lengths.reshape(64, 10)[:, :5], episodes.lengths.reshape(64, 10)[:, 5:]
+    # In the order in which they end, the first half would have the short episodes.
+    assert halves[0].mean() == pytest.approx(halves[1].mean(), abs=0.2)
+    assert abs(np.corrcoef(np.arange(640), episodes.lengths)[0, 1]) < 0.15
+
+
+def test_a_refused_vec_env_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[Walks] = []
+    monkeypatch.setattr(Walks, "close", lambda env: closed.append(env))  # noqa: PLW0108  # a method
+
+    with pytest.raises(MlflowException, match="returned 2 environments for n_envs=1"):
+        compose_spec(f"{MODULE}:make_one_env", kwargs={})
+
+    assert len(closed) == 1
+
+
 def test_the_first_seed_decides_the_episodes() -> None:
     walks = compose_spec(WALKS, kwargs={"failure": 0.5})
 
@@ -192,7 +211,9 @@ def test_a_function_that_the_user_names_is_trusted(
     [
         {"kwargs": {}},
         {"kwargs": {"factory": WALKS, "arguments": {}, "more": 1}},
+        {"kwargs": {"factory": 7, "arguments": {}}},
         {"additional_wrappers": [{"name": "W", "entry_point": "a:W", "kwargs": {}}]},
+        {"max_episode_steps": 2},
     ],
 )
 def test_an_edited_spec_is_refused(walks: str, change: dict[str, Any]) -> None:

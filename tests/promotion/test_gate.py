@@ -420,9 +420,19 @@ def test_unpaired_agents_tie_only_if_all_returns_are_equal() -> None:
     almost[7] = 499.0
 
     assert compare_unpaired(equal, equal).verdict == "tie"
+    assert compare_unpaired(equal, equal * (1 + 1e-15)).verdict == "tie"  # rounding
     assert compare_unpaired(equal, almost).verdict == "inconclusive"
     # In each pair the returns are equal, but they vary.
     assert compare_unpaired(normal(0, 1), normal(0, 1)).verdict == "inconclusive"
+
+
+def test_a_simulator_that_repeats_its_episodes_with_another_seed_is_refused() -> None:
+    repeated = np.tile(normal(0, 1)[:25], 16)
+
+    with pytest.raises(ValueError, match="25 episodes were played again although the seed"):
+        compare_unpaired(repeated, normal(0, 1, seed=1))
+    # Returns with few values can repeat by chance.
+    assert compare_unpaired(np.sign(repeated), np.sign(normal(0, 1))).verdict == "inconclusive"
 
 
 def test_the_probability_of_improvement_without_pairs_compares_all_episodes() -> None:

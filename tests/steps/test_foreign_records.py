@@ -109,6 +109,13 @@ def test_a_replay_does_not_run_the_environment_of_its_record(
         ({"wrappers": [{"os:system": {}}]}, "os:system is not imported"),
         ({"env": "canary_module:Maze-v0"}, "canary_module:Maze-v0 is not imported"),
         (
+            {
+                "env": "stable_baselines3.common.env_util:make_vec_env",
+                "env_kwargs": {"env_id": "CartPole-v1", "monitor_dir": "canary"},
+            },
+            "stable_baselines3.common.env_util:make_vec_env is not called",
+        ),
+        (
             {"hyperparams": {"policy_kwargs": {"optimizer_class": "canary_module:Adam"}}},
             "canary_module:Adam is not imported",
         ),
@@ -133,6 +140,8 @@ def test_reproduce_does_not_import_what_a_record_names(
 ) -> None:
     if "description" in changes:
         changes = {"description": json.dumps(attack(canary))}
+    if "env_kwargs" in changes:
+        changes["env_kwargs"]["monitor_dir"] = str(canary)
     trained = str(MlflowClient().get_model_version(champion.name, "1").run_id)
     run_id = log_copy(trained, "training.json", {"recipe": changes})
 

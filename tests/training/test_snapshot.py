@@ -158,7 +158,7 @@ def test_environments_that_cannot_be_pickled_start_new_episodes(
     path = next(snapshot_writer.list_valid_snapshots(tmp_path))
     header = snapshot_header.read_header(path)
 
-    state = snapshot.load_snapshot(path, snapshot.rebuild_envs(env_spec_json, header))
+    state = snapshot.load_snapshot(path, snapshot.rebuild_envs(env_spec_json, header, seed=1))
     vec_normalize = state.model.get_vec_normalize_env()
     count = vec_normalize.ret_rms.count if isinstance(vec_normalize, VecNormalize) else None
     resumed = loop.train(env_spec_json, algo, **options, resume_from=state)
