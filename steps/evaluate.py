@@ -12,6 +12,7 @@ import click
 from steps.options import (
     VersionNumber,
     allow_pickle_option,
+    boolean_option,
     model_name_option,
     public_key_option,
 )
@@ -49,12 +50,10 @@ from steps.step import Step
 )
 @public_key_option
 @allow_pickle_option
-@click.option(
-    "--video",
-    default=False,
-    show_default=True,
-    type=click.BOOL,
-    help="Record a video of the first episode.",
+@boolean_option("--video", "Record a video of the first episode.")
+@boolean_option(
+    "--print-returns",
+    "Print the return of each episode. evaluation/episodes.json has them too.",
 )
 def evaluate(
     model_name: str,
@@ -65,6 +64,7 @@ def evaluate(
     public_key: str,
     allow_pickle: bool,
     video: bool,
+    print_returns: bool,
 ) -> None:
     """Play new episodes with a registered agent and log their returns."""
     from mlflow_sb3.envs import rollout
@@ -80,10 +80,9 @@ def evaluate(
         allow_pickle=allow_pickle,
         has_video=video,
     )
-    click.echo(f"Episode returns: {played.returns.tolist()}")
-    if played.success_rate is not None:
-        click.echo(f"Success rate: {played.success_rate:.2f}")
-    click.echo(f"Mean reward: {rollout.summarize_returns(played)}")
+    if print_returns:
+        click.echo(f"Episode returns: {played.returns.tolist()}")
+    click.echo(rollout.describe_episodes(played))
 
 
 if __name__ == "__main__":

@@ -45,6 +45,8 @@ def log_model(
 ) -> None:
     """Log the agent of a training run, and register it with the alias challenger."""
     from mlflow_sb3.registry import names
+    from mlflow_sb3.registry.model_version import VERSION_TAG
+    from mlflow_sb3.runs import run_name
     from mlflow_sb3.tracking.file_trust import FileTrust
     from mlflow_sb3.training import training_run
 
@@ -60,7 +62,9 @@ def log_model(
         image_input=image_input,
         signing_key=trust.signing_key or None,
     )
-    mlflow.set_tag("mlflow_sb3.version", str(version))
+    text = f"{version}, the agent of run {run_id}"
+    tags = {VERSION_TAG: str(version)} | run_name.build_tags(f"log_model {version}", text)
+    mlflow.set_tags(tags)
     click.echo(
         f"Registered {version} as the challenger, digest {version.digest}, "
         f"{'signed' if trust.signing_key else 'not signed'}"

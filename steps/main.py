@@ -11,12 +11,14 @@ from typing import Any
 
 import click
 
-from mlflow_sb3 import workflow
 from mlflow_sb3.runs.signals import Interrupted
+from mlflow_sb3.workflow import main_run, summary
+from mlflow_sb3.workflow.step_runner import StepFailedError
 from steps.options import (
     OptionalValue,
     allow_pickle_option,
     approval_option,
+    boolean_option,
     fail_on_reject_option,
     inference_option,
     new_model_name_option,
@@ -60,13 +62,7 @@ from steps.training_options import training_options
 @public_key_option
 @allow_pickle_option
 @state_folder_option
-@click.option(
-    "--fresh",
-    default=False,
-    show_default=True,
-    type=click.BOOL,
-    help="Start all steps anew instead of resuming an interrupted call.",
-)
+@boolean_option("--fresh", "Start all steps anew instead of resuming an interrupted call.")
 @click.pass_obj
 def main(run_id: str, /, **options: Any) -> None:
     """Train an agent, register it, promote it if it is better, and evaluate the champion.
@@ -74,10 +70,10 @@ def main(run_id: str, /, **options: Any) -> None:
     If there is no champion, the new version is evaluated.
     """
     try:
-        workflow.run_workflow(
-            run_id, workflow.WorkflowOptions.from_parameters(options), report=click.echo
-        )
-    except workflow.StepFailedError as error:
+        parameters = main_run.WorkflowOptions.from_parameters(options)
+        result = main_run.run_workflow(run_id, parameters, report=click.echo)
+        click.echo(summary.format_summary(result))
+    except StepFailedError as error:
         raise click.ClickException(str(error)) from error
     except Interrupted:
         click.echo("Run main again with the same parameters to resume it.", err=True)

@@ -95,6 +95,11 @@ def add_options(command: Command, *options: Callable[[Command], Command]) -> Com
     return command
 
 
+def boolean_option(name: str, help_text: str) -> Callable[[Command], Command]:
+    """Return an option that is ``true`` or ``false``, and false by default."""
+    return click.option(name, default=False, show_default=True, type=click.BOOL, help=help_text)
+
+
 model_name_option = click.option(
     "--model-name",
     default="cartpole-v1-dqn",
@@ -122,12 +127,8 @@ approval_option = click.option(
     help="required: run the gate, but move the alias only to a version with the tag "
     "approval=approved.",
 )
-fail_on_reject_option = click.option(
-    "--fail-on-reject",
-    default=False,
-    show_default=True,
-    type=click.BOOL,
-    help="Exit with code 1 if no challenger becomes the champion.",
+fail_on_reject_option = boolean_option(
+    "--fail-on-reject", "Exit with code 1 if no challenger becomes the champion."
 )
 state_folder_option = click.option(
     "--state-folder",
@@ -147,11 +148,8 @@ public_key_option = click.option(
     help="PEM file of the Ed25519 public key that must have signed the version. A relative path "
     "is relative to the project folder.  [default: do not check signatures]",
 )
-allow_pickle_option = click.option(
+allow_pickle_option = boolean_option(
     "--allow-pickle",
-    default=False,
-    show_default=True,
-    type=click.BOOL,
-    help="Unpickle files that no trusted key signed, which can run any code. docs/security.md "
+    "Unpickle files that no trusted key signed, which can run any code. docs/security.md "
     "lists these files.",
 )

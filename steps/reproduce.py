@@ -25,6 +25,7 @@ from steps.step import Step
 @allow_pickle_option
 def reproduce(run_id: str, public_key: str, allow_pickle: bool) -> None:
     """Repeat a training, and report whether the weights are identical."""
+    from mlflow_sb3.runs import run_name
     from mlflow_sb3.tracking.file_trust import FileTrust
     from mlflow_sb3.training import reproduce as reproduction
     from mlflow_sb3.training.training_record import load_training_record
@@ -36,7 +37,10 @@ def reproduce(run_id: str, public_key: str, allow_pickle: bool) -> None:
         new_run_id = reproduction.train_again(project, record.config, trust)
     result = reproduction.compare_training(run, record, new_run_id)
     verdict = "identical" if result.is_identical else "different"
-    mlflow.set_tags({"mlflow_sb3.reproduction": verdict, "mlflow_sb3.reproduced": run_id})
+    mlflow.set_tags(
+        {"mlflow_sb3.reproduction": verdict, "mlflow_sb3.reproduced": run_id}
+        | run_name.build_tags(f"reproduce {run_id[:8]} → {verdict}")
+    )
     mlflow.log_dict(
         {
             "run": run_id,

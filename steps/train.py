@@ -50,16 +50,7 @@ def train(
             raise click.UsageError(str(error)) from error
     else:
         result = train_step.start_training(context.obj, options, settings)
-    best = result.best
-    episodes = "episode" if len(best.returns) == 1 else "episodes"
-    message = (
-        f"Kept the checkpoint of step {best.step} out of {len(result.checkpoints)}: "
-        f"mean return {best.score:.2f} over {len(best.returns)} fresh {episodes}"
-    )
-    if result.confidence is not None:
-        confidence = f"{result.confidence:.0%}"
-        message += f". Confidence that no other of the last round is better: {confidence}"
-    click.echo(message)
+    click.echo(result.describe())
 
 
 def _find_changed_options(context: click.Context, options: dict[str, Any]) -> dict[str, Any]:

@@ -114,6 +114,15 @@ def summarize_returns(episodes: Episodes) -> ReturnSummary:
     )
 
 
+def describe_episodes(episodes: Episodes) -> str:
+    """Return the range, the median and the mean of the returns, and the success rate, as lines."""
+    lowest, median, highest = np.quantile(episodes.returns, [0.0, 0.5, 1.0])
+    lines = [f"Returns: min {lowest:.2f}, median {median:.2f}, max {highest:.2f}"]
+    if episodes.success_rate is not None:
+        lines.append(f"Success rate: {episodes.success_rate:.2f}")
+    return "\n".join([*lines, f"Mean reward: {summarize_returns(episodes)}"])
+
+
 def play_episodes(
     policy: Policy,
     make_env: Callable[[], Env],

@@ -7,7 +7,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import mlflow
-from tqdm import tqdm
 
 from mlflow_sb3.client import permissions
 from mlflow_sb3.envs import rollout
@@ -15,9 +14,10 @@ from mlflow_sb3.envs.rollout import Episodes
 from mlflow_sb3.envs.seeds import generate_episode_seeds
 from mlflow_sb3.flavor import registered_agent
 from mlflow_sb3.flavor.registered_agent import RegisteredAgent
-from mlflow_sb3.registry.model_version import Version
-from mlflow_sb3.reports import plots
+from mlflow_sb3.registry.model_version import VERSION_TAG, Version
+from mlflow_sb3.reports import plots, progress
 from mlflow_sb3.reports.video import record_episode
+from mlflow_sb3.runs import run_name
 
 _logger = logging.getLogger(__name__)
 
@@ -51,10 +51,11 @@ def evaluate_version(
     """
     agent = registered_agent.load_agent(version, public_key=public_key, allow_pickle=allow_pickle)
     seeds = generate_episode_seeds(seed, "evaluation", n_episodes)
-    with tqdm(total=n_episodes, desc="evaluating", unit="episode", mininterval=1) as bar:
+    with progress.make_bar("evaluating", "episode", total=n_episodes) as bar:
         episodes = agent.play(seeds, on_episode=bar.update)
     summary = rollout.summarize_returns(episodes)
-    mlflow.set_tag("mlflow_sb3.version", str(version))
+    text = f"Mean return {summary} over {n_episodes} new episodes"
+    mlflow.set_tags({VERSION_TAG: str(version)} | run_name.build_tags(f"evaluate {version}", text))
     metrics = summary.to_metrics("evaluation/")
     if episodes.success_rate is not None:
         metrics["evaluation/success_rate"] = episodes.success_rate

@@ -170,6 +170,11 @@ class Comparison:
         return float(np.mean(self.differences > 0) + np.mean(self.differences == 0) / 2)
 
     @property
+    def is_stopped_early(self) -> bool:
+        """Return whether the gate rejected the challenger before all pairs were played."""
+        return self.looks[-1].pairs < self.gate.episodes
+
+    @property
     def has_equal_returns(self) -> bool:
         """Return whether all episodes of both agents have the same return."""
         return _are_equal(self.challenger.returns, self.champion.returns)

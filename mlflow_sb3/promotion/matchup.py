@@ -19,6 +19,7 @@ from mlflow_sb3.inference.policy_inputs import SpaceInfo
 from mlflow_sb3.inference.policy_protocol import Policy
 from mlflow_sb3.promotion.gate import Comparison, Gate, compare_agents
 from mlflow_sb3.registry.model_version import Version
+from mlflow_sb3.reports import progress
 
 if TYPE_CHECKING:
     from mlflow_sb3.registry.signing import KeyPath
@@ -64,6 +65,20 @@ class Matchup:
             )
 
         return compare_agents(self.gate, play_pairs, seed=self.seed, is_paired=is_paired)
+
+    def play_with_bar(self, description: str, *, is_shown: bool) -> Comparison:
+        """Play like ``play``, with a progress bar that says if the gate stops early.
+
+        Args:
+            description: Text before the bar.
+            is_shown: Whether to show the bar.
+        """
+        total = 2 * self.gate.episodes
+        with progress.make_bar(description, "episode", total=total, is_shown=is_shown) as bar:
+            comparison = self.play(on_episode=bar.update)
+            if comparison.is_stopped_early:
+                bar.set_postfix_str("stopped early: surely not better")
+        return comparison
 
     def _play(self, policy: Policy, seeds: list[int], on_episode: Callable[[], object]) -> Episodes:
         return spec_rollout.play_episodes(policy, self.environment, seeds, on_episode=on_episode)

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from mlflow import MlflowClient
-from tqdm import tqdm
 
 from mlflow_sb3.client import permissions
 from mlflow_sb3.promotion import (
@@ -204,14 +203,7 @@ def _run_gate(
         public_key=options.public_key,
         allow_pickle=options.allow_pickle,
     )
-    with tqdm(
-        total=2 * options.gate.episodes,
-        desc="gate",
-        unit="episode",
-        disable=not progress,
-        mininterval=1,
-    ) as bar:
-        comparison = matchup.play(on_episode=bar.update)
+    comparison = matchup.play_with_bar("gate", is_shown=progress)
     return comparison.verdict, evidence.collect_evidence(matchup, comparison), budget
 
 

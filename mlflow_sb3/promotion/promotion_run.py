@@ -12,15 +12,16 @@ from mlflow.exceptions import MlflowException
 
 from mlflow_sb3.client import permissions
 from mlflow_sb3.client.registry_client import RegistryClient
-from mlflow_sb3.promotion import evidence, report_text
+from mlflow_sb3.promotion import evidence, report_text, summary_text
 from mlflow_sb3.promotion.record import PROMOTION_SCHEMA, GateEvidence, PromotionRecord
+from mlflow_sb3.registry.model_version import VERSION_TAG
 from mlflow_sb3.reports import plots
 from mlflow_sb3.reports.plots import MeanDifference, PairedReturns
+from mlflow_sb3.runs import run_name
 
 PROMOTION_JSON = "promotion.json"
 
 VERDICT_TAG = "mlflow_sb3.verdict"
-_VERSION_TAG = "mlflow_sb3.version"
 
 
 def get_active_run() -> Run:
@@ -76,9 +77,15 @@ def plot_evidence(record: PromotionRecord, results: GateEvidence) -> Figure:
 
 
 def log_record(record: PromotionRecord) -> None:
-    """Log a record to the active run as ``promotion.json``, and its verdict as a tag."""
+    """Log a record to the active run as ``promotion.json``, and name the run after the verdict."""
     mlflow.log_text(json.dumps(record.to_json(), indent=2, allow_nan=False), PROMOTION_JSON)
-    mlflow.set_tags({_VERSION_TAG: str(record.context.challenger), VERDICT_TAG: record.verdict})
+    challenger = record.context.challenger
+    tags = {VERSION_TAG: str(challenger), VERDICT_TAG: record.verdict}
+    if record.verdict == "rollback":
+        name = f"rollback {challenger.name} → version {challenger.number}"
+    else:
+        name = f"promote {challenger} → {summary_text.name_verdict(record)}"
+    mlflow.set_tags(tags | run_name.build_tags(name, record.reason))
 
 
 def load_record(run_id: str) -> PromotionRecord:

@@ -6,7 +6,6 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from mlflow.exceptions import MlflowException
-from tqdm import tqdm
 
 from mlflow_sb3.promotion import evidence, promotion_run
 from mlflow_sb3.promotion.matchup import arrange_matchup
@@ -53,14 +52,7 @@ def replay_promotion(
         public_key=public_key,
         allow_pickle=allow_pickle,
     )
-    with tqdm(
-        total=2 * recorded.gate.episodes,
-        desc="replay",
-        unit="episode",
-        disable=not progress,
-        mininterval=1,
-    ) as bar:
-        comparison = matchup.play(on_episode=bar.update)
+    comparison = matchup.play_with_bar("replay", is_shown=progress)
     repeated = evidence.collect_evidence(matchup, comparison)
     # The episodes of the gate spoke for the promotion if only an earlier return prevented it.
     verdict = record.verdict if record.missed_return is None else "promote"

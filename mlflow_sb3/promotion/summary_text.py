@@ -23,7 +23,7 @@ def summarize(record: PromotionRecord) -> str:
         f"{format_number(record.evidence.champion_episodes.mean_return)} ({opponent})"
     )
     bounds = _format_bounds(record.verdict, record.evidence)
-    return f"{_name_verdict(record)}: {means}{bounds}"
+    return f"{name_verdict(record)}: {means}{bounds}"
 
 
 def summarize_loss(record: PromotionRecord) -> str:
@@ -32,6 +32,13 @@ def summarize_loss(record: PromotionRecord) -> str:
     if record.verdict != "rollback":
         return f"replaced by {winner}"
     return f"rolled back to {winner}{_format_user_reason(record)}"
+
+
+def name_verdict(record: PromotionRecord) -> str:
+    """Return a word or two for the verdict, such as ``rejected``."""
+    if record.verdict == "promote":
+        return "promoted" if record.is_accepted else "not yet promoted (needs approval)"
+    return {"reject": "rejected", "tie": "rejected after a tie"}.get(record.verdict, record.verdict)
 
 
 def name_opponent(record: PromotionRecord) -> str:
@@ -48,14 +55,8 @@ def _summarize_rollback(record: PromotionRecord) -> str:
 
 def _summarize_without_gate(record: PromotionRecord) -> str:
     if record.context.rule == "force":
-        return f"{_name_verdict(record)} without a gate{_format_user_reason(record)}"
+        return f"{name_verdict(record)} without a gate{_format_user_reason(record)}"
     return f"{record.verdict}: {record.reason}"
-
-
-def _name_verdict(record: PromotionRecord) -> str:
-    if record.verdict == "promote":
-        return "promoted" if record.is_accepted else "not yet promoted (needs approval)"
-    return {"reject": "rejected", "tie": "rejected after a tie"}.get(record.verdict, record.verdict)
 
 
 def _format_bounds(verdict: str, evidence: GateEvidence) -> str:

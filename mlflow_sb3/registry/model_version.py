@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from mlflow.entities.model_registry import ModelVersion
 
+VERSION_TAG = "mlflow_sb3.version"
+"""Tag of a run: ``name/number`` of the version that the run registered, promoted or evaluated."""
 DIGEST_TAG = "mlflow_sb3.digest"
 """Tag of a model version: SHA-256 digest of its files, see ``digest.hash_folder``.
 

@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager, suppress
 import mlflow
 from mlflow import MlflowClient
 from mlflow.environment_variables import (
+    MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR,
     MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR,
     MLFLOW_HTTP_REQUEST_MAX_RETRIES,
     MLFLOW_HTTP_REQUEST_TIMEOUT,
@@ -36,11 +37,16 @@ FINISH_INTERVAL = 1.0
 EXIT_TIMEOUT = 5.0
 """How long a process may take to exit after its step has ended, in seconds."""
 
-RETRY_ENV = {
+STEP_ENV = {
+    MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR.name: "false",
     MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR.name: "1",
     MLFLOW_HTTP_REQUEST_MAX_RETRIES.name: "6",
 }
-"""Defaults of a step: MLflow repeats a request for a minute. Its own defaults take four."""
+"""Defaults of a step.
+
+It shows no bar for each download of a few files. MLflow repeats a request for a minute. Its own
+defaults take four.
+"""
 _FAIL_AT_ONCE_ENV = {
     MLFLOW_HTTP_REQUEST_MAX_RETRIES.name: "0",
     MLFLOW_HTTP_REQUEST_TIMEOUT.name: str(connection.ANSWER_TIMEOUT),
@@ -86,7 +92,7 @@ def start_step_run(describe: Callable[[Exception], str] = describe_error) -> Ite
     with (
         ExitStack() as settings,
         env_vars.override_env(
-            {name: os.environ.get(name, value) for name, value in RETRY_ENV.items()}
+            {name: os.environ.get(name, value) for name, value in STEP_ENV.items()}
         ),
         signals.raise_on_signal(
             before=lambda: settings.enter_context(env_vars.override_env(_FAIL_AT_ONCE_ENV))

@@ -51,6 +51,18 @@ class TrainingResult:
     confidence: float | None
     """How sure the selection is; see ``checkpoint_selection.estimate_confidence``."""
 
+    def describe(self) -> str:
+        """Return in a sentence which checkpoint was selected, and with which mean return."""
+        episodes = "episode" if len(self.best.returns) == 1 else "episodes"
+        text = (
+            f"Kept the checkpoint of step {self.best.step} out of {len(self.checkpoints)}: "
+            f"mean return {self.best.score:.2f} over {len(self.best.returns)} fresh {episodes}"
+        )
+        if self.confidence is None:
+            return text
+        confidence = f"{self.confidence:.0%}"
+        return f"{text}. Confidence that no other of the last round is better: {confidence}"
+
     def to_table(self) -> dict[str, list[Any]]:
         """Return the checkpoints as columns for ``mlflow.log_table``, sorted by step.
 

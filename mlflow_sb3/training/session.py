@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from mlflow_sb3.algorithms import algorithms
 from mlflow_sb3.flavor import sb3_internals
+from mlflow_sb3.reports.progress import make_bar
 from mlflow_sb3.runs.signals import StopRequest
 from mlflow_sb3.training import checkpoint_selection
 from mlflow_sb3.training.callbacks import RestoreCallback, SnapshotCallback, TqdmCallback
@@ -104,14 +105,7 @@ class TrainingSession:
     def _progress_bar(
         self, description: str, unit: str, *, total: int, initial: int = 0
     ) -> tqdm[NoReturn]:
-        return tqdm(
-            total=total,
-            initial=initial,
-            desc=description,
-            unit=unit,
-            disable=not self.progress,
-            mininterval=1,
-        )
+        return make_bar(description, unit, total=total, initial=initial, is_shown=self.progress)
 
 
 @contextmanager

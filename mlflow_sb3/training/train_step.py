@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 from mlflow_sb3.client import preflight
 from mlflow_sb3.client.permissions import MissingPermissionError
 from mlflow_sb3.registry import names
-from mlflow_sb3.runs import previous_attempt, signals, state_dir
+from mlflow_sb3.runs import previous_attempt, run_name, signals, state_dir
 from mlflow_sb3.runs.signals import Interrupted, StopRequest
 from mlflow_sb3.tracking.file_trust import FileTrust
 from mlflow_sb3.tracking.metric_writer import MetricWriter
@@ -182,6 +182,8 @@ def _train_and_log(
     config = plan.config
     facts = provenance.collect_facts(config.torch_threads)
     run_logger.log_params(config.to_params())
+    if tags := run_name.build_tags(f"train {config.env} {config.algo} seed {config.seed}"):
+        run_logger.set_tags(tags)
     snapshot_writer = SnapshotWriter(
         folder / SNAPSHOT_DIR,
         every=settings.snapshot_every,

@@ -13,6 +13,7 @@ import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
@@ -175,6 +176,7 @@ def log_training_run(
         {
             model_version.DIGEST_TAG: digest,
             model_version.SIGNATURE_TAG: (trust or FileTrust()).sign(digest),
+            MLFLOW_RUN_NOTE: result.describe(),
             _TABLES_TAG: json.dumps([{"path": _CHECKPOINTS_TABLE, "type": "table"}]),
         }
     )

@@ -47,7 +47,7 @@ def test_each_entry_point_runs_alone(place: Place) -> None:
     error = "Error: No version of cartpole-v1-ppo was champion before version 1"
     assert (rolled_back.returncode, rolled_back.stderr.count(error)) == (1, 1)
     assert "Mean reward: " in by_alias.stdout
-    returns = [done.stdout.partition("Episode returns")[2] for done in (by_alias, by_version)]
+    returns = [done.stdout.partition("Returns: ")[2] for done in (by_alias, by_version)]
     assert returns[0] == returns[1]
     assert [run.info.status for run in place.runs()] == ["FAILED"] + ["FINISHED"] * 6
 

@@ -21,10 +21,15 @@ COMMANDS = pytest.mark.parametrize("command", [promote, evaluate], ids=["promote
 
 
 def test_evaluation_prints_and_logs_the_returns(champion: Version) -> None:
-    result = invoke(evaluate, "--model-name", champion.name, "--version", "1", "--episodes", "3")
+    options = ("--version", "1", "--episodes", "3", "--print-returns", "true")
+
+    result = invoke(evaluate, "--model-name", champion.name, *options)
 
     run = get_last_run()
     returns = json.loads(result.stdout.partition("Episode returns: ")[2].partition("\n")[0])
+    lowest, median, highest = sorted(returns)
+    words = f"Returns: min {lowest:.2f}, median {median:.2f}, max {highest:.2f}\n"
+    assert words in result.stdout
     assert f"Mean reward: {sum(returns) / 3:.2f} +/- " in result.stdout
     assert run.data.metrics["evaluation/episodes"] == 3
     table = mlflow.load_table("evaluation/episodes.json", run_ids=[run.info.run_id])
@@ -34,6 +39,15 @@ def test_evaluation_prints_and_logs_the_returns(champion: Version) -> None:
     metrics = mlflow.get_logged_model(champion.model_id).metrics or []
     on_model = {metric.key: metric.value for metric in metrics}
     assert on_model["evaluation/mean_return"] == run.data.metrics["evaluation/mean_return"]
+
+
+def test_evaluation_names_its_run_and_prints_no_list(champion: Version) -> None:
+    result = invoke(evaluate, "--model-name", champion.name, "--episodes", "3")
+
+    run = get_last_run()
+    assert "Episode returns" not in result.stdout
+    assert run.info.run_name == f"evaluate {champion}"
+    assert "over 3 new episodes" in run.data.tags["mlflow.note.content"]
 
 
 def test_evaluation_records_a_video(champion: Version) -> None:

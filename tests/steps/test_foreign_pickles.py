@@ -24,7 +24,7 @@ from stable_baselines3 import PPO
 import mlflow_sb3
 from mlflow_sb3.registry import versions
 from mlflow_sb3.registry.digest import hash_folder
-from mlflow_sb3.registry.model_version import DIGEST_TAG, SIGNATURE_TAG, Version
+from mlflow_sb3.registry.model_version import DIGEST_TAG, SIGNATURE_TAG, VERSION_TAG, Version
 from mlflow_sb3.runs import state_dir
 from mlflow_sb3.runs.previous_attempt import PreviousAttempt
 from mlflow_sb3.tracking import atomic_file
@@ -33,7 +33,8 @@ from mlflow_sb3.tracking.snapshot_header import FIRST_LINE
 from mlflow_sb3.tracking.snapshot_uploader import SNAPSHOT_DIR, SNAPSHOT_NAMES, SNAPSHOT_TAG
 from mlflow_sb3.training.reproduce import train_again
 from mlflow_sb3.training.resume import RESUMED_FROM_TAG
-from mlflow_sb3.workflow import VERSION_TAG, StepRunner, has_registered_here
+from mlflow_sb3.workflow.main_run import has_registered_here
+from mlflow_sb3.workflow.step_runner import StepRunner
 from steps.evaluate import evaluate
 from steps.log_model import log_model
 from steps.promote import promote

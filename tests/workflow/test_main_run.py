@@ -12,12 +12,14 @@ from mlflow.entities import Run
 
 from mlflow_sb3.runs.previous_attempt import PreviousAttempt
 from mlflow_sb3.tracking.file_trust import FileTrust
-from mlflow_sb3.workflow import StepFailedError, StepRunner, WorkflowOptions, run_workflow
+from mlflow_sb3.workflow.main_run import WorkflowOptions, run_workflow
+from mlflow_sb3.workflow.step_runner import StepFailedError, StepRunner
 
 PARAMETERS: dict[str, Any] = {
     "env": "CartPole-v1",
     "algo": "ppo",
     "timesteps": None,
+    "seed": 0,
     "hyperparams": {"gamma": 0.9},
     "wrappers": [],
     "model_name": "",
@@ -53,6 +55,7 @@ def test_the_parameters_of_train_become_texts_and_the_model_gets_its_default_nam
         "env": "CartPole-v1",
         "algo": "ppo",
         "timesteps": "",
+        "seed": "0",
         "hyperparams": json.dumps({"gamma": 0.9}),
         "wrappers": "[]",
     }

@@ -1,0 +1,1 @@
+"""Run the steps of ``main``, reuse steps of unfinished calls, and summarize the results."""
