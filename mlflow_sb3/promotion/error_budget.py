@@ -17,11 +17,13 @@ from mlflow_sb3.promotion.gate import MIN_ALPHA
 from mlflow_sb3.promotion.record import ErrorBudget, PromotionContext
 from mlflow_sb3.registry.lock import hold_lock
 
-_GATES_TAG = "_mlflow_sb3.gates.{alias}"
+_GATES_TAG = "mlflow.sb3.gates.{alias}"
 """Tag of a registered model: champion of the reign, number of gates, and ids of the last gates.
 
-MLflow's pages hide it. In earlier versions its name began without an underscore.
+MLflow's pages hide it, because its name begins with ``mlflow.``.
 """
+_VISIBLE_GATES_TAG = "mlflow_sb3.gates.{alias}"
+"""Name of that tag in earlier releases."""
 _MAX_IDS = 300
 """Number of gate ids that fit into a tag. An older gate that is repeated counts as a new one."""
 
@@ -67,8 +69,8 @@ def compute_share(alpha_per_reign: float, position: int) -> float:
 def _read_gates(name: str, alias: str, champion: str | None) -> dict[str, Any]:
     """Return the gates of the current reign. A new champion starts without gates."""
     tags = RegistryClient().get_registered_model(name).tags
-    tag = _GATES_TAG.format(alias=alias)
-    gates: dict[str, Any] = json.loads(tags.get(tag, tags.get(tag.removeprefix("_"), "{}")))
+    older = tags.get(_VISIBLE_GATES_TAG.format(alias=alias), "{}")
+    gates: dict[str, Any] = json.loads(tags.get(_GATES_TAG.format(alias=alias), older))
     if gates.get("champion", "") == champion:
         return gates
     return {"champion": champion, "count": 0, "ids": []}

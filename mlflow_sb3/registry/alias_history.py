@@ -25,11 +25,11 @@ MAX_LOOKUPS = 10
 """Largest number of former versions to look up. Each version takes one request."""
 PREVIOUS_ALIAS = "previous-{alias}"
 """Alias of the version that had the alias before."""
-_HISTORY_TAG = "_mlflow_sb3.reigns.{alias}"
-"""Tag of a registered model: the history as JSON. MLflow's pages hide tags that begin this way."""
+_HISTORY_TAG = "mlflow.sb3.reigns.{alias}"
+"""Tag of a registered model: the history as JSON. MLflow's pages hide tags of ``mlflow.``."""
 _VISIBLE_HISTORY_TAG = "mlflow_sb3.reigns.{alias}"
-"""Name of that tag in earlier versions."""
-_COMPLETED_TAG = "_mlflow_sb3.concluded.{alias}"
+"""Name of that tag in earlier releases."""
+_COMPLETED_TAG = "mlflow.sb3.concluded.{alias}"
 """Tag of a registered model: run of the last rollback that is complete."""
 
 

@@ -22,7 +22,8 @@ class Champion:
     Attributes:
         number: Number of the version.
         since: When it got the alias, in milliseconds since 1970; 0 if that is not known.
-        mean_return: Mean return in the gate, formatted; empty without a gate.
+        mean_return: Mean return in the gate, formatted; empty without a gate. The table then has
+            the mean return of an earlier row of this version.
         why: Why it got the alias, in one line.
     """
 
@@ -54,8 +55,12 @@ def add_champion(description: str, alias: str, champion: Champion, *, former: in
     if rows:
         number, begin, end, *others = rows[0]
         rows[0] = (number, begin, end or since, *others)
+    measured = (
+        score for number, _, _, score, _ in rows if int(number) == champion.number and score
+    )
+    mean_return = champion.mean_return or next(measured, "")
     why = " ".join(champion.why.replace("|", "/").split())
-    rows.insert(0, (str(champion.number), since, "", champion.mean_return, why))
+    rows.insert(0, (str(champion.number), since, "", mean_return, why))
     while True:
         generated = _format_section(alias, rows)
         text = Description(parsed.above, generated, parsed.below).format(alias)

@@ -15,7 +15,7 @@ A training run has this tag and the next one for the file of its agent.
 """
 SIGNATURE_TAG = "mlflow_sb3.signature"
 """Tag of a model version: Ed25519 signature of the digest, in base64."""
-MACHINE_SIGNATURE_TAG = "_mlflow_sb3.machine_signature"
+MACHINE_SIGNATURE_TAG = "mlflow.sb3.machine_signature"
 """Tag of a model version: signature by the key of the machine that registered it."""
 
 

@@ -27,10 +27,10 @@ from mlflow.utils.rest_utils import http_request, verify_rest_response
 from mlflow_sb3.client import connection
 from mlflow_sb3.runs import parent_process, run_lock, signals
 
-HEARTBEAT_TAG = "_mlflow_sb3.heartbeat"
+HEARTBEAT_TAG = "mlflow.sb3.heartbeat"
 """Tag of a run: time of its last heartbeat, in seconds since 1970 by the clock of its machine.
 
-MLflow's pages hide tags that begin with ``_mlflow_``.
+MLflow's pages hide tags that begin with ``mlflow.``.
 """
 PRESUMED_DEAD_TAG = "mlflow_sb3.presumed_dead"
 """Tag of a run that another process marked as failed. The next heartbeat removes it."""

@@ -23,7 +23,7 @@ ENTRY_POINT_TAG = "mlflow.project.entryPoint"
 PARENT_RUN_TAG = "mlflow.parentRunId"
 CONTINUES_TAG = "mlflow_sb3.continues"
 """Tag of a run of ``main``: id of an earlier run of ``main``, from which it took over steps."""
-CHANGES_TAG = "_mlflow_sb3.changes"
+CHANGES_TAG = "mlflow.sb3.changes"
 """Tag of a run of ``main``: digest of the uncommitted changes."""
 MAX_ATTEMPTS = 50
 """Number of latest runs of ``main`` to search for a previous attempt."""

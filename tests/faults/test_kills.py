@@ -21,7 +21,7 @@ from tests.faults import worker
 pytestmark = pytest.mark.process
 
 KILLED = -9
-HISTORY_TAG = "_mlflow_sb3.reigns.champion"
+HISTORY_TAG = "mlflow.sb3.reigns.champion"
 
 
 def reset_champions(levels: list[Version], *numbers: int) -> None:

@@ -24,7 +24,7 @@ LEVELS = (3, 7, 0, 5, 2, 6, 1, 4)
 def reset_champion() -> None:
     """Delete the aliases and the history of the model."""
     client = MlflowClient()
-    client.set_registered_model_tag("levels", "_mlflow_sb3.reigns.champion", "{}")
+    client.set_registered_model_tag("levels", "mlflow.sb3.reigns.champion", "{}")
     for alias in client.get_registered_model("levels").aliases:
         client.delete_registered_model_alias("levels", alias)
 

@@ -95,7 +95,7 @@ def test_no_tag_that_people_see_is_machine_state(levels: Levels) -> None:
     rollback.roll_back("levels")
 
     tags = MlflowClient().get_registered_model("levels").tags
-    assert {key for key in tags if not key.startswith("_mlflow_")} == set()
+    assert {key for key in tags if not key.startswith("mlflow.")} == set()
 
 
 def test_text_of_users_in_a_description_is_kept(levels: Levels) -> None:

@@ -10,7 +10,7 @@ from mlflow_sb3.registry import alias_history, versions
 from mlflow_sb3.registry.alias_history import AliasMove
 from mlflow_sb3.registry.lock import hold_lock
 
-HISTORY_TAG = "_mlflow_sb3.reigns.champion"
+HISTORY_TAG = "mlflow.sb3.reigns.champion"
 MOVE = AliasMove("promotion", "run")
 
 pytestmark = pytest.mark.usefixtures("store")

@@ -46,6 +46,16 @@ def test_a_champion_that_the_table_does_not_know_gets_a_row_without_times() -> N
     assert "| 7 |  | 1970-01-02 06:00 |  | (no record) |" in text
 
 
+def test_a_version_that_is_champion_again_keeps_its_mean_return() -> None:
+    text = add_champion("", "champion", FIRST, former=None)
+    text = add_champion(text, "champion", SECOND, former=1)
+
+    again = add_champion(text, "champion", Champion(1, 40 * HOUR, "", "again"), former=2)
+
+    assert again.startswith("**champion**: version 1, mean return 22.90 <!--")
+    assert "| 1 | 1970-01-02 16:00 |  | 22.90 | again |" in again
+
+
 def test_each_alias_has_its_own_table() -> None:
     text = add_champion("", "champion", FIRST, former=None)
     text = add_champion(text, "staging", SECOND, former=None)

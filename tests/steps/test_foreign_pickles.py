@@ -361,7 +361,7 @@ def test_log_model_does_not_take_over_the_version_of_another_user(
         tags={
             "mlflow_sb3.inference": "onnx",
             "mlflow_sb3.image_input": "tensor",
-            "_mlflow_sb3.logged_by": foreign.info.run_id,
+            "mlflow.sb3.logged_by": foreign.info.run_id,
             DIGEST_TAG: "0" * 64,
         }
         | ({SIGNATURE_TAG: "AAAA"} if is_signed else {}),

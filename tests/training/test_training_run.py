@@ -103,7 +103,7 @@ def test_log_model_completes_the_version_of_a_killed_step(run_id: str) -> None:
 
     assert completed.number == version.number
     entity = MlflowClient().get_model_version("mine", str(version.number))
-    assert entity.tags["_mlflow_sb3.logged_by"] == step_run.info.run_id
+    assert entity.tags["mlflow.sb3.logged_by"] == step_run.info.run_id
 
 
 def test_log_model_adds_a_version_after_a_finished_step(run_id: str) -> None:
