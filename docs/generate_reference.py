@@ -13,14 +13,14 @@ from typing import Any
 
 import click
 
-from steps.evaluate import evaluate
-from steps.log_model import log_model
-from steps.main import main as main_step
-from steps.options import OptionalValue, VersionNumber
-from steps.promote import promote
-from steps.reproduce import reproduce
-from steps.rollback import rollback
-from steps.train import train
+from mlflow_sb3.cli.evaluate import evaluate
+from mlflow_sb3.cli.log_model import log_model
+from mlflow_sb3.cli.main import main as main_step
+from mlflow_sb3.cli.options import OptionalValue, VersionNumber
+from mlflow_sb3.cli.promote import promote
+from mlflow_sb3.cli.reproduce import reproduce
+from mlflow_sb3.cli.rollback import rollback
+from mlflow_sb3.cli.train import train
 
 REFERENCE = Path(__file__).parent / "reference.md"
 BEGIN = "<!-- begin: parameters, written by docs/generate_reference.py -->\n"

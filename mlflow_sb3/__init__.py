@@ -21,6 +21,11 @@ __all__ = ["get_default_pip_requirements", "load_model", "load_policy", "log_mod
 __version__ = "0.2.0"
 
 
+def __dir__() -> list[str]:
+    """Return the public names. They are imported on first use."""
+    return [*__all__, "__version__"]
+
+
 def __getattr__(name: str) -> Any:
     """Import the flavor on first use, so that ``import mlflow_sb3`` is fast."""
     if name in __all__:

@@ -17,13 +17,13 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import mlflow_sb3
-from steps.evaluate import evaluate
-from steps.log_model import log_model
-from steps.main import main
-from steps.promote import promote
-from steps.reproduce import reproduce
-from steps.rollback import rollback
-from steps.train import train
+from mlflow_sb3.cli.evaluate import evaluate
+from mlflow_sb3.cli.log_model import log_model
+from mlflow_sb3.cli.main import main
+from mlflow_sb3.cli.promote import promote
+from mlflow_sb3.cli.reproduce import reproduce
+from mlflow_sb3.cli.rollback import rollback
+from mlflow_sb3.cli.train import train
 from tests import ROOT
 
 PACKAGE = ROOT / "mlflow_sb3"
@@ -105,6 +105,7 @@ def test_packages_without_torch_load_neither_torch_nor_sb3() -> None:
         "mlflow_sb3.workflow.summary",
         "deploy.server.rollover",
         *(f"steps.{name}" for name in (*COMMANDS, "deliver")),
+        "mlflow_sb3.cli.group",
         *(module_name(path) for name in WITHOUT_TORCH for path in (PACKAGE / name).glob("*.py")),
     ]
 
@@ -166,7 +167,8 @@ def test_no_line_has_more_than_100_characters() -> None:
 
 
 def test_no_step_script_has_more_than_90_lines() -> None:
-    scripts = [ROOT / "steps" / f"{name}.py" for name in (*COMMANDS, "deliver")]
+    folders = (ROOT / "steps", PACKAGE / "cli")
+    scripts = [folder / f"{name}.py" for folder in folders for name in (*COMMANDS, "deliver")]
 
     assert [path.name for path in scripts if len(path.read_text().splitlines()) > 90] == []
 

@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from mlflow_sb3.cli.evaluate import evaluate
+from mlflow_sb3.cli.log_model import log_model
+from mlflow_sb3.cli.promote import promote
+from mlflow_sb3.cli.train import train
 from mlflow_sb3.envs.seeds import generate_episode_seeds
 from mlflow_sb3.flavor import registered_agent
 from mlflow_sb3.promotion import serving_check
 from mlflow_sb3.registry.versions import find_version
 from mlflow_sb3.training import training_run
 from mlflow_sb3.training.checkpoint_selection import EPISODES_PER_CHECKPOINT, RACE
-from steps.evaluate import evaluate
-from steps.log_model import log_model
-from steps.promote import promote
-from steps.train import train
 from tests.matrix import mark_cases
 
 OFF_POLICY = {"learning_starts": 16, "buffer_size": 500, "batch_size": 16}

@@ -8,7 +8,7 @@ import click
 import pytest
 
 from docs import generate_reference
-from steps.options import JsonValue, OptionalValue
+from mlflow_sb3.cli.options import JsonValue, OptionalValue
 
 
 def test_the_reference_has_the_current_parameters() -> None:

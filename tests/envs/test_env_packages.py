@@ -7,13 +7,13 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
+from mlflow_sb3.cli.evaluate import evaluate
+from mlflow_sb3.cli.log_model import log_model
+from mlflow_sb3.cli.promote import promote
+from mlflow_sb3.cli.train import train
 from mlflow_sb3.envs import env_packages, env_spec
 from mlflow_sb3.envs.env_packages import EnvPackage
-from steps.evaluate import evaluate
-from steps.log_model import log_model
-from steps.promote import promote
-from steps.train import train
-from tests.steps.commands import list_artifacts, succeed
+from tests.cli.commands import list_artifacts, succeed
 
 ON_POLICY = {"n_steps": 32, "batch_size": 32}
 OFF_POLICY = {"learning_starts": 16, "batch_size": 16, "buffer_size": 500}

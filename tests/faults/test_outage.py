@@ -22,13 +22,13 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from deploy.server.process import find_free_port, is_reachable
+from mlflow_sb3.cli.step import Step
 from mlflow_sb3.envs import env_spec
 from mlflow_sb3.runs import signals
 from mlflow_sb3.tracking.metric_writer import MetricWriter
 from mlflow_sb3.tracking.run_logger import DELIVERY_TIMEOUT, MetricPoint, RunLogger
 from mlflow_sb3.training import loop
 from mlflow_sb3.training.provenance import POLICY_DIGEST_TAG
-from steps.step import Step
 from tests import ROOT
 from tests.faults.proxy import Proxy
 from tests.faults.resume import Machine, list_differing_keys

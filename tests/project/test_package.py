@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.commands import TINY_TRAINING
 from tests.project.conftest import Place, cloned
 
 pytestmark = pytest.mark.process
+
 
 SCRIPT = """
 import sys
@@ -26,24 +28,57 @@ print(mlflow_sb3.__file__, action.shape, "steps" in sys.modules)
 """
 
 
-def test_the_installed_package_saves_and_loads(tmp_path: Path) -> None:
-    site = tmp_path / "site"
-    install = [
-        sys.executable,
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--no-deps",
-        "--target",
-        str(site),
-        str(cloned(tmp_path).folder),
-    ]
-    subprocess.run(install, check=True)
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the installed package, without its dependencies."""
+    folder = tmp_path_factory.mktemp("installed")
+    clone = str(cloned(folder).folder)
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target"]
+    subprocess.run([*install, str(folder / "site"), clone], check=True)
+    return folder / "site"
 
-    done = Place(tmp_path, {"PYTHONPATH": str(site)}).run([sys.executable, "-c", SCRIPT])
+
+@pytest.fixture
+def elsewhere(site: Path, tmp_path: Path) -> Place:
+    """An empty folder without the project."""
+    return Place(tmp_path, {"PYTHONPATH": str(site)})
+
+
+def test_the_installed_package_saves_and_loads(site: Path, elsewhere: Place) -> None:
+    done = elsewhere.run([sys.executable, "-c", SCRIPT])
 
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{site}/mlflow_sb3/__init__.py () False\n"
     assert (site / "mlflow_sb3" / "py.typed").exists()
     assert not (site / "steps").exists()
+
+
+def test_the_console_command_registers_promotes_and_evaluates(site: Path, elsewhere: Place) -> None:
+    program = str(site / "bin" / "mlflow-sb3")
+
+    def call(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return elsewhere.run([sys.executable, program, *arguments])
+
+    shown = call("--help")
+    training = call("train", *TINY_TRAINING)
+    assert training.returncode == 0, training.stderr
+    run_id = elsewhere.runs()[0].info.run_id
+    done = [
+        training,
+        call("log-model", "--run-id", run_id, "--model-name", "agent"),
+        call("promote", "--model-name", "agent", "--rule", "force", "--reason", "first"),
+        call("evaluate", "--model-name", "agent", "--episodes", "2"),
+    ]
+    failed = call("rollback", "--model-name", "agent")
+
+    assert shown.stdout.startswith("Usage: mlflow-sb3 [OPTIONS] COMMAND")
+    assert [result.returncode for result in done] == [0] * 4, done[-1].stderr
+    assert "Mean reward: " in done[-1].stdout
+    assert (failed.returncode, failed.stderr.count("Error: No version of agent was")) == (1, 1)
+    assert [run.info.status for run in elsewhere.runs()] == ["FAILED"] + ["FINISHED"] * 4
+    assert [run.info.run_name for run in elsewhere.runs()][1:] == [
+        "evaluate agent/1",
+        "promote agent/1 → promoted",
+        "log_model agent/1",
+        "train CartPole-v1 ppo seed 0",
+    ]

@@ -18,12 +18,12 @@ from mlflow.exceptions import MlflowException
 from stable_baselines3 import PPO
 
 import mlflow_sb3
+from mlflow_sb3.cli.evaluate import evaluate
+from mlflow_sb3.cli.promote import promote
 from mlflow_sb3.flavor import registered_agent
 from mlflow_sb3.registry import integrity, registration, signing, versions
 from mlflow_sb3.registry.digest import hash_folder
 from mlflow_sb3.registry.model_version import DIGEST_TAG, SIGNATURE_TAG, Version
-from steps.evaluate import evaluate
-from steps.promote import promote
 from tests.conftest import Keys
 from tests.registry.model_files import flip_bit, get_folder, list_files
 

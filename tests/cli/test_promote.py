@@ -9,13 +9,13 @@ import mlflow
 import pytest
 from mlflow.entities import Run
 
+from mlflow_sb3.cli.log_model import log_model
+from mlflow_sb3.cli.promote import promote
+from mlflow_sb3.cli.train import train
 from mlflow_sb3.registry import versions
 from mlflow_sb3.registry.model_version import Version
 from mlflow_sb3.runs import heartbeat
-from steps.log_model import log_model
-from steps.promote import promote
-from steps.train import train
-from tests.steps.commands import (
+from tests.cli.commands import (
     TINY_TRAINING,
     assert_fails,
     get_last_run,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from click.testing import CliRunner
 
-from steps.deliver import deliver
+from mlflow_sb3.cli.deliver import deliver
 
 
 def test_a_folder_without_a_journal_is_refused(tmp_path: Path) -> None:

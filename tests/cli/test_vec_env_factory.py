@@ -12,14 +12,14 @@ from mlflow import MlflowClient
 
 import mlflow_sb3
 from mlflow_sb3.algorithms import builder
+from mlflow_sb3.cli.evaluate import evaluate
+from mlflow_sb3.cli.log_model import log_model
+from mlflow_sb3.cli.promote import promote
+from mlflow_sb3.cli.train import train
 from mlflow_sb3.envs import entry_points, env_spec
 from mlflow_sb3.promotion import promotion_run
 from mlflow_sb3.training.provenance import POLICY_DIGEST_TAG
-from steps.evaluate import evaluate
-from steps.log_model import log_model
-from steps.promote import promote
-from steps.train import train
-from tests.steps.commands import assert_fails, invoke, list_artifacts, succeed
+from tests.cli.commands import assert_fails, invoke, list_artifacts, succeed
 
 WALKS = "tests.vec_environments:make_walks"
 TRAIN = (

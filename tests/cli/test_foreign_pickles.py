@@ -22,6 +22,12 @@ from mlflow.models import Model
 from stable_baselines3 import PPO
 
 import mlflow_sb3
+from mlflow_sb3.cli.evaluate import evaluate
+from mlflow_sb3.cli.log_model import log_model
+from mlflow_sb3.cli.promote import promote
+from mlflow_sb3.cli.reproduce import reproduce
+from mlflow_sb3.cli.rollback import rollback
+from mlflow_sb3.cli.train import train
 from mlflow_sb3.registry import versions
 from mlflow_sb3.registry.digest import hash_folder
 from mlflow_sb3.registry.model_version import DIGEST_TAG, SIGNATURE_TAG, VERSION_TAG, Version
@@ -35,16 +41,10 @@ from mlflow_sb3.training.reproduce import train_again
 from mlflow_sb3.training.resume import RESUMED_FROM_TAG
 from mlflow_sb3.workflow.main_run import has_registered_here
 from mlflow_sb3.workflow.step_runner import StepRunner
-from steps.evaluate import evaluate
-from steps.log_model import log_model
-from steps.promote import promote
-from steps.reproduce import reproduce
-from steps.rollback import rollback
-from steps.train import train
+from tests.cli.commands import TINY_TRAINING, assert_fails, get_last_run, invoke, succeed
+from tests.cli.test_foreign_records import log_copy
 from tests.conftest import Keys
 from tests.registry.model_files import get_folder
-from tests.steps.commands import TINY_TRAINING, assert_fails, get_last_run, invoke, succeed
-from tests.steps.test_foreign_records import log_copy
 from tests.training.interrupted_runs import CONFIG, make_interrupted_run
 
 REFUSED = "would unpickle a file, which can run any code"

@@ -13,13 +13,13 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 
+from mlflow_sb3.cli.step import Step
+from mlflow_sb3.cli.train import train
 from mlflow_sb3.runs import signals
 from mlflow_sb3.runs.signals import Interrupted
-from steps.step import Step
-from steps.train import train
 from tests import ROOT
+from tests.cli.commands import TINY_TRAINING, assert_fails, get_last_run, invoke
 from tests.project.conftest import Place
-from tests.steps.commands import TINY_TRAINING, assert_fails, get_last_run, invoke
 
 S3_VARIABLES = {
     "MLFLOW_S3_ENDPOINT_URL": "http://127.0.0.1:9",
@@ -141,7 +141,7 @@ HANGING_UPLOAD = """
 import threading, time
 from concurrent.futures import ThreadPoolExecutor
 import click
-from steps.step import Step
+from mlflow_sb3.cli.step import Step
 
 def upload():
     ThreadPoolExecutor(1).submit(time.sleep, 3600).result()

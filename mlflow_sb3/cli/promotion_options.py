@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import click
 
-from steps.options import Command, OptionalValue, VersionNumber, add_options, model_name_option
+from mlflow_sb3.cli.options import (
+    Command,
+    OptionalValue,
+    VersionNumber,
+    add_options,
+    model_name_option,
+)
 
 alpha_per_reign_option = click.option(
     "--alpha-per-reign",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import mlflow
 import pytest
 
-from steps.main import main
-from tests.steps.commands import assert_fails, invoke
+from mlflow_sb3.cli.main import main
+from tests.cli.commands import assert_fails, invoke
 
 
 @pytest.mark.usefixtures("store")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from mlflow_sb3.cli.log_model import log_model
+from mlflow_sb3.cli.promote import promote
+from mlflow_sb3.cli.rollback import rollback
 from mlflow_sb3.registry import versions
 from mlflow_sb3.registry.model_version import Version
-from steps.log_model import log_model
-from steps.promote import promote
-from steps.rollback import rollback
-from tests.steps.commands import assert_fails, invoke, succeed
+from tests.cli.commands import assert_fails, invoke, succeed
 
 
 def test_a_rollback_restores_the_previous_champion(champion: Version) -> None:

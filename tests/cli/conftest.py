@@ -8,13 +8,13 @@ from pathlib import Path
 import mlflow
 import pytest
 
+from mlflow_sb3.cli.log_model import log_model
+from mlflow_sb3.cli.promote import promote
+from mlflow_sb3.cli.train import train
 from mlflow_sb3.registry import versions
 from mlflow_sb3.registry.model_version import Version
-from steps.log_model import log_model
-from steps.promote import promote
-from steps.train import train
+from tests.cli.commands import TINY_TRAINING, succeed
 from tests.conftest import MakeOnce
-from tests.steps.commands import TINY_TRAINING, succeed
 
 NAME = "cartpole-v1-ppo"
 

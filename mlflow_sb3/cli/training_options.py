@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from steps.options import (
+from mlflow_sb3.cli.options import (
     Command,
     IntegerList,
     JsonValue,

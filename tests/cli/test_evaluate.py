@@ -10,12 +10,12 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 
+from mlflow_sb3.cli.evaluate import evaluate
+from mlflow_sb3.cli.log_model import log_model
+from mlflow_sb3.cli.promote import promote
 from mlflow_sb3.registry import versions
 from mlflow_sb3.registry.model_version import Version
-from steps.evaluate import evaluate
-from steps.log_model import log_model
-from steps.promote import promote
-from tests.steps.commands import assert_fails, get_last_run, invoke, list_artifacts, succeed
+from tests.cli.commands import assert_fails, get_last_run, invoke, list_artifacts, succeed
 
 COMMANDS = pytest.mark.parametrize("command", [promote, evaluate], ids=["promote", "evaluate"])
 

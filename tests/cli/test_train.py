@@ -7,9 +7,9 @@ import json
 import mlflow
 import pytest
 
+from mlflow_sb3.cli.train import train
 from mlflow_sb3.envs import env_spec
-from steps.train import train
-from tests.steps.commands import TINY_TRAINING, assert_fails, invoke, list_artifacts, succeed
+from tests.cli.commands import TINY_TRAINING, assert_fails, invoke, list_artifacts, succeed
 
 
 @pytest.mark.usefixtures("store")

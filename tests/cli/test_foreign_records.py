@@ -11,15 +11,15 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 
+from mlflow_sb3.cli.evaluate import evaluate
+from mlflow_sb3.cli.promote import promote
+from mlflow_sb3.cli.reproduce import reproduce
+from mlflow_sb3.cli.train import train
 from mlflow_sb3.registry import versions
 from mlflow_sb3.registry.digest import hash_folder
 from mlflow_sb3.registry.model_version import DIGEST_TAG, Version
-from steps.evaluate import evaluate
-from steps.promote import promote
-from steps.reproduce import reproduce
-from steps.train import train
+from tests.cli.commands import TINY_TRAINING, assert_fails, get_last_run, invoke, succeed
 from tests.registry.model_files import get_folder
-from tests.steps.commands import TINY_TRAINING, assert_fails, get_last_run, invoke, succeed
 
 REFUSED = "os:system is not imported, because the module os is neither installed nor"
 

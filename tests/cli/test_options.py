@@ -8,8 +8,8 @@ import click
 import pytest
 
 from mlflow_sb3.algorithms import algorithms
-from steps.options import JsonValue, OptionalValue, VersionNumber
-from steps.training_options import ALGORITHM_NAMES
+from mlflow_sb3.cli.options import JsonValue, OptionalValue, VersionNumber
+from mlflow_sb3.cli.training_options import ALGORITHM_NAMES
 
 
 def test_the_help_names_every_algorithm() -> None:

@@ -8,12 +8,12 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 
+from mlflow_sb3.cli.evaluate import evaluate
+from mlflow_sb3.cli.log_model import log_model
+from mlflow_sb3.cli.train import train
 from mlflow_sb3.registry.model_version import Version
-from steps.evaluate import evaluate
-from steps.log_model import log_model
-from steps.train import train
+from tests.cli.commands import TINY_TRAINING, assert_fails, invoke, succeed
 from tests.conftest import Keys
-from tests.steps.commands import TINY_TRAINING, assert_fails, invoke, succeed
 
 UNKNOWN_RUN = ["--run-id", "0" * 32]
 

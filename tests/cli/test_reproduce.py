@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from steps.reproduce import reproduce
-from tests.steps.commands import assert_fails, invoke
+from mlflow_sb3.cli.reproduce import reproduce
+from tests.cli.commands import assert_fails, invoke
 
 
 @pytest.mark.usefixtures("store")
