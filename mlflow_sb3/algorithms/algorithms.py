@@ -12,6 +12,8 @@ from mlflow.exceptions import MlflowException
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.preprocessing import is_image_space
 
+from mlflow_sb3.client.suggestion import suggest
+
 SpaceTypes = tuple[type[Space[Any]], ...]
 
 
@@ -77,7 +79,8 @@ def get_algorithm_class(algo: str) -> type[BaseAlgorithm]:
     """
     if algo not in ALGORITHMS:
         raise MlflowException.invalid_parameter_value(
-            f"Unknown algorithm {algo!r}. Choose one of {', '.join(ALGORITHMS)}."
+            f"Unknown algorithm {algo!r}.{suggest(algo, ALGORITHMS)} "
+            f"Choose one of {', '.join(ALGORITHMS)}."
         )
     module = importlib.import_module(ALGORITHMS[algo].module)
     algorithm_class: type[BaseAlgorithm] = getattr(module, ALGORITHMS[algo].class_name)

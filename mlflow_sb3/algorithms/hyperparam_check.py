@@ -12,6 +12,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 
 from mlflow_sb3.algorithms.algorithms import ALGORITHMS, get_algorithm_class, get_default_policy
 from mlflow_sb3.algorithms.hyperparams import DEFAULT_NOISE_STD
+from mlflow_sb3.client.suggestion import suggest
 
 _OTHER_ARGUMENTS = frozenset(
     {
@@ -53,7 +54,8 @@ def check_hyperparams(algo: str, hyperparams: dict[str, Any]) -> None:
     if unknown := sorted(set(hyperparams) - set(known)):
         raise MlflowException.invalid_parameter_value(
             f"{algo} has no hyperparameter {', '.join(map(repr, unknown))}. "
-            f"{_suggest_algorithms(unknown[0])}Use {', '.join(sorted(known))}."
+            f"{suggest(unknown[0], known).lstrip()} {_suggest_algorithms(unknown[0])}"
+            f"Use {', '.join(sorted(known))}."
         )
     policies = get_algorithm_class(algo).policy_aliases
     policy = hyperparams.get("policy")

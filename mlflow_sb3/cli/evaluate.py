@@ -8,6 +8,7 @@ from mlflow_sb3.cli.options import (
     VersionNumber,
     allow_pickle_option,
     boolean_option,
+    config_option,
     model_name_option,
     public_key_option,
 )
@@ -15,6 +16,7 @@ from mlflow_sb3.cli.step import Step
 
 
 @click.command(cls=Step)
+@config_option
 @model_name_option
 @click.option(
     "--alias",

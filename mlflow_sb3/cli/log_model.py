@@ -9,6 +9,7 @@ import mlflow
 
 from mlflow_sb3.cli.options import (
     allow_pickle_option,
+    config_option,
     inference_option,
     new_model_name_option,
     signing_key_option,
@@ -17,6 +18,7 @@ from mlflow_sb3.cli.step import Step
 
 
 @click.command(cls=Step)
+@config_option
 @click.option("--run-id", required=True, help="Id of a run of train.")
 @new_model_name_option
 @inference_option

@@ -11,6 +11,7 @@ from mlflow_sb3.cli.options import (
     allow_pickle_option,
     approval_option,
     boolean_option,
+    config_option,
     fail_on_reject_option,
     inference_option,
     new_model_name_option,
@@ -27,6 +28,7 @@ from mlflow_sb3.workflow.step_runner import StepFailedError
 
 
 @click.command(cls=Step)
+@config_option
 @training_options
 @inference_option
 @new_model_name_option

@@ -9,11 +9,52 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
 
 Command = Callable[..., Any]
+
+OPTION_GROUPS = {
+    "Task": ("env", "env_kwargs", "wrappers", "algo", "timesteps", "seed", "run_id"),
+    "Learning": ("preset", "hyperparams", "from_model", "torch_threads"),
+    "Checkpoints": (
+        "selection",
+        "eval_freq",
+        "eval_steps",
+        "eval_episodes",
+        "eval_budget",
+        "race_episodes",
+    ),
+    "Versions": (
+        "model_name",
+        "number",
+        "alias",
+        "candidates",
+        "top",
+        "experiment",
+        "inference",
+        "image_input",
+    ),
+    "Gate": (
+        "episodes",
+        "gate_episodes",
+        "alpha",
+        "alpha_per_reign",
+        "min_improvement",
+        "min_return",
+        "environment",
+        "rule",
+        "reason",
+        "approval",
+        "fail_on_reject",
+        "replay",
+    ),
+    "Security": ("signing_key", "public_key", "allow_pickle"),
+    "Interruptions": ("resume", "fresh", "snapshot_every", "state_folder", "delivery_timeout"),
+}
+"""Names of options by the heading in the help of a command. Others have the heading Other."""
 
 
 class JsonValue(click.ParamType[Any]):
@@ -88,6 +129,33 @@ class VersionNumber(click.ParamType[int | None]):
         return number
 
 
+class LowerCase(click.ParamType[str]):
+    """Text in any case. It is converted to lower case."""
+
+    name = "string"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:  # noqa: ARG002
+        """Return the text in lower case."""
+        return str(value).lower()
+
+
+class AbsoluteFolder(click.ParamType[str]):
+    """Absolute path of a folder, or an empty text."""
+
+    name = "string"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the path. Refuse a relative path, because a project may run in a clone."""
+        if value and not Path(value).is_absolute():
+            self.fail(
+                f"{value!r} is a relative path, and it is not certain in which folder a step runs. "
+                f"Pass an absolute path, such as {str(Path(value).absolute())!r}.",
+                param,
+                ctx,
+            )
+        return str(value)
+
+
 def add_options(command: Command, *options: Callable[[Command], Command]) -> Command:
     """Add click options to a command in the order of the arguments."""
     for option in reversed(options):
@@ -112,6 +180,12 @@ new_model_name_option = click.option(
     help="Name of the registered model.  "
     "[default: made from environment and algorithm, such as cartpole-v1-dqn]",
 )
+config_option = click.option(
+    "--config",
+    default="",
+    help="YAML file with parameters. It sets the parameters that have their default values. A "
+    "relative path is relative to the project folder.  [default: no file]",
+)
 inference_option = click.option(
     "--inference",
     default="onnx",
@@ -133,6 +207,7 @@ fail_on_reject_option = boolean_option(
 state_folder_option = click.option(
     "--state-folder",
     default="",
+    type=AbsoluteFolder(),
     help="Absolute path of the folder for snapshots and the journal.  "
     "[default: ~/.local/state/mlflow-sb3]",
 )

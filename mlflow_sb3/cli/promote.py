@@ -9,6 +9,7 @@ import click
 from mlflow_sb3.cli.options import (
     allow_pickle_option,
     approval_option,
+    config_option,
     fail_on_reject_option,
     public_key_option,
 )
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=Step)
+@config_option
 @challenger_options
 @gate_options
 @approval_option

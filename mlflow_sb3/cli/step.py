@@ -10,8 +10,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import click
+import mlflow
 
+from mlflow_sb3.cli import config_file
+from mlflow_sb3.cli.options import OPTION_GROUPS
 from mlflow_sb3.runs import step_run
+
+_CONFIG_KEY = "mlflow_sb3.config"
+"""Key of ``click.Context.meta``: content of the file of ``--config``."""
 
 
 class Step(click.Command):
@@ -19,7 +25,27 @@ class Step(click.Command):
 
     An error is printed in one line and stored in the tag ``error`` of the run, and the run is
     FAILED. This includes wrong usage. After SIGTERM or SIGINT the run is KILLED.
+
+    If the command has the option ``--config``, the file is logged as ``config.yaml``.
     """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the options, and take those that are not set from the file of ``--config``."""
+        rest = super().parse_args(ctx, args)
+        if path := ctx.params.pop(config_file.OPTION, ""):
+            ctx.meta[_CONFIG_KEY] = config_file.read_config(path)
+            config_file.apply_config(ctx, ctx.meta[_CONFIG_KEY])
+        return rest
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the help of the options in the groups of ``OPTION_GROUPS``."""
+        options = {option.name: option for option in self.get_params(ctx)}
+        for heading, names in OPTION_GROUPS.items():
+            records = [options.pop(name).get_help_record(ctx) for name in names if name in options]
+            _write_records(formatter, heading, records)
+        _write_records(
+            formatter, "Other", [option.get_help_record(ctx) for option in options.values()]
+        )
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
         """Parse the command line. On wrong usage, end the run of the step as FAILED."""
@@ -32,6 +58,8 @@ class Step(click.Command):
     def invoke(self, ctx: click.Context) -> Any:
         """Call the command inside its run. The run id is ``ctx.obj``."""
         with _start_run() as ctx.obj:
+            if text := ctx.meta.get(_CONFIG_KEY):
+                mlflow.log_text(text, "config.yaml")
             return super().invoke(ctx)
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
@@ -50,6 +78,14 @@ class Step(click.Command):
         _relax_garbage_collection()
         with step_run.limit_exit_time():
             return self.main(*args, **kwargs)
+
+
+def _write_records(
+    formatter: click.HelpFormatter, heading: str, records: list[tuple[str, str] | None]
+) -> None:
+    if shown := [record for record in records if record is not None]:
+        with formatter.section(heading):
+            formatter.write_dl(shown)
 
 
 def _relax_garbage_collection() -> None:

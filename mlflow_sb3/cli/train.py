@@ -7,11 +7,13 @@ from typing import Any
 
 import click
 
+from mlflow_sb3.cli.options import config_option
 from mlflow_sb3.cli.step import Step
 from mlflow_sb3.cli.training_options import settings_options, training_options
 
 
 @click.command(cls=Step)
+@config_option
 @training_options
 @settings_options
 @click.pass_context

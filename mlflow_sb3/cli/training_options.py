@@ -8,6 +8,7 @@ from mlflow_sb3.cli.options import (
     Command,
     IntegerList,
     JsonValue,
+    LowerCase,
     OptionalValue,
     add_options,
     allow_pickle_option,
@@ -35,6 +36,7 @@ def training_options(command: Command) -> Command:
             "--algo",
             default="dqn",
             show_default=True,
+            type=LowerCase(),
             help=f"Algorithm: {ALGORITHM_NAMES}.",
         ),
         click.option(

@@ -11,7 +11,10 @@ import re
 from dataclasses import dataclass
 
 import gymnasium
+from gymnasium.error import DependencyNotInstalled
 from mlflow.exceptions import MlflowException
+
+from mlflow_sb3.envs.wrapper_config import format_cause
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,12 @@ PACKAGES = (
     ),
 )
 """Packages whose environments need no module in front of their id."""
+
+
+def find_pip_command(error: DependencyNotInstalled) -> str:
+    """Return the commands in an error of Gymnasium, or the whole message if it has none."""
+    commands = re.findall("`(pip install [^`]+)`", str(error))
+    return " && ".join(commands) or format_cause(error)
 
 
 def register_env(env_id: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import gymnasium
 from gymnasium.envs.registration import EnvSpec, WrapperSpec
+from gymnasium.error import DependencyNotInstalled
 from mlflow.exceptions import MlflowException
 
 from mlflow_sb3.envs import Env, entry_points, env_packages, vec_env_factory
@@ -42,6 +43,11 @@ def make_env(env_id: str, kwargs: dict[str, Any] | None = None) -> Env:
     try:
         env_packages.register_env(env_id)
         return gymnasium.make(env_id, **(kwargs or {}))
+    except DependencyNotInstalled as error:
+        raise MlflowException.invalid_parameter_value(
+            f"environment {env_id!r} needs a package that is not installed. "
+            f"Install it: {env_packages.find_pip_command(error)}"
+        ) from error
     except ENV_ERRORS as error:
         arguments = f" with {json.dumps(kwargs, default=str)}" if kwargs else ""
         remedy = (

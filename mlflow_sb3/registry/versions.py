@@ -8,6 +8,7 @@ from mlflow.exceptions import MlflowException
 
 from mlflow_sb3.client import connection, permissions, registry_client
 from mlflow_sb3.client.registry_client import RegistryClient
+from mlflow_sb3.client.suggestion import suggest
 from mlflow_sb3.registry.model_version import Version
 
 STATE_TAG = "mlflow_sb3.state"
@@ -35,8 +36,9 @@ def check_model_exists(name: str) -> None:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
         registry_uri = connection.redact_uri(mlflow.get_registry_uri())
+        known = [model.name for model in RegistryClient().search_registered_models()]
         raise MlflowException.invalid_parameter_value(
-            f"Registered model {name!r} does not exist on {registry_uri}. "
+            f"Registered model {name!r} does not exist on {registry_uri}.{suggest(name, known)} "
             "Train an agent and register it with that name first."
         ) from error
 
@@ -151,4 +153,5 @@ def _explain_missing_version(name: str, alias: str | None, number: int | None) -
     aliases = RegistryClient().get_registered_model(name).aliases
     listing = ", ".join(f"{key} (version {value})" for key, value in sorted(aliases.items()))
     hint = f"Its aliases are {listing}." if listing else "It has no aliases yet."
-    return f"Registered model {name} has no {missing}. {hint}"
+    remedy = "" if alias is None else f"{suggest(alias, aliases)} Or give version=NUMBER."
+    return f"Registered model {name} has no {missing}. {hint}{remedy}"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import shlex
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -110,9 +112,19 @@ def delete_training_state(run_ids: Sequence[str], state_folder: str | None = Non
 def format_resume_command(run_id: str, state_folder: Path) -> str:
     """Return the shell command that resumes a run."""
     command = f"mlflow run . -e train -P resume={run_id}"
+    if not _is_environment_of_mlflow():
+        command += " --env-manager local"
     if state_folder != state_dir.get_state_dir():
         command += f" -P state_folder={shlex.quote(str(state_folder))}"
     return command
+
+
+def _is_environment_of_mlflow() -> bool:
+    """Return whether ``mlflow run`` made the environment of this process, by conda or virtualenv.
+
+    MLflow names these environments ``mlflow-`` and a digest.
+    """
+    return re.fullmatch("mlflow-[0-9a-f]{40}", Path(sys.prefix).name) is not None
 
 
 def has_trusted_snapshot(run: Run, state_folder: str | None, trust: FileTrust) -> bool:

@@ -11,9 +11,10 @@ from typing import Any
 
 import mlflow
 from mlflow.entities import Run
+from mlflow.environment_variables import MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT
 from mlflow.exceptions import ExecutionException
 
-from mlflow_sb3.client import retry
+from mlflow_sb3.client import env_vars, retry
 from mlflow_sb3.runs import previous_attempt, signals
 from mlflow_sb3.runs.previous_attempt import PreviousAttempt
 from mlflow_sb3.runs.signals import Interrupted
@@ -142,7 +143,7 @@ def format_parameter(value: Any) -> str:
 
 @contextmanager
 def _hide_project_messages() -> Iterator[None]:
-    """Hide MLflow's messages with the command, the folder and the end of each step.
+    """Hide MLflow's messages with the command, the folder, the end and the address of each step.
 
     The run of the step has the same information, and the command has up to 30 parameters.
     """
@@ -150,6 +151,7 @@ def _hide_project_messages() -> Iterator[None]:
     level = logger.level
     logger.setLevel(logging.WARNING)
     try:
-        yield
+        with env_vars.override_env({MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT.name: "true"}):
+            yield
     finally:
         logger.setLevel(level)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import mlflow
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Run, RunTag
+from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
 from mlflow_sb3.client import connection
@@ -20,6 +20,10 @@ _OUTCOMES = {"promote": "promoted", "reject": "rejected"}
 """Words for verdicts in the name of the run. The other verdicts stand for themselves."""
 _COPIED_METRICS = ("eval/kept_", "promotion/", "evaluation/")
 """Prefixes of the metrics of the steps that the run of ``main`` gets too."""
+
+
+_COPIED_PARAMS = ("sb3/env", "sb3/algo", "sb3/seed", "sb3/timesteps")
+"""Parameters of ``train`` that the run of ``main`` gets too."""
 
 
 @dataclass(frozen=True)
@@ -87,8 +91,11 @@ class Summary:
         tags = run_name.build_tags(f"{self.name} → {self.outcome}", text)
         tags[VERDICT_TAG] = self.promoted.data.tags[VERDICT_TAG]
         now = now_ms()
+        params = self.trained.data.params
         MlflowClient().log_batch(
             run_id,
+            # The parameters of main lack what a file of parameters or a preset decided.
+            params=[Param(key, params[key]) for key in _COPIED_PARAMS if key in params],
             metrics=[Metric(key, value, now, 0) for key, value in values.items()],
             tags=[RunTag(key, value) for key, value in tags.items()],
         )
