@@ -58,10 +58,12 @@ SCROLL_DOWN = """() => {
         element.scrollHeight - element.clientHeight > 20
         && ['auto', 'scroll'].includes(getComputedStyle(element).overflowY)
     );
-    long.forEach(element => element.scrollBy(0, element.clientHeight - 40));
+    long.forEach((element, index) =>
+        element.scrollBy(0, index === 0 ? element.clientHeight - 40 : element.scrollHeight)
+    );
     return long.length > 0;
 }"""
-"""JavaScript that scrolls a page and its tables down by their height.
+"""JavaScript that scrolls a page down by one window, and the tables in it to their end.
 
 It returns whether there was more to show. MLflow's pages scroll inside their elements, so that a
 picture of the full page would not show more than the window does.
