@@ -134,7 +134,7 @@ class LowerCase(click.ParamType[str]):
 
     name = "string"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:  # noqa: ARG002
+    def convert(self, value: Any, *_: Any) -> str:
         """Return the text in lower case."""
         return str(value).lower()
 

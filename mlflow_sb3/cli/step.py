@@ -16,7 +16,7 @@ from mlflow_sb3.cli import config_file
 from mlflow_sb3.cli.options import OPTION_GROUPS
 from mlflow_sb3.runs import step_run
 
-_CONFIG_KEY = "mlflow_sb3.config"
+_CONFIG_KEY = "config_file"
 """Key of ``click.Context.meta``: content of the file of ``--config``."""
 
 

@@ -99,11 +99,12 @@ class EnvWrapper:
 
 
 def format_cause(error: BaseException) -> str:
-    """Return the message of an error with exactly one period at its end.
+    """Return the message of an error with one period, or its question mark, at its end.
 
     An error without a message, such as that of a bare ``assert``, is named by its type.
     """
-    return f"{str(error).rstrip('. ') or type(error).__name__}."
+    message = str(error).rstrip(". ") or type(error).__name__
+    return message if message.endswith("?") else f"{message}."
 
 
 def get_entry_point(config: WrapperConfig) -> str:

@@ -153,5 +153,7 @@ def _explain_missing_version(name: str, alias: str | None, number: int | None) -
     aliases = RegistryClient().get_registered_model(name).aliases
     listing = ", ".join(f"{key} (version {value})" for key, value in sorted(aliases.items()))
     hint = f"Its aliases are {listing}." if listing else "It has no aliases yet."
-    remedy = "" if alias is None else f"{suggest(alias, aliases)} Or give version=NUMBER."
+    remedy = ""
+    if number is None:
+        remedy = f"{suggest(str(alias), aliases)} Give version=NUMBER to choose a version."
     return f"Registered model {name} has no {missing}. {hint}{remedy}"

@@ -66,6 +66,8 @@ def describe_error(error: Exception) -> str:
         message = str(error)
     else:
         message = f"{type(error).__name__}: {error}"
+    if message.startswith("Run with id=") and message.endswith("not found"):
+        message += f" on {connection.redact_uri(mlflow.get_tracking_uri())}. Check the run id."
     return " ".join(message.split())
 
 

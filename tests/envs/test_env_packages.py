@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import pytest
+from gymnasium.error import DependencyNotInstalled
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
@@ -99,3 +100,14 @@ def test_an_environment_goes_through_all_steps_by_its_usual_id(env_id: str) -> N
     )
     assert "evaluation/returns.png" in list_artifacts(run, "evaluation")
     assert MlflowClient().get_model_version("agent", "1").tags["mlflow_sb3.inference"] == "onnx"
+
+
+def test_a_missing_dependency_gives_the_pip_commands_alone() -> None:
+    text = (
+        "Box2D is not installed, you can install it by run `pip install swig` followed by "
+        '`pip install "gymnasium[box2d]"`'
+    )
+
+    command = env_packages.find_pip_command(DependencyNotInstalled(text))
+
+    assert command == 'pip install swig && pip install "gymnasium[box2d]"'

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 
 import mlflow
@@ -104,8 +105,18 @@ def test_a_run_can_be_resumed_after_its_server_has_moved(store: str) -> None:
     assert mlflow.get_run(run_id).data.tags["late"] == "yes"
 
 
+def test_the_resume_command_keeps_the_environment_that_mlflow_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "prefix", f"/home/ann/.mlflow/envs/mlflow-{'0a' * 20}")
+
+    command = resume.format_resume_command("id", tmp_path)
+
+    assert command == f"mlflow run . -e train -P resume=id -P state_folder={tmp_path}"
+
+
 def test_the_resume_command_names_a_state_folder_that_is_not_the_default(tmp_path: Path) -> None:
-    command = "mlflow run . -e train -P resume=id"
+    command = "mlflow run . -e train -P resume=id --env-manager local"
 
     assert resume.format_resume_command("id", state_dir.get_state_dir()) == command
     assert resume.format_resume_command("id", tmp_path) == f"{command} -P state_folder={tmp_path}"
