@@ -34,7 +34,7 @@ def reproduce(run_id: str, public_key: str, allow_pickle: bool) -> None:
     verdict = "identical" if result.is_identical else "different"
     mlflow.set_tags(
         {"mlflow_sb3.reproduction": verdict, "mlflow_sb3.reproduced": run_id}
-        | run_name.build_tags(f"reproduce {run_id[:8]} → {verdict}")
+        | run_name.build_tags(f"reproduce {run_id[:8]} -> {verdict}")
     )
     mlflow.log_dict(
         {

@@ -82,9 +82,9 @@ def log_record(record: PromotionRecord) -> None:
     challenger = record.context.challenger
     tags = {VERSION_TAG: str(challenger), VERDICT_TAG: record.verdict}
     if record.verdict == "rollback":
-        name = f"rollback {challenger.name} → version {challenger.number}"
+        name = f"rollback {challenger.name} -> version {challenger.number}"
     else:
-        name = f"promote {challenger} → {summary_text.name_verdict(record)}"
+        name = f"promote {challenger} -> {summary_text.name_verdict(record)}"
     mlflow.set_tags(tags | run_name.build_tags(name, record.reason))
 
 

@@ -88,7 +88,7 @@ class Summary:
                 if key.startswith(_COPIED_METRICS)
             }
         text = "\n\n".join(f"**{key}**: {value}" for key, value in self.describe().items())
-        tags = run_name.build_tags(f"{self.name} → {self.outcome}", text)
+        tags = run_name.build_tags(f"{self.name} -> {self.outcome}", text)
         tags[VERDICT_TAG] = self.promoted.data.tags[VERDICT_TAG]
         now = now_ms()
         params = self.trained.data.params

@@ -78,7 +78,7 @@ def test_the_console_command_registers_promotes_and_evaluates(site: Path, elsewh
     assert [run.info.status for run in elsewhere.runs()] == ["FAILED"] + ["FINISHED"] * 4
     assert [run.info.run_name for run in elsewhere.runs()][1:] == [
         "evaluate agent/1",
-        "promote agent/1 → promoted",
+        "promote agent/1 -> promoted",
         "log_model agent/1",
         "train CartPole-v1 ppo seed 0",
     ]

@@ -27,9 +27,9 @@ def test_a_name_of_the_user_is_kept() -> None:
 def test_the_outcome_is_added_to_the_name() -> None:
     with mlflow.start_run() as run:
         mlflow.set_tags(run_name.build_tags("main CartPole-v1"))
-        mlflow.set_tags(run_name.build_tags("main CartPole-v1 → v2 rejected"))
+        mlflow.set_tags(run_name.build_tags("main CartPole-v1 -> v2 rejected"))
 
-    assert mlflow.get_run(run.info.run_id).info.run_name == "main CartPole-v1 → v2 rejected"
+    assert mlflow.get_run(run.info.run_id).info.run_name == "main CartPole-v1 -> v2 rejected"
 
 
 @pytest.mark.usefixtures("store")

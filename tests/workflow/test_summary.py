@@ -101,7 +101,7 @@ def test_the_run_of_main_gets_the_metrics_and_the_outcome(rejected: Summary) -> 
 
     data = mlflow.get_run(run.info.run_id).data
     assert mlflow.get_run(run.info.run_id).info.run_name == (
-        "main CartPole-v1 dqn seed 0 → v2 rejected"
+        "main CartPole-v1 dqn seed 0 -> v2 rejected"
     )
     assert data.tags["mlflow_sb3.verdict"] == "reject"
     assert "**verdict**: v2 rejected. It is worse." in data.tags["mlflow.note.content"]
