@@ -18,8 +18,8 @@ def build_tags(name: str, description: str = "") -> dict[str, str]:
     The name is left out if the run has a name that MLflow did not invent.
 
     Args:
-        name: Name of the run, such as ``"evaluate cartpole-v1-dqn/2"``. Use ASCII, because a database
-            may not store other characters.
+        name: Name of the run, such as ``"evaluate cartpole-v1-dqn/2"``. Use ASCII, because some
+            databases store no other characters.
         description: Markdown text. Empty: do not set it.
     """
     tags = {MLFLOW_RUN_NOTE: description} if description else {}
