@@ -15,8 +15,7 @@ from mlflow_sb3.client.registry_client import RegistryClient
 from mlflow_sb3.promotion import evidence, report_text, summary_text
 from mlflow_sb3.promotion.record import PROMOTION_SCHEMA, GateEvidence, PromotionRecord
 from mlflow_sb3.registry.model_version import VERSION_TAG
-from mlflow_sb3.reports import plots
-from mlflow_sb3.reports.plots import MeanDifference, PairedReturns
+from mlflow_sb3.reports.gate_plot import MeanDifference, PairedReturns, plot_pairs
 from mlflow_sb3.runs import run_name
 
 PROMOTION_JSON = "promotion.json"
@@ -57,7 +56,7 @@ def plot_evidence(record: PromotionRecord, results: GateEvidence) -> Figure:
     """Plot the returns of the pairs and the mean differences of a gate."""
     challenger = str(record.context.challenger)
     champion = report_text.get_opponent_name(record.context)
-    return plots.plot_pairs(
+    return plot_pairs(
         PairedReturns(
             title=f"{record.verdict}: {challenger} against {champion}",
             challenger=challenger,

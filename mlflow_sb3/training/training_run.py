@@ -27,6 +27,7 @@ from mlflow_sb3.inference import agent_files
 from mlflow_sb3.promotion import challengers
 from mlflow_sb3.registry import model_version, names, registration, signing, versions
 from mlflow_sb3.registry.model_version import Version
+from mlflow_sb3.reports import learning_curve
 from mlflow_sb3.reports.number_format import format_number
 from mlflow_sb3.tracking import file_trust
 from mlflow_sb3.tracking.file_trust import FileTrust
@@ -46,6 +47,7 @@ _AGENT_ZIP = "agent.zip"
 _ENV_SPEC_JSON = "environment.json"
 _STATISTICS_JSON = "vec_normalize.json"
 _CHECKPOINTS_TABLE = "candidates.json"
+_LEARNING_CURVE = "learning_curve.png"
 _STEP_METRIC = "eval/kept_step"
 """Metric of a training run: step of the selected checkpoint."""
 _CONFIDENCE_METRIC = "eval/kept_confidence"
@@ -171,6 +173,8 @@ def log_training_run(
     table = result.to_table()
     rows = list(zip(*table.values(), strict=True))
     run_logger.log_file(_CHECKPOINTS_TABLE, json.dumps({"columns": list(table), "data": rows}))
+    title = f"{config.env}, {config.algo}, seed {config.seed}"
+    run_logger.log_file(_LEARNING_CURVE, learning_curve.save_png(result.plot(title)))
     digest = hashlib.sha256(best.archive).hexdigest()
     run_logger.set_tags(
         {

@@ -1,4 +1,4 @@
-"""Plot the returns of evaluated episodes and of paired comparisons."""
+"""Plot the returns of a paired comparison, and the bounds at each look of its gate."""
 
 from __future__ import annotations
 
@@ -10,10 +10,8 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mlflow_sb3.envs.rollout import Episodes
 from mlflow_sb3.reports.number_format import format_number
-
-BLUE, GREY = "#0194e2", "#43494f"
+from mlflow_sb3.reports.plot_style import BLUE, GREY, apply_style, format_text
 
 
 @dataclass(frozen=True)
@@ -56,18 +54,6 @@ class PairedReturns:
     is_paired: bool = True
 
 
-def plot_returns(episodes: Episodes, title: str) -> Figure:
-    """Plot a histogram of the returns, with their mean as a vertical line."""
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.subplots()
-    axes.hist(episodes.returns, bins=20, color=BLUE, edgecolor="white")
-    mean = float(episodes.returns.mean())
-    axes.axvline(mean, color=GREY, linestyle="--", label=f"mean {mean:.2f}")
-    axes.set(title=title, xlabel="return of an episode", ylabel="episodes")
-    axes.legend()
-    return figure
-
-
 def plot_pairs(paired: PairedReturns) -> Figure:
     """Plot the returns of each pair, and the bounds of the mean difference after each look.
 
@@ -75,11 +61,11 @@ def plot_pairs(paired: PairedReturns) -> Figure:
         A figure with two axes: a scatter plot of the pairs, and the mean differences. Without
         pairs, the scatter plot shows the quantiles of both agents.
     """
-    figure = Figure(figsize=(11, 4.6), layout="constrained")
-    pairs_axes, differences_axes = figure.subplots(1, 2)
-    _plot_scatter(pairs_axes, paired)
-    _plot_differences(differences_axes, paired)
-    figure.suptitle(paired.title)
+    with apply_style(11.0, 5.0) as figure:
+        pairs_axes, differences_axes = figure.subplots(1, 2)
+        _plot_scatter(pairs_axes, paired)
+        _plot_differences(differences_axes, paired)
+        figure.suptitle(format_text(paired.title, 90))
     return figure
 
 
@@ -98,37 +84,55 @@ def _plot_scatter(axes: Axes, paired: PairedReturns) -> None:
     axes.plot(ends, ends, color=GREY, linestyle="--", linewidth=1, label="equal")
     axes.set(
         title=title,
-        xlabel=f"return of {paired.champion} (mean {format_number(paired.champion_mean)})",
-        ylabel=f"return of {paired.challenger} (mean {format_number(paired.challenger_mean)})",
+        xlabel=_label_returns(paired.champion, paired.champion_mean),
+        ylabel=_label_returns(paired.challenger, paired.challenger_mean),
     )
     axes.legend(loc="best")
+
+
+def _label_returns(name: str, mean: float) -> str:
+    return f"{format_text(f'return of {name}', 36)}\n(mean {format_number(mean)})"
 
 
 def _plot_differences(axes: Axes, paired: PairedReturns) -> None:
-    """Plot the mean differences with their bounds. If a bound is infinite, both are left out."""
+    """Plot the mean differences with their bounds, and write the bounds below each look."""
     looks, last = paired.differences, paired.differences[-1]
-    places = [str(look.pairs) for look in looks]
-    means = [look.mean for look in looks]
-    axes.scatter(places, means, color=BLUE, label="mean difference", zorder=3)
+    places = range(len(looks))
+    axes.scatter(
+        places, [look.mean for look in looks], color=BLUE, label="mean difference", zorder=3
+    )
     bounded = [
-        (str(look.pairs), look.lower, look.upper)
-        for look in looks
+        (place, look.mean, look.lower, look.upper)
+        for place, look in zip(places, looks, strict=True)
         if look.lower is not None and look.upper is not None
     ]
-    axes.vlines(
-        [place for place, _, _ in bounded],
-        [lower for _, lower, _ in bounded],
-        [upper for _, _, upper in bounded],
-        color=BLUE,
-        label="its bounds",
-    )
+    if bounded:
+        axes.errorbar(
+            [place for place, *_ in bounded],
+            [mean for _, mean, _, _ in bounded],
+            yerr=[
+                [mean - lower for _, mean, lower, _ in bounded],
+                [upper - mean for _, mean, _, upper in bounded],
+            ],
+            fmt="none",
+            ecolor=BLUE,
+            capsize=8,
+        )
     least = paired.min_improvement
     label = f"min_improvement: {format_number(least)}"
     axes.axhline(least, color=GREY, linestyle="--", linewidth=1, label=label)
-    bounds = f"{format_number(last.lower)} to {format_number(last.upper)}"
+    axes.set_xticks(places, [_label_look(look) for look in looks], fontsize=11)
+    axes.margins(x=0.15, y=0.15)
     axes.set(
-        title=f"difference {format_number(last.mean)}, bounds {bounds}",
-        xlabel="pairs tested" if paired.is_paired else "episodes of each agent",
+        title=f"difference {format_number(last.mean)}",
+        xlabel="pairs tested, with the bounds" if paired.is_paired else "episodes of each agent",
         ylabel="challenger minus champion, return",
     )
-    axes.legend(loc="best")
+    # Below the plot, because matplotlib does not keep a legend away from the bounds.
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.32), ncols=2, frameon=False)
+
+
+def _label_look(look: MeanDifference) -> str:
+    if look.lower is None or look.upper is None:
+        return f"{look.pairs}\nno bounds"
+    return f"{look.pairs}\n{format_number(look.lower)}\nto {format_number(look.upper)}"
