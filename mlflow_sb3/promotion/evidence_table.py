@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mlflow_sb3.promotion.record import GateEvidence, PromotionContext, PromotionRecord
 from mlflow_sb3.promotion.report_text import format_confidence, get_opponent_name
+from mlflow_sb3.registry import champion_table
 from mlflow_sb3.reports.number_format import format_number
 
 
@@ -14,7 +15,8 @@ def format_evidence(record: PromotionRecord) -> str:
     """
     if record.evidence is None:
         return ""
-    reason = f"**{record.verdict}**: {record.reason}"
+    date = champion_table.format_time(record.context.time)
+    reason = f"**{record.verdict}** on {date} UTC: {record.reason}"
     table = "\n".join(_format_table(record, record.evidence))
     return "\n\n".join([reason, table, _describe_source(record.context)])
 
@@ -33,7 +35,7 @@ def _format_table(record: PromotionRecord, evidence: GateEvidence) -> list[str]:
     detectable = format_number(evidence.smallest_detectable_difference)
     comparison = {
         "mean difference": format_number(evidence.mean_difference),
-        f"bounds of the mean difference ({confidence} each)": f"{lower} to {upper}",
+        f"its bounds ({confidence} each)": f"{lower} to {upper}",
         "smallest detectable difference (80 % power)": detectable,
         "probability of improvement": format_number(evidence.probability_of_improvement),
     }

@@ -11,7 +11,12 @@ from mlflow_sb3.registry.generated_text import MAX_LENGTH, Description
 _HEADER = (
     "| version | from (UTC) | until (UTC) | mean return | why |\n| --- | --- | --- | --- | --- |"
 )
-_ROW = re.compile(r"^\| (\d+) \| ([^|]*) \| ([^|]*) \| ([^|]*) \| ([^|]*) \|$", re.MULTILINE)
+_SPACE = "&ensp;"
+"""Behind a time, because MLflow shows the columns of a table without space between them."""
+_ROW = re.compile(
+    rf"^\| (\d+) \| ([^|]*?)(?:{_SPACE})? \| ([^|]*?)(?:{_SPACE})? \| ([^|]*) \| ([^|]*) \|$",
+    re.MULTILINE,
+)
 _NO_RECORD = "(no record)"
 
 
@@ -83,5 +88,9 @@ def format_time(milliseconds: int) -> str:
 def _format_section(alias: str, rows: list[tuple[str, ...]]) -> str:
     number, _, _, score, _ = rows[0]
     mean_return = f", mean return {score}" if score else ""
-    table = "\n".join([_HEADER, *(f"| {' | '.join(row)} |" for row in rows)])
+    lines = (
+        f"| {version} | {begin}{_SPACE} | {end}{_SPACE} | {mean} | {why} |"
+        for version, begin, end, mean, why in rows
+    )
+    table = "\n".join([_HEADER, *lines])
     return f"**{alias}**: version {number}{mean_return}\n\n{table}"

@@ -37,7 +37,8 @@ def read_states(levels: Levels) -> dict[int, str]:
 def read_model_lines() -> list[str]:
     text = str(MlflowClient().get_registered_model("levels").description)
     times = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d")
-    return [times.sub("time", line) for line in text.splitlines() if line]
+    lines = text.replace("&ensp;", "").splitlines()
+    return [times.sub("time", line) for line in lines if line]
 
 
 def test_the_registry_says_what_happened_after_each_decision(levels: Levels) -> None:
