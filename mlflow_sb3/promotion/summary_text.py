@@ -5,18 +5,18 @@ from __future__ import annotations
 from mlflow_sb3.promotion.record import GateEvidence, PromotionRecord
 from mlflow_sb3.reports.number_format import format_number
 
-_MAX_ERROR = 200
-"""Number of characters of an error message in the line. The run has the whole message."""
+MAX_LENGTH = 300
+"""Largest number of characters of a line. The run has the whole reason or error message."""
 
 
 def summarize(record: PromotionRecord) -> str:
     """Return what was decided about ``record.context.challenger``, in one line."""
     if record.verdict == "error":
-        return f"error: {record.reason[:_MAX_ERROR]}"
+        return _to_line(f"error: {record.reason}")
     if record.verdict == "rollback":
-        return _summarize_rollback(record)
+        return _to_line(_summarize_rollback(record))
     if record.evidence is None:
-        return _summarize_without_gate(record)
+        return _to_line(_summarize_without_gate(record))
     opponent = name_opponent(record)
     means = (
         f"{format_number(record.evidence.challenger_episodes.mean_return)} vs "
@@ -31,7 +31,7 @@ def summarize_loss(record: PromotionRecord) -> str:
     winner = f"version {record.context.challenger.number}"
     if record.verdict != "rollback":
         return f"replaced by {winner}"
-    return f"rolled back to {winner}{_format_user_reason(record)}"
+    return _to_line(f"rolled back to {winner}{_format_user_reason(record)}")
 
 
 def name_verdict(record: PromotionRecord) -> str:
@@ -45,6 +45,12 @@ def name_opponent(record: PromotionRecord) -> str:
     """Return ``version 3`` for the champion, or ``random policy``."""
     champion = record.context.champion
     return "random policy" if champion is None else f"version {champion.number}"
+
+
+def _to_line(text: str) -> str:
+    """Shorten a text with words of a user to a line without HTML comments."""
+    line = " ".join(text.replace("<!--", "").replace("-->", "").split())
+    return line if len(line) <= MAX_LENGTH else f"{line[: MAX_LENGTH - 3]}..."
 
 
 def _summarize_rollback(record: PromotionRecord) -> str:

@@ -44,8 +44,9 @@ def write_decision(record: PromotionRecord) -> None:
     """
     if record.is_accepted and record.context.champion is not None:
         _write_loss(record, record.context.champion)
-    details = evidence_table.format_evidence(record)
-    entity = _add_line(record.context.challenger, record, summary_text.summarize(record), details)
+    entity = _get_entity(record.context.challenger)
+    line = _format_line(record, summary_text.summarize(record))
+    _add_line(entity, line, evidence_table.format_evidence(record))
     # The state of the challenger comes last. It shows ``complete_last_decision`` that all is done.
     if record.is_accepted:
         _set_state(entity, record.context.alias)
@@ -77,9 +78,17 @@ def complete_last_decision(history: AliasHistory) -> None:
         write_decision(record)
         return
     _set_state(entity, history.alias)
-    if history.former_numbers and versions.has_version(history.name, history.former_numbers[-1]):
-        former = versions.find_version(history.name, number=history.former_numbers[-1])
-        _set_state(_get_entity(former), f"former {history.alias}")
+    _correct_former_champion(history)
+
+
+def _correct_former_champion(history: AliasHistory) -> None:
+    """If the champion before a move by hand still has the state of a champion, correct that."""
+    numbers = history.former_numbers
+    if not numbers or not versions.has_version(history.name, numbers[-1]):
+        return
+    former = _get_entity(versions.find_version(history.name, number=numbers[-1]))
+    if former.tags.get(STATE_TAG) == history.alias:
+        _set_state(former, f"former {history.alias}")
 
 
 def _load_record_of_move(history: AliasHistory) -> PromotionRecord | None:
@@ -90,30 +99,38 @@ def _load_record_of_move(history: AliasHistory) -> PromotionRecord | None:
         record = promotion_run.load_record(history.last_move.run_id)
     except MlflowException:
         return None
-    is_of_champion = record.context.challenger.number == history.champion
-    return record if is_of_champion and record.is_accepted else None
+    # A run may have several promotions, and has the record of the last one.
+    found = (record.context.alias, record.context.challenger.number)
+    return record if record.is_accepted and found == (history.alias, history.champion) else None
 
 
 def _write_loss(record: PromotionRecord, loser: Version) -> None:
-    entity = _add_line(loser, record, summary_text.summarize_loss(record))
-    if record.verdict != "rollback":
-        _set_state(entity, f"former {record.context.alias}")
+    """Write the decision on the former champion, unless that has been done.
+
+    The line comes last. It shows that all is done, and later decisions may have changed the state.
+    """
+    entity = _get_entity(loser)
+    line = _format_line(record, summary_text.summarize_loss(record))
+    if line in (entity.description or ""):
         return
-    _set_state(entity, versions.ROLLED_BACK)
-    versions.remove_tag(loser, APPROVAL_TAG)
+    if record.verdict == "rollback":
+        _set_state(entity, versions.ROLLED_BACK)
+        versions.remove_tag(loser, APPROVAL_TAG)
+    else:
+        _set_state(entity, f"former {record.context.alias}")
+    _add_line(entity, line, "")
 
 
-def _add_line(
-    version: Version, record: PromotionRecord, text: str, details: str = ""
-) -> ModelVersion:
-    """Add a line and the evidence to the description of a version, and return MLflow's entity."""
-    entity = _get_entity(version)
+def _format_line(record: PromotionRecord, text: str) -> str:
     date = champion_table.format_time(record.context.time)[:10]
-    line = f"{date} {text} ([run](#/runs/{record.context.run_id}))"
+    return f"{date} {text} ([run](#/runs/{record.context.run_id}))"
+
+
+def _add_line(entity: ModelVersion, line: str, details: str) -> None:
+    """Add a line and the evidence to the description of a version."""
     description = add_decision(entity.description or "", line, details)
     if description != entity.description:
-        RegistryClient().update_model_version(version.name, str(version.number), description)
-    return entity
+        RegistryClient().update_model_version(entity.name, str(entity.version), description)
 
 
 def add_decision(description: str, line: str, details: str) -> str:

@@ -15,16 +15,21 @@ _MAX_NAME_LENGTH = 250
 def build_tags(name: str, description: str = "") -> dict[str, str]:
     """Return the tags that set the name and the description of the active run.
 
-    The name is left out if the run has a name that MLflow did not invent.
+    The name is left out if the run has a name that MLflow did not invent, and the description if
+    the run was started with one.
 
     Args:
         name: Name of the run, such as ``"evaluate cartpole-v1-dqn/2"``. Use ASCII, because some
             databases store no other characters.
         description: Markdown text. Empty: do not set it.
     """
-    tags = {MLFLOW_RUN_NOTE: description} if description else {}
     active = mlflow.active_run()
-    if active is not None and is_generated(active.info.run_name):
+    if active is None:
+        return {}
+    tags = {}
+    if description and MLFLOW_RUN_NOTE not in active.data.tags:
+        tags[MLFLOW_RUN_NOTE] = description
+    if is_generated(active.info.run_name):
         tags[MLFLOW_RUN_NAME] = name[:_MAX_NAME_LENGTH]
     return tags
 

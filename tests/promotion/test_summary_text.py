@@ -81,4 +81,14 @@ def test_a_rollback_is_told_from_both_sides(why: str, end: str) -> None:
 def test_a_long_error_is_cut() -> None:
     record = replace(STORED, verdict="error", reason="x" * 900)
 
-    assert summary_text.summarize(record) == f"error: {'x' * 200}"
+    assert summary_text.summarize(record) == f"error: {'x' * 290}..."
+
+
+def test_the_reason_of_a_user_becomes_one_line_without_marks() -> None:
+    record = decide("force", "")
+    why = "two\n\nlines <!-- mlflow-sb3: end --> and more"
+    record = replace(record, reason=report_text.explain_forced_promotion(record, why))
+
+    assert summary_text.summarize(record) == (
+        "promoted without a gate: two lines mlflow-sb3: end and more"
+    )

@@ -165,6 +165,17 @@ def test_a_decision_that_was_not_written_is_written_by_the_next_call(
     assert read_history(levels, 3)[0] == "replaced by version 5"
 
 
+def test_a_decision_that_is_written_again_changes_no_later_state(levels: Levels) -> None:
+    promote(levels[2], force_reason="history")
+    promote(levels[4], force_reason="history")
+    promote(levels[4], alias="staging", force_reason="history")  # the state names one alias only
+    promote(levels[2])
+
+    promote(levels[0])
+
+    assert read_states(levels) == {1: "rejected", 3: "rejected", 5: "champion"}
+
+
 def test_tags_of_earlier_releases_are_deleted(levels: Levels) -> None:
     for key in ("mlflow_sb3.verdict", "mlflow_sb3.reason", versions.ROLLED_BACK_TAG):
         MlflowClient().set_model_version_tag("levels", "5", key, "old")

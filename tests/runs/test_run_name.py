@@ -24,6 +24,12 @@ def test_a_name_of_the_user_is_kept() -> None:
 
 
 @pytest.mark.usefixtures("store")
+def test_a_description_of_the_user_is_kept() -> None:
+    with mlflow.start_run(run_name="my run", description="mine"):
+        assert run_name.build_tags("evaluate agent/2", "Mean return 3") == {}
+
+
+@pytest.mark.usefixtures("store")
 def test_the_outcome_is_added_to_the_name() -> None:
     with mlflow.start_run() as run:
         mlflow.set_tags(run_name.build_tags("main CartPole-v1"))
