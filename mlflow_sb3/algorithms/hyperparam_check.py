@@ -54,7 +54,7 @@ def check_hyperparams(algo: str, hyperparams: dict[str, Any]) -> None:
     if unknown := sorted(set(hyperparams) - set(known)):
         raise MlflowException.invalid_parameter_value(
             f"{algo} has no hyperparameter {', '.join(map(repr, unknown))}. "
-            f"{suggest(unknown[0], known).lstrip()} {_suggest_algorithms(unknown[0])}"
+            f"{_suggest_algorithms(unknown[0]) or f'{suggest(unknown[0], known).lstrip()} '}"
             f"Use {', '.join(sorted(known))}."
         )
     policies = get_algorithm_class(algo).policy_aliases

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
 from pathlib import Path
 from typing import Any
 
 import click
 import yaml
+from click.core import ParameterSource
 
 from mlflow_sb3.client.suggestion import suggest
 
@@ -14,10 +18,19 @@ OPTION = "config"
 """Name of the option with the path of the file."""
 
 
-def apply_config(context: click.Context, text: str) -> None:
-    """Set the parameters that have their default values to the values of a YAML file.
+class _Loader(yaml.SafeLoader):
+    """Loader that reads ``1e-3`` as a number, as YAML 1.2 does. For PyYAML it is a text."""
 
-    An MLflow Project passes all parameters, so a parameter with its default counts as not set.
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+"), list("-+0123456789")
+)
+
+
+def apply_config(context: click.Context, text: str) -> None:
+    """Set the parameters that the user did not pass to the values of a YAML file.
+
+    An MLflow Project passes all parameters, so one with its default value counts as not passed.
 
     Args:
         context: Context of a command whose options were parsed.
@@ -37,9 +50,8 @@ def apply_config(context: click.Context, text: str) -> None:
                 param_hint=f"--{OPTION}",
             )
         option = options[key]
-        default = option.type_cast_value(context, option.get_default(context))
-        if value is not None and context.params[str(option.name)] == default:
-            context.params[str(option.name)] = option.type_cast_value(context, value)
+        if value is not None and not _is_passed(context, option):
+            context.params[str(option.name)] = _convert(context, option, value)
 
 
 def read_config(path: str) -> str:
@@ -52,14 +64,14 @@ def read_config(path: str) -> str:
         return Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise click.BadParameter(
-            f"{path!r} cannot be read: {error}. A relative path is relative to the project folder.",
+            f"{path!r} cannot be read: {error}. Pass an absolute path.",
             param_hint=f"--{OPTION}",
         ) from error
 
 
 def _parse(text: str) -> dict[Any, Any]:
     try:
-        content = yaml.safe_load(text)
+        content = yaml.load(text, _Loader)  # noqa: S506  # a subclass of SafeLoader
     except yaml.YAMLError as error:
         message = " ".join(str(error).split())
         raise click.BadParameter(
@@ -71,6 +83,27 @@ def _parse(text: str) -> dict[Any, Any]:
             param_hint=f"--{OPTION}",
         )
     return content
+
+
+def _is_passed(context: click.Context, option: click.Parameter) -> bool:
+    name = str(option.name)
+    if "MLFLOW_RUN_ID" not in os.environ:  # not called by mlflow run
+        return context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    default = option.type_cast_value(context, option.get_default(context))
+    return bool(context.params[name] != default)
+
+
+def _convert(context: click.Context, option: click.Parameter, value: Any) -> Any:
+    """Convert a value of the file as the same text on the command line."""
+    if isinstance(value, (dict, list)):
+        if not option.type.name.startswith("JSON"):
+            raise click.BadParameter(
+                f"{value!r} is not a {option.type.name}.", context, option, f"--{OPTION}"
+            )
+        value = json.dumps(value)
+    elif isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return option.type_cast_value(context, str(value))
 
 
 def _get_name(option: click.Parameter) -> str:

@@ -17,7 +17,7 @@ import click
 Command = Callable[..., Any]
 
 OPTION_GROUPS = {
-    "Task": ("env", "env_kwargs", "wrappers", "algo", "timesteps", "seed", "run_id"),
+    "Task": ("config", "env", "env_kwargs", "wrappers", "algo", "timesteps", "seed", "run_id"),
     "Learning": ("preset", "hyperparams", "from_model", "torch_threads"),
     "Checkpoints": (
         "selection",
@@ -183,8 +183,8 @@ new_model_name_option = click.option(
 config_option = click.option(
     "--config",
     default="",
-    help="YAML file with parameters. It sets the parameters that have their default values. A "
-    "relative path is relative to the project folder.  [default: no file]",
+    help="YAML file with parameters, such as algo: ppo. Parameters that you pass override it.  "
+    "[default: no file]",
 )
 inference_option = click.option(
     "--inference",

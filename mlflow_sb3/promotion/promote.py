@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from mlflow import MlflowClient
 
 from mlflow_sb3.client import permissions
+from mlflow_sb3.client.timestamps import now_ms
 from mlflow_sb3.promotion import (
     error_budget,
     evidence,
@@ -265,7 +266,7 @@ def _describe_move(record: PromotionRecord) -> AliasMove:
     return AliasMove(
         "promotion",
         record.context.run_id,
-        time=record.context.time,
+        time=now_ms(),
         mean_return=""
         if results is None
         else format_number(results.challenger_episodes.mean_return),

@@ -8,6 +8,7 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from mlflow_sb3.client import permissions
+from mlflow_sb3.client.timestamps import now_ms
 from mlflow_sb3.promotion import (
     evidence,
     promotion_run,
@@ -144,7 +145,7 @@ def _move_alias_back(history: AliasHistory, record: PromotionRecord) -> None:
         )
         numbers = current.former_numbers[: last + 1]
         why = summary_text.summarize(record)
-        move = AliasMove("rollback", context.run_id, time=context.time, why=why)
+        move = AliasMove("rollback", context.run_id, time=now_ms(), why=why)
         alias_history.move_alias(current, numbers, move, held_lock)
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 from mlflow_sb3.promotion.record import GateEvidence, PromotionRecord
 from mlflow_sb3.reports.number_format import format_number
 
+WORDS = {"promote": "promoted", "reject": "rejected", "tie": "rejected after a tie"}
+"""Words for verdicts. The other verdicts stand for themselves."""
+AWAITS_APPROVAL = "awaits approval"
 MAX_LENGTH = 300
 """Largest number of characters of a line. The run has the whole reason or error message."""
 
@@ -23,7 +26,7 @@ def summarize(record: PromotionRecord) -> str:
         f"{format_number(record.evidence.champion_episodes.mean_return)} ({opponent})"
     )
     bounds = _format_bounds(record.verdict, record.evidence)
-    return f"{name_verdict(record)}: {means}{bounds}"
+    return f"{name_verdict(record)}: {means}{bounds}{_format_condition(record, record.evidence)}"
 
 
 def summarize_loss(record: PromotionRecord) -> str:
@@ -37,8 +40,10 @@ def summarize_loss(record: PromotionRecord) -> str:
 def name_verdict(record: PromotionRecord) -> str:
     """Return a word or two for the verdict, such as ``rejected``."""
     if record.verdict == "promote":
-        return "promoted" if record.is_accepted else "not yet promoted (needs approval)"
-    return {"reject": "rejected", "tie": "rejected after a tie"}.get(record.verdict, record.verdict)
+        return WORDS["promote"] if record.is_accepted else AWAITS_APPROVAL
+    if record.verdict == "tie" and record.evidence is None:
+        return f"already the {record.context.alias}"
+    return WORDS.get(record.verdict, record.verdict)
 
 
 def name_opponent(record: PromotionRecord) -> str:
@@ -48,8 +53,8 @@ def name_opponent(record: PromotionRecord) -> str:
 
 
 def _to_line(text: str) -> str:
-    """Shorten a text with words of a user to a line without HTML comments."""
-    line = " ".join(text.replace("<!--", "").replace("-->", "").split())
+    """Shorten a text with words of a user to a line, and escape HTML."""
+    line = " ".join(text.replace("<", "&lt;").split())
     return line if len(line) <= MAX_LENGTH else f"{line[: MAX_LENGTH - 3]}..."
 
 
@@ -77,6 +82,19 @@ def _format_bounds(verdict: str, evidence: GateEvidence) -> str:
         bounds = f"{_format_signed(lower)} and {_format_signed(upper)}"
         return f", difference between {bounds} {confidence}"
     return ""
+
+
+def _format_condition(record: PromotionRecord, evidence: GateEvidence) -> str:
+    """Return the condition that a challenger with a high enough difference missed."""
+    gate, lower = evidence.gate, evidence.lower_bound
+    if record.verdict == "promote":
+        return ""
+    if record.missed_return is not None:
+        return ", but the champion once had a higher return"
+    if lower is not None and lower > gate.min_improvement:
+        return f", but min_return is {format_number(gate.min_return)}"
+    minimum = format_number(gate.min_improvement)
+    return f", min_improvement is {minimum}" if gate.min_improvement else ""
 
 
 def _format_signed(value: float) -> str:

@@ -26,6 +26,7 @@ from mlflow_sb3.registry.versions import STATE_TAG
 APPROVAL_TAG = "approval"
 """Tag of a model version. The value ``approved`` allows a promotion that requires approval."""
 
+_CHAMPION = "champion"
 _LABEL = "promotion"
 _LINE = re.compile(r"\d{4}-\d\d-\d\d ")
 _SEPARATOR = "\n\n---\n\n"
@@ -49,8 +50,9 @@ def write_decision(record: PromotionRecord) -> None:
     _add_line(entity, line, evidence_table.format_evidence(record))
     # The state of the challenger comes last. It shows ``complete_last_decision`` that all is done.
     if record.is_accepted:
-        _set_state(entity, record.context.alias)
-    elif record.verdict in ("reject", "tie") and not _has_alias(entity):
+        alias = record.context.alias  # another promotion may have moved it again
+        _set_state(entity, alias if alias in entity.aliases else f"former {alias}")
+    elif record.verdict in ("reject", "tie") and not _keeps_state(entity):
         _set_state(entity, versions.REJECTED)
 
 
@@ -68,6 +70,7 @@ def complete_last_decision(history: AliasHistory) -> None:
     The process that moved the alias may have been killed, or a user moved the alias by hand.
     """
     if history.champion is None:
+        _correct_former_champion(history)
         return
     champion = versions.find_version(history.name, number=history.champion)
     entity = _get_entity(champion)
@@ -162,7 +165,12 @@ def add_decision(description: str, line: str, details: str) -> str:
 
 
 def _set_state(entity: ModelVersion, state: str) -> None:
-    """Set the tag with the state, and delete the tags that earlier releases wrote instead of it."""
+    """Set the tag with the state, and delete the tags that earlier releases wrote instead of it.
+
+    If the version has the alias ``champion``, that is its state, whatever other aliases it has.
+    """
+    if _CHAMPION in entity.aliases:
+        state = _CHAMPION
     client, number = RegistryClient(), str(entity.version)
     client.set_model_version_tag(entity.name, number, STATE_TAG, state)
     for key in _TAGS_OF_EARLIER_RELEASES:
@@ -170,13 +178,15 @@ def _set_state(entity: ModelVersion, state: str) -> None:
             client.delete_model_version_tag(entity.name, number, key)
 
 
-def _has_alias(entity: ModelVersion) -> bool:
-    """Return whether the state of a version is an alias that it has, such as ``champion``.
+def _keeps_state(entity: ModelVersion) -> bool:
+    """Return whether a rejection does not change the state.
 
-    Such a version may still be rejected for another alias.
+    A version may be rejected for one alias and have another one. A version that was rolled back
+    stays so until it is promoted again.
     """
     state = entity.tags.get(STATE_TAG)
-    return state != versions.CHALLENGER and state in entity.aliases
+    is_alias = state != versions.CHALLENGER and state in entity.aliases
+    return is_alias or versions.is_rolled_back(entity)
 
 
 def _get_entity(version: Version) -> ModelVersion:

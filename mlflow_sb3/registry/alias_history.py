@@ -31,6 +31,8 @@ _VISIBLE_HISTORY_TAG = "mlflow_sb3.reigns.{alias}"
 """Name of that tag in earlier releases."""
 _COMPLETED_TAG = "mlflow.sb3.concluded.{alias}"
 """Tag of a registered model: run of the last rollback that is complete."""
+_VISIBLE_COMPLETED_TAG = "mlflow_sb3.concluded.{alias}"
+"""Name of that tag in earlier releases."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class AliasMove:
     Attributes:
         by: Kind of the step that moved the alias.
         run_id: Run of that step.
-        time: When the step began, in milliseconds since 1970. 0 in moves of earlier versions.
+        time: Time of the move, in milliseconds since 1970. 0 in moves of earlier releases.
         mean_return: As in ``Champion``.
         why: As in ``Champion``.
     """
@@ -107,7 +109,10 @@ def read_history(name: str, alias: str) -> AliasHistory:
         champion=champion,
         last_move=AliasMove(**content["last"]) if content.get("last") else None,
         planned_numbers=None if planned is None else tuple(planned),
-        completed_rollback=model.tags.get(_COMPLETED_TAG.format(alias=alias)),
+        completed_rollback=model.tags.get(
+            _COMPLETED_TAG.format(alias=alias),
+            model.tags.get(_VISIBLE_COMPLETED_TAG.format(alias=alias)),
+        ),
         description=model.description or "",
         has_visible_tag=visible_tag in model.tags,
     )

@@ -17,7 +17,7 @@ _ROW = re.compile(
     rf"^\| (\d+) \| ([^|]*?)(?:{_SPACE})? \| ([^|]*?)(?:{_SPACE})? \| ([^|]*) \| ([^|]*) \|$",
     re.MULTILINE,
 )
-_NO_RECORD = "(no record)"
+_NO_RECORD, _UNKNOWN = "(no record)", "(unknown)"
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ class Champion:
 def add_champion(description: str, alias: str, champion: Champion, *, former: int | None) -> str:
     """Add a champion to the table, and end the time of the champion before it.
 
-    If the last row has the version of ``champion`` already, the description is returned as it is.
-    If the table lacks the former champion, a row without times is added for it.
+    If the table has this row already, the description is returned as it is. If it lacks the former
+    champion, a row without times is added for it.
 
     Args:
         description: Description of the registered model. The text outside of the table is kept.
@@ -52,10 +52,13 @@ def add_champion(description: str, alias: str, champion: Champion, *, former: in
     """
     parsed = Description.parse(description, alias)
     rows = _ROW.findall(parsed.generated)
-    if rows and int(rows[0][0]) == champion.number:
-        return description
     since = format_time(champion.since) if champion.since else ""
+    if rows and rows[0][:2] == (str(champion.number), since):
+        return description
     if former is not None and (not rows or int(rows[0][0]) != former):
+        if rows:
+            number, begin, end, *others = rows[0]
+            rows[0] = (number, begin, end or _UNKNOWN, *others)
         rows.insert(0, (str(former), "", "", "", _NO_RECORD))
     if rows:
         number, begin, end, *others = rows[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 MAX_LENGTH = 5000
@@ -12,6 +13,9 @@ _BEGIN_MARK = "<!-- mlflow-sb3: {label} -->"
 of a description as plain text. Earlier versions wrote it on a line of its own before the section.
 """
 _END_MARK = "<!-- mlflow-sb3: end -->"
+_BEGIN_OF_MARKS = "<!-- mlflow-sb3:"
+_FIRST_LINE = re.compile(r"\d{4}-\d\d-\d\d |\*\*[^*]+\*\*: version ")
+"""Beginning of the first generated line, of a version or of a registered model."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +47,11 @@ class Description:
         if not found:
             return cls(text.strip(), "", "")
         above, _, first_line = before.rpartition("\n")
+        if start := _FIRST_LINE.search(first_line):  # keep what a user wrote before it
+            above = f"{above}\n{first_line[: start.start()]}"
+            first_line = first_line[start.start() :]
         rest, has_end, below = after.partition(_END_MARK)
-        if not has_end:
+        if not has_end or _BEGIN_OF_MARKS in rest:
             rest, below = "", after
         generated = f"{first_line.strip()}{rest.rstrip()}".strip()
         return cls(above.strip(), generated, below.strip())

@@ -10,7 +10,6 @@ from operator import attrgetter
 from typing import Any
 
 import torch
-from matplotlib.figure import Figure
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import KVWriter
@@ -18,7 +17,6 @@ from torch.optim import Adam
 
 from mlflow_sb3.algorithms import builder
 from mlflow_sb3.envs import seeds
-from mlflow_sb3.reports.learning_curve import CurvePoint, plot_learning_curve
 from mlflow_sb3.runs.signals import StopRequest
 from mlflow_sb3.training import checkpoint_selection
 from mlflow_sb3.training.callbacks import CheckpointCallback
@@ -65,13 +63,17 @@ class TrainingResult:
         confidence = f"{self.confidence:.0%}"
         return f"{text}. Confidence that no other of the last round is better: {confidence}"
 
-    def plot(self, title: str) -> Figure:
-        """Plot the evaluations of the checkpoints, with the selected one marked."""
+    def plot(self, title: str) -> bytes:
+        """Plot the evaluations of the checkpoints, with the selected one marked, as a PNG file."""
+        from mlflow_sb3.reports import learning_curve
+
         points = [
-            CurvePoint(row.step, row.training_score, row.returns, is_kept=row is self.best)
+            learning_curve.CurvePoint(
+                row.step, row.training_score, row.returns, is_kept=row is self.best
+            )
             for row in self.checkpoints
         ]
-        return plot_learning_curve(points, title)
+        return learning_curve.save_png(learning_curve.plot_learning_curve(points, title))
 
     def to_table(self) -> dict[str, list[Any]]:
         """Return the checkpoints as columns for ``mlflow.log_table``, sorted by step.

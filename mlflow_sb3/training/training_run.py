@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,7 +28,6 @@ from mlflow_sb3.inference import agent_files
 from mlflow_sb3.promotion import challengers
 from mlflow_sb3.registry import model_version, names, registration, signing, versions
 from mlflow_sb3.registry.model_version import Version
-from mlflow_sb3.reports import learning_curve
 from mlflow_sb3.reports.number_format import format_number
 from mlflow_sb3.tracking import file_trust
 from mlflow_sb3.tracking.file_trust import FileTrust
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from mlflow_sb3.flavor.signature import ImageInput
     from mlflow_sb3.inference.agent_files import InferenceBackend
     from mlflow_sb3.registry.signing import KeyPath
+
+_logger = logging.getLogger(__name__)
 
 _AGENT_FOLDER = "agent"
 _AGENT_ZIP = "agent.zip"
@@ -173,8 +175,6 @@ def log_training_run(
     table = result.to_table()
     rows = list(zip(*table.values(), strict=True))
     run_logger.log_file(_CHECKPOINTS_TABLE, json.dumps({"columns": list(table), "data": rows}))
-    title = f"{config.env}, {config.algo}, seed {config.seed}"
-    run_logger.log_file(_LEARNING_CURVE, learning_curve.save_png(result.plot(title)))
     digest = hashlib.sha256(best.archive).hexdigest()
     run_logger.set_tags(
         {
@@ -193,8 +193,21 @@ def log_training_run(
     )
     if result.confidence is not None:
         run_logger.log_metrics([MetricPoint(_CONFIDENCE_METRIC, result.confidence, now, 0)])
+    _log_learning_curve(result, config, run_logger)
     config = config.with_evaluation(result.evaluation)
     provenance.log_provenance(result, config, facts, run_logger)
+
+
+def _log_learning_curve(
+    result: TrainingResult, config: TrainingConfig, run_logger: RunLogger
+) -> None:
+    """Log the picture. A failure is only a warning, because the agent matters more."""
+    try:
+        picture = result.plot(f"{config.env}, {config.algo}, seed {config.seed}")
+    except Exception as error:  # noqa: BLE001 each font and backend has its own errors
+        _logger.warning("The learning curve was not drawn: %s: %s", type(error).__name__, error)
+        return
+    run_logger.log_file(_LEARNING_CURVE, picture)
 
 
 def load_training_run(run_id: str, *, trust: FileTrust | None = None) -> TrainingRun:

@@ -11,13 +11,12 @@ from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
 from mlflow_sb3.client import connection
 from mlflow_sb3.client.timestamps import now_ms
+from mlflow_sb3.promotion import summary_text
 from mlflow_sb3.promotion.promotion_run import VERDICT_TAG
 from mlflow_sb3.registry.model_version import VERSION_TAG, Version
 from mlflow_sb3.reports.number_format import format_number
 from mlflow_sb3.runs import run_name
 
-_OUTCOMES = {"promote": "promoted", "reject": "rejected"}
-"""Words for verdicts in the name of the run. The other verdicts stand for themselves."""
 _COPIED_METRICS = ("eval/kept_", "promotion/", "evaluation/")
 """Prefixes of the metrics of the steps that the run of ``main`` gets too."""
 
@@ -50,15 +49,15 @@ class Summary:
     def outcome(self) -> str:
         """The decision about the new version, such as ``v2 rejected``."""
         version, verdict = self.logged.data.tags[VERSION_TAG], self.promoted.data.tags[VERDICT_TAG]
-        word = _OUTCOMES.get(verdict, verdict)
+        word = summary_text.WORDS.get(verdict, verdict)
         if verdict == "promote" and str(self.champion) != version:
-            word = "awaits approval"
+            word = summary_text.AWAITS_APPROVAL
         return f"v{version.rpartition('/')[2]} {word}"
 
     def describe(self) -> dict[str, str]:
         """Return the parts of the summary by their headings."""
         trained, evaluated = self.trained.data.metrics, self.evaluated.data.metrics
-        prefix = "none yet. " if self.champion is None else ""
+        prefix = "none yet; evaluated " if self.champion is None else ""
         steps = {
             "train": self.trained,
             "log_model": self.logged,

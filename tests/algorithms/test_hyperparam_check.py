@@ -20,7 +20,7 @@ from tests.algorithms.examples import BOX
     [
         (
             {"lerning_rate": 1},
-            r"ppo has no hyperparameter 'lerning_rate'\. Use batch_size, clip_range",
+            r"ppo has no hyperparameter 'lerning_rate'\. Did you mean 'learning_rate'\? Use batch",
         ),
         (
             {"noise_std": 0.1},

@@ -43,22 +43,37 @@ def test_a_file_and_the_same_options_make_the_same_agent(tmp_path: Path) -> None
 
 
 @pytest.mark.usefixtures("store")
-def test_an_option_overrides_the_file_unless_it_has_its_default(tmp_path: Path) -> None:
-    run = succeed(
-        train,
-        "--config",
-        write(tmp_path, TEXT),
-        "--seed",
-        "4",
-        "--algo",
-        "dqn",
-        "--env-kwargs",
-        "{}",
-    )
+def test_an_option_overrides_the_file_unless_a_project_passes_its_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with mlflow.start_run() as created:  # as mlflow run does
+        pass
+    monkeypatch.setenv("MLFLOW_RUN_ID", created.info.run_id)
+    options = ("--seed", "4", "--algo", "dqn", "--env-kwargs", "{}")
+
+    run = succeed(train, "--config", write(tmp_path, TEXT), *options)
 
     params = run.data.params
     assert (params["sb3/seed"], params["sb3/algo"]) == ("4", "ppo")
     assert json.loads(params["sb3/env_kwargs"]) == {}
+
+
+@pytest.mark.usefixtures("store")
+def test_an_option_with_its_default_overrides_the_file_outside_of_a_project(tmp_path: Path) -> None:
+    run = succeed(train, "--config", write(tmp_path, TEXT), "--seed", "0")
+
+    assert run.data.params["sb3/seed"] == "0"
+
+
+@pytest.mark.usefixtures("store")
+def test_numbers_are_read_as_in_json(tmp_path: Path) -> None:
+    text = TEXT.replace("timesteps: 64", "timesteps: 6.4e1")
+    text = text.replace("{n_steps: 64}", "{n_steps: 64, learning_rate: 1e-3}")
+
+    run = succeed(train, "--config", write(tmp_path, text))
+
+    assert run.data.params["sb3/timesteps"] == "64"
+    assert run.data.params["sb3/learning_rate"] == "0.001"
 
 
 @pytest.mark.parametrize(
@@ -68,7 +83,10 @@ def test_an_option_overrides_the_file_unless_it_has_its_default(tmp_path: Path) 
         ("- algo", "The file is not a mapping. Write one parameter per line"),
         ("algo: [", "The file is not valid YAML: while parsing"),
         ("timesteps: many", "'many' is not a valid integer range."),
-        ("hyperparams: [1]", "[1] is not a JSON object."),
+        ("seed: 0.7", "'0.7' is not a valid integer range."),
+        ("seed: true", "'True' is not a valid integer range."),
+        ("env: {a: b}", "{'a': 'b'} is not a text."),
+        ("hyperparams: [1]", "'[1]' is not a JSON object."),
         ("config: other.yaml", "'config' is no parameter."),
     ],
 )

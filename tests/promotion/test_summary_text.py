@@ -51,7 +51,7 @@ def test_the_confidence_is_that_of_the_gate() -> None:
 def test_a_winner_without_approval_is_not_called_promoted() -> None:
     waiting = replace(STORED, verdict="promote", is_accepted=False, evidence=EVIDENCE)
 
-    assert summary_text.summarize(waiting).startswith("not yet promoted (needs approval): 7.00")
+    assert summary_text.summarize(waiting).startswith("awaits approval: 7.00")
 
 
 def test_the_first_champion_is_compared_with_the_random_policy() -> None:
@@ -78,6 +78,20 @@ def test_a_rollback_is_told_from_both_sides(why: str, end: str) -> None:
     assert summary_text.summarize_loss(record) == f"rolled back to version 2{end}"
 
 
+def test_a_missed_condition_is_named() -> None:
+    gate = Gate(episodes=2, min_return=9.0)
+
+    assert summarize("reject", gate=gate).endswith("(95 %), but min_return is 9.00")
+    gate = Gate(episodes=2, min_improvement=4.0)
+    assert summarize("reject", gate=gate, lower_bound=1.0).endswith(", min_improvement is 4.00")
+
+
+def test_the_current_champion_is_not_called_rejected() -> None:
+    record = replace(STORED, verdict="tie", is_accepted=False, evidence=None, reason="no episodes")
+
+    assert summary_text.name_verdict(record) == "already the champion"
+
+
 def test_a_long_error_is_cut() -> None:
     record = replace(STORED, verdict="error", reason="x" * 900)
 
@@ -90,5 +104,5 @@ def test_the_reason_of_a_user_becomes_one_line_without_marks() -> None:
     record = replace(record, reason=report_text.explain_forced_promotion(record, why))
 
     assert summary_text.summarize(record) == (
-        "promoted without a gate: two lines mlflow-sb3: end and more"
+        "promoted without a gate: two lines &lt;!-- mlflow-sb3: end --> and more"
     )

@@ -47,6 +47,18 @@ def test_a_champion_that_the_table_does_not_know_gets_a_row_without_times() -> N
     assert "| 7 |  | 1970-01-02 06:00 |  | (no record) |" in "\n".join(get_lines(text))
 
 
+def test_an_alias_that_was_moved_by_hand_ends_the_time_of_the_champion_before() -> None:
+    text = add_champion("", "champion", FIRST, former=None)
+
+    text = add_champion(text, "champion", SECOND, former=7)
+
+    assert get_lines(text)[3:6] == [
+        "| 2 | 1970-01-02 06:00 |  |  | promoted without a gate: it is / safer |",
+        "| 7 |  | 1970-01-02 06:00 |  | (no record) |",
+        f"| 1 | 1970-01-01 00:00 | (unknown) | 22.90 | {FIRST.why} |",
+    ]
+
+
 def test_a_version_that_is_champion_again_keeps_its_mean_return() -> None:
     text = add_champion("", "champion", FIRST, former=None)
     text = add_champion(text, "champion", SECOND, former=1)

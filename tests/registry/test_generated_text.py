@@ -53,3 +53,17 @@ def test_sections_with_different_labels_are_independent() -> None:
     assert Description.parse(
         Description(changed.above, "three", changed.below).format("a"), "b"
     ) == (Description("three <!-- mlflow-sb3: a -->\n\n<!-- mlflow-sb3: end -->", "two", ""))
+
+
+def test_text_of_a_user_in_the_first_line_is_kept() -> None:
+    text = "Do not delete. " + Description("", TEXT, "").format("promotion")
+
+    assert Description.parse(text, "promotion") == Description("Do not delete.", TEXT, "")
+
+
+def test_a_deleted_end_mark_does_not_swallow_the_next_section() -> None:
+    first = Description("", TEXT, "").format("a").replace("<!-- mlflow-sb3: end -->", "")
+    text = f"{first}\n\n{Description('', 'two', '').format('b')}"
+
+    assert Description.parse(text, "b").generated == "two"
+    assert "two" in Description.parse(text, "a").below

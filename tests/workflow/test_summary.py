@@ -75,7 +75,7 @@ def test_a_rejected_challenger_is_called_rejected(rejected: Summary) -> None:
         ("promote", 2, "v2 promoted"),
         ("promote", 1, "v2 awaits approval"),
         ("promote", None, "v2 awaits approval"),
-        ("tie", 1, "v2 tie"),
+        ("tie", 1, "v2 rejected after a tie"),
         ("inconclusive", 1, "v2 inconclusive"),
     ],
 )
@@ -92,7 +92,7 @@ def test_without_a_champion_the_version_was_evaluated(rejected: Summary) -> None
 
     text = replace(rejected, champion=None, evaluated=evaluated).describe()["champion"]
 
-    assert text.startswith("none yet. agent/2: mean return 480.25")
+    assert text.startswith("none yet; evaluated agent/2: mean return 480.25")
 
 
 def test_the_run_of_main_gets_the_metrics_and_the_outcome(rejected: Summary) -> None:
