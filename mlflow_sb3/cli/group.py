@@ -21,7 +21,6 @@ SHORT_HELP = {
 }
 """What each command does. The help of the group shows it without importing the commands."""
 
-
 _EPILOG = "The whole workflow needs the project: mlflow run <folder or git URI> -e main"
 
 

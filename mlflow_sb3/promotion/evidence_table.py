@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from mlflow_sb3.client.timestamps import format_time
 from mlflow_sb3.promotion.record import GateEvidence, PromotionContext, PromotionRecord
 from mlflow_sb3.promotion.report_text import format_confidence, get_opponent_name
-from mlflow_sb3.registry import champion_table
 from mlflow_sb3.reports.number_format import format_number
 
 
@@ -15,7 +15,7 @@ def format_evidence(record: PromotionRecord) -> str:
     """
     if record.evidence is None:
         return ""
-    date = champion_table.format_time(record.context.time)
+    date = format_time(record.context.time)
     reason = f"**{record.verdict}** on {date} UTC: {record.reason}"
     table = "\n".join(_format_table(record, record.evidence))
     return "\n\n".join([reason, table, _describe_source(record.context)])

@@ -20,7 +20,8 @@ def summarize(record: PromotionRecord) -> str:
         return _to_line(_summarize_rollback(record))
     if record.evidence is None:
         return _to_line(_summarize_without_gate(record))
-    opponent = name_opponent(record)
+    champion = record.context.champion
+    opponent = "random policy" if champion is None else f"version {champion.number}"
     means = (
         f"{format_number(record.evidence.challenger_episodes.mean_return)} vs "
         f"{format_number(record.evidence.champion_episodes.mean_return)} ({opponent})"
@@ -44,12 +45,6 @@ def name_verdict(record: PromotionRecord) -> str:
     if record.verdict == "tie" and record.evidence is None:
         return f"already the {record.context.alias}"
     return WORDS.get(record.verdict, record.verdict)
-
-
-def name_opponent(record: PromotionRecord) -> str:
-    """Return ``version 3`` for the champion, or ``random policy``."""
-    champion = record.context.champion
-    return "random policy" if champion is None else f"version {champion.number}"
 
 
 def _to_line(text: str) -> str:

@@ -15,9 +15,10 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from mlflow_sb3.client.registry_client import RegistryClient
+from mlflow_sb3.client.timestamps import format_time
 from mlflow_sb3.promotion import evidence_table, promotion_run, summary_text
 from mlflow_sb3.promotion.record import PromotionRecord
-from mlflow_sb3.registry import champion_table, versions
+from mlflow_sb3.registry import versions
 from mlflow_sb3.registry.alias_history import AliasHistory
 from mlflow_sb3.registry.generated_text import MAX_LENGTH, Description
 from mlflow_sb3.registry.model_version import Version
@@ -45,7 +46,8 @@ def write_decision(record: PromotionRecord) -> None:
     """
     if record.is_accepted and record.context.champion is not None:
         _write_loss(record, record.context.champion)
-    entity = _get_entity(record.context.challenger)
+    challenger = record.context.challenger
+    entity = _get_entity(challenger.name, challenger.number)
     line = _format_line(record, summary_text.summarize(record))
     _add_line(entity, line, evidence_table.format_evidence(record))
     # The state of the challenger comes last. It shows ``complete_last_decision`` that all is done.
@@ -72,8 +74,7 @@ def complete_last_decision(history: AliasHistory) -> None:
     if history.champion is None:
         _correct_former_champion(history)
         return
-    champion = versions.find_version(history.name, number=history.champion)
-    entity = _get_entity(champion)
+    entity = _get_entity(history.name, history.champion)
     if entity.tags.get(STATE_TAG) == history.alias:
         return
     record = _load_record_of_move(history)
@@ -89,7 +90,7 @@ def _correct_former_champion(history: AliasHistory) -> None:
     numbers = history.former_numbers
     if not numbers or not versions.has_version(history.name, numbers[-1]):
         return
-    former = _get_entity(versions.find_version(history.name, number=numbers[-1]))
+    former = _get_entity(history.name, numbers[-1])
     if former.tags.get(STATE_TAG) == history.alias:
         _set_state(former, f"former {history.alias}")
 
@@ -112,7 +113,7 @@ def _write_loss(record: PromotionRecord, loser: Version) -> None:
 
     The line comes last. It shows that all is done, and later decisions may have changed the state.
     """
-    entity = _get_entity(loser)
+    entity = _get_entity(loser.name, loser.number)
     line = _format_line(record, summary_text.summarize_loss(record))
     if line in (entity.description or ""):
         return
@@ -125,7 +126,7 @@ def _write_loss(record: PromotionRecord, loser: Version) -> None:
 
 
 def _format_line(record: PromotionRecord, text: str) -> str:
-    date = champion_table.format_time(record.context.time)[:10]
+    date = format_time(record.context.time)[:10]
     return f"{date} {text} ([run](#/runs/{record.context.run_id}))"
 
 
@@ -189,5 +190,5 @@ def _keeps_state(entity: ModelVersion) -> bool:
     return is_alias or versions.is_rolled_back(entity)
 
 
-def _get_entity(version: Version) -> ModelVersion:
-    return RegistryClient().get_model_version(version.name, str(version.number))
+def _get_entity(name: str, number: int) -> ModelVersion:
+    return RegistryClient().get_model_version(name, str(number))

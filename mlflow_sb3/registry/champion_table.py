@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
+from mlflow_sb3.client.timestamps import format_time
 from mlflow_sb3.registry.generated_text import MAX_LENGTH, Description
 
 _HEADER = (
@@ -77,15 +77,6 @@ def add_champion(description: str, alias: str, champion: Champion, *, former: in
         if len(rows) == 1:
             return description
         rows.pop()
-
-
-def format_time(milliseconds: int) -> str:
-    """Format a time as date, hour and minute in UTC.
-
-    Args:
-        milliseconds: Milliseconds since 1970.
-    """
-    return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d %H:%M")
 
 
 def _format_section(alias: str, rows: list[tuple[str, ...]]) -> str:

@@ -19,8 +19,6 @@ from mlflow_sb3.runs import run_name
 
 _COPIED_METRICS = ("eval/kept_", "promotion/", "evaluation/")
 """Prefixes of the metrics of the steps that the run of ``main`` gets too."""
-
-
 _COPIED_PARAMS = ("sb3/env", "sb3/algo", "sb3/seed", "sb3/timesteps")
 """Parameters of ``train`` that the run of ``main`` gets too."""
 

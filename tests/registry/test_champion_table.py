@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from mlflow_sb3.registry import champion_table
 from mlflow_sb3.registry.champion_table import Champion, add_champion
 from mlflow_sb3.registry.generated_text import MAX_LENGTH
 
@@ -88,7 +87,3 @@ def test_the_oldest_rows_of_a_long_table_are_left_out() -> None:
     assert len(text) <= MAX_LENGTH
     assert text.startswith("mine\n\n**champion**: version 199")
     assert add_champion("m" * MAX_LENGTH, "champion", FIRST, former=None) == "m" * MAX_LENGTH
-
-
-def test_a_time_is_written_in_utc() -> None:
-    assert champion_table.format_time(1_764_316_800_000) == "2025-11-28 08:00"
