@@ -9,6 +9,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mlflow_sb3.autologging.autolog import autolog
+    from mlflow_sb3.autologging.callback import MlflowCallback
     from mlflow_sb3.flavor.api import (
         get_default_pip_requirements,
         load_model,
@@ -17,7 +19,20 @@ if TYPE_CHECKING:
         save_model,
     )
 
-__all__ = ["get_default_pip_requirements", "load_model", "load_policy", "log_model", "save_model"]
+__all__ = [
+    "MlflowCallback",
+    "autolog",
+    "get_default_pip_requirements",
+    "load_model",
+    "load_policy",
+    "log_model",
+    "save_model",
+]
+_MODULES = {
+    "MlflowCallback": "mlflow_sb3.autologging.callback",
+    "autolog": "mlflow_sb3.autologging.autolog",
+}
+"""Modules of the names that are not in ``mlflow_sb3.flavor``."""
 __version__ = "0.2.0"
 
 
@@ -27,7 +42,7 @@ def __dir__() -> list[str]:
 
 
 def __getattr__(name: str) -> Any:
-    """Import the flavor on first use, so that ``import mlflow_sb3`` is fast."""
+    """Import a public name on first use, so that ``import mlflow_sb3`` is fast."""
     if name in __all__:
-        return getattr(importlib.import_module("mlflow_sb3.flavor"), name)
+        return getattr(importlib.import_module(_MODULES.get(name, "mlflow_sb3.flavor")), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
