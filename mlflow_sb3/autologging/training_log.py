@@ -136,6 +136,8 @@ class TrainingLog:
     def finish(self) -> None:
         """Log the kept agent, deliver everything, and end the run."""
         model = self._model
+        if model.logger.name_to_value:  # SB3 does not log the values of the last gradient steps
+            model.logger.dump(model.num_timesteps)
         if self._evaluator is not None and self._evaluated_step != model.num_timesteps:
             self._evaluate(self._evaluator)
         kept = self._best.checkpoint or Checkpoint.from_model(model)
