@@ -17,8 +17,8 @@ from mlflow_sb3.algorithms.hyperparam_check import OTHER_ARGUMENTS
 from mlflow_sb3.flavor import vec_normalize
 
 
-def get_algorithm_name(model: BaseAlgorithm) -> str:
-    """Return the key of ``ALGORITHMS`` for a model, such as ``"dqn"``.
+def get_algorithm_name(algorithm_class: type[BaseAlgorithm]) -> str:
+    """Return the key of ``ALGORITHMS`` for a class, such as ``"dqn"``.
 
     A subclass has the name of its base class. Other algorithms have the name of their class in
     lower case.
@@ -26,11 +26,11 @@ def get_algorithm_name(model: BaseAlgorithm) -> str:
     names = {
         (algorithm.module, algorithm.class_name): name for name, algorithm in ALGORITHMS.items()
     }
-    for cls in type(model).__mro__:
+    for cls in algorithm_class.__mro__:
         key = cls.__module__.partition(".")[0], cls.__name__
         if key in names:
             return names[key]
-    return type(model).__name__.lower()
+    return algorithm_class.__name__.lower()
 
 
 def read_hyperparams(model: BaseAlgorithm) -> dict[str, str]:

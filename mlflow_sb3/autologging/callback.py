@@ -65,7 +65,7 @@ class MlflowCallback(BaseCallback):
             n_eval_episodes: Episodes of an evaluation, with deterministic actions.
             checkpoint_freq: Steps between two checkpoints in the artifact folder ``checkpoints``.
             video_freq: Steps between two videos of an episode in the artifact folder ``videos``.
-                The kept agent gets a video too. This needs the extra ``[video]``.
+                The kept agent gets a video too.
             gradient_norms: Whether to log the norms of the gradients.
             log_model: Whether to log the kept agent as a model. It has the best value of
                 ``monitor``, or the last weights if that metric was never logged.

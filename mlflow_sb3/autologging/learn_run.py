@@ -131,7 +131,7 @@ def describe_training(
     """
     params: dict[str, Any] = {
         "env": get_env_id(env_spec_json),
-        "algo": get_algorithm_name(model),
+        "algo": get_algorithm_name(type(model)),
         "timesteps": timesteps,
         "seed": model.seed,
     }

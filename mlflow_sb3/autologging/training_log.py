@@ -91,7 +91,7 @@ class TrainingLog:
         if name is not None:
             names.check_model_name(name)
             permissions.check_registration(name)
-        env_id, algo = get_env_id(self._env_spec_json), get_algorithm_name(model)
+        env_id, algo = get_env_id(self._env_spec_json), get_algorithm_name(type(model))
         seed = "" if model.seed is None else f" seed {model.seed}"
         self.run = LearnRun(
             settings.run_name or f"train {env_id} {algo}{seed}", settings.tags, run_id=run_id
