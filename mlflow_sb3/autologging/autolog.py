@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import importlib.util
-import inspect
 import itertools
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -17,21 +16,24 @@ from typing import Any
 from mlflow.utils.autologging_utils import autologging_integration
 from mlflow.utils.autologging_utils.safety import safe_patch
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback
+from stable_baselines3.common.callbacks import (
+    BaseCallback,
+    CallbackList,
+    ConvertCallback,
+    EvalCallback,
+)
 
 from mlflow_sb3.autologging.callback import MlflowCallback
 from mlflow_sb3.autologging.kept_agent import ModelSettings, MonitorMode
-from mlflow_sb3.autologging.training_log import LogSettings
+from mlflow_sb3.autologging.log_settings import LogSettings
 
 INTEGRATION_NAME = "mlflow_sb3"
 """Name of the integration in ``mlflow.utils.autologging_utils``."""
 _ALGORITHM_PACKAGES = ("stable_baselines3", "sb3_contrib", "sbx")
-_EVALUATIONS = 10
-"""Evaluations of a training, by default."""
 _MIN_VERSION, _END_VERSION = (2, 7), (3, 0)
 """Tested versions of stable-baselines3: from the first, below the second."""
 
-_logger = logging.getLogger("mlflow_sb3")
+_logger = logging.getLogger(__name__)
 _is_learning: ContextVar[bool] = ContextVar("is_learning", default=False)
 """Whether a patched ``learn`` is running. SB3's ``learn`` methods call each other."""
 
@@ -61,7 +63,7 @@ def autolog(  # noqa: PLR0917 the arguments of MLflow's autolog functions
     run. Call this before ``learn``. An algorithm of your own is included if it is defined before
     this call, or if its ``learn`` calls that of SB3.
 
-    A problem of the logging is a warning. It does not end the training.
+    An error of the logging ends the logging with a warning, and not the training.
 
     Args:
         log_models: Whether to log the kept agent as a model.
@@ -84,14 +86,19 @@ def autolog(  # noqa: PLR0917 the arguments of MLflow's autolog functions
         checkpoint_save_best_only: Whether to log only the kept weights. If not, a checkpoint is
             logged every ``checkpoint_save_freq`` steps too.
         checkpoint_save_freq: Environment steps between two evaluations. By default, a tenth of the
-            training. An evaluation is skipped if all of them would take more than five seconds and
-            more than a twentieth of the time of learning.
+            training. Evaluations pause when they have taken about five seconds and a twentieth of
+            the time of learning.
+
+    Raises:
+        MlflowException: An argument is invalid.
     """
-    _logger.setLevel(logging.CRITICAL if silent else logging.NOTSET)
     if not _is_supported() and disable_for_unsupported_versions:
         return
     settings = LogSettings(
-        evaluates_automatically=checkpoint and checkpoint_monitor.startswith("eval/"),
+        eval_freq=checkpoint_save_freq,
+        is_automatic=True,
+        evaluates=checkpoint and checkpoint_monitor.startswith("eval/"),
+        saves_every_evaluation=not checkpoint_save_best_only,
         has_last_video=True,
         monitor=checkpoint_monitor if checkpoint else "",
         mode=checkpoint_mode,
@@ -106,34 +113,31 @@ def autolog(  # noqa: PLR0917 the arguments of MLflow's autolog functions
         tags=dict(extra_tags or {}),
     )
     for cls in _list_algorithms():
-        patch = _make_patch(settings, checkpoint_save_freq, logs_all=not checkpoint_save_best_only)
+        patch = _make_patch(settings, is_silent=silent)
         safe_patch(INTEGRATION_NAME, cls, "learn", patch)  # type: ignore[no-untyped-call]
 
 
-def _make_patch(
-    settings: LogSettings, checkpoint_save_freq: int | None, *, logs_all: bool
-) -> Callable[..., Any]:
+def _make_patch(settings: LogSettings, *, is_silent: bool) -> Callable[..., Any]:
     """Return the function that replaces ``learn``."""
 
     def learn(original: Callable[..., Any], self: BaseAlgorithm, *args: Any, **kwargs: Any) -> Any:
-        arguments = inspect.signature(original).bind(self, *args, **kwargs).arguments
-        callbacks = _to_list(arguments.get("callback"))
-        if _is_learning.get() or any(map(_contains_mlflow_callback, callbacks)):
+        # SB3's interface: the second argument of learn, after self, is the callback.
+        is_positional = len(args) > 1
+        callbacks = _to_list(args[1] if is_positional else kwargs.get("callback"))
+        if _is_learning.get() or _contains(callbacks, MlflowCallback):
             return original(self, *args, **kwargs)
-        freq = checkpoint_save_freq or max(1, int(arguments["total_timesteps"]) // _EVALUATIONS)
+        has_evaluations = _contains(callbacks, EvalCallback)
         callback = MlflowCallback.from_settings(
-            replace(
-                settings,
-                eval_freq=freq if settings.evaluates_automatically else None,
-                checkpoint_freq=freq if logs_all else None,
-            )
+            replace(settings, evaluates=settings.evaluates and not has_evaluations)
         )
-        callback.open(self)
-        arguments = {**arguments, "callback": [*callbacks, callback]}
-        arguments.pop("self")
-        with _mark_learning():
+        with _mark_learning(is_silent=is_silent):
+            callback.open(self)
+            if is_positional:
+                args = (args[0], [*callbacks, callback], *args[2:])
+            else:
+                kwargs = {**kwargs, "callback": [*callbacks, callback]}
             try:
-                return original(self, **arguments)
+                return original(self, *args, **kwargs)
             except BaseException as error:
                 callback.close(error)
                 raise
@@ -142,11 +146,17 @@ def _make_patch(
 
 
 @contextmanager
-def _mark_learning() -> Iterator[None]:
+def _mark_learning(*, is_silent: bool) -> Iterator[None]:
+    """Note that a patched ``learn`` is running. Hide messages of the logging if it is silent."""
+    logger = logging.getLogger("mlflow_sb3")
+    level = logger.level
     token = _is_learning.set(True)
     try:
+        if is_silent:
+            logger.setLevel(logging.CRITICAL)
         yield
     finally:
+        logger.setLevel(level)
         _is_learning.reset(token)
 
 
@@ -158,17 +168,22 @@ def _to_list(callback: Any) -> list[BaseCallback]:
     return [one if isinstance(one, BaseCallback) else ConvertCallback(one) for one in callbacks]
 
 
-def _contains_mlflow_callback(callback: BaseCallback) -> bool:
-    if isinstance(callback, CallbackList):
-        return any(map(_contains_mlflow_callback, callback.callbacks))
-    return isinstance(callback, MlflowCallback)
+def _contains(callbacks: Sequence[BaseCallback], cls: type[BaseCallback]) -> bool:
+    """Return whether one of the callbacks is of a class, also in lists of callbacks."""
+    return any(
+        isinstance(one, cls) or (isinstance(one, CallbackList) and _contains(one.callbacks, cls))
+        for one in callbacks
+    )
 
 
 def _list_algorithms() -> list[type[BaseAlgorithm]]:
     """Return all loaded algorithm classes that define ``learn``, after importing the packages."""
     for package in _ALGORITHM_PACKAGES:
         if importlib.util.find_spec(package) is not None:
-            importlib.import_module(package)
+            try:
+                importlib.import_module(package)
+            except Exception as error:  # noqa: BLE001 packages such as JAX have errors of their own
+                _logger.warning("%s is not logged, because its import fails: %s", package, error)
     return [
         cls
         for cls in _list_subclasses(BaseAlgorithm)  # type: ignore[type-abstract]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import logging
 from collections.abc import Callable
 from typing import Self
 
@@ -11,7 +12,10 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from mlflow_sb3.autologging.evaluator import EvalEnv
 from mlflow_sb3.autologging.kept_agent import ModelSettings, MonitorMode
-from mlflow_sb3.autologging.training_log import LogSettings, TrainingLog
+from mlflow_sb3.autologging.log_settings import LogSettings
+from mlflow_sb3.autologging.training_log import TrainingLog
+
+_logger = logging.getLogger(__name__)
 
 
 class LearnInterruptedError(RuntimeError):
@@ -21,10 +25,10 @@ class LearnInterruptedError(RuntimeError):
 class MlflowCallback(BaseCallback):
     """Log a training to MLflow, and log the best agent as a model without pickle.
 
-    The active run is used and stays open. Without one, each call of ``learn`` gets a run; a call
-    with ``reset_num_timesteps=False`` continues the run of the call before. The training does not
-    wait for the tracking server: metrics and files go to a journal on disk first, and a thread
-    sends them.
+    If you have started a run, it is used and stays open. Otherwise, each call of ``learn`` gets a
+    run; a call with ``reset_num_timesteps=False`` continues the previous run of the same model. The
+    training does not wait for the tracking server: metrics and files go to a journal on disk first,
+    and a thread sends them.
 
     If ``learn`` ends with an exception, the run ends as FAILED with a checkpoint. SB3 does not tell
     callbacks of exceptions, so this happens at the next call of ``learn``, when the process exits,
@@ -58,15 +62,16 @@ class MlflowCallback(BaseCallback):
 
         Args:
             eval_env: Environment for evaluations: a Gymnasium id, an environment or a ``VecEnv``.
-                By default, the training environment is made again. ``VecNormalize`` is applied as
-                in the training.
+                By default, a new copy of the training environment is used. An environment is
+                copied too. ``VecNormalize`` is applied as in the training.
             eval_freq: Steps between two evaluations. By default, 10,000 if ``eval_env`` is set, and
                 otherwise no evaluations.
             n_eval_episodes: Episodes of an evaluation, with deterministic actions.
             checkpoint_freq: Steps between two checkpoints in the artifact folder ``checkpoints``.
             video_freq: Steps between two videos of an episode in the artifact folder ``videos``.
                 The kept agent gets a video too.
-            gradient_norms: Whether to log the norms of the gradients.
+            gradient_norms: Whether to log the norm of the gradient of each optimizer, after SB3 has
+                clipped it.
             log_model: Whether to log the kept agent as a model. It has the best value of
                 ``monitor``, or the last weights if that metric was never logged.
             registered_model_name: Registered model that gets the agent as a new version, with the
@@ -80,6 +85,7 @@ class MlflowCallback(BaseCallback):
         """
         if eval_env is not None and eval_freq is None:
             eval_freq = 10_000
+        model_settings = ModelSettings(registered_model_name, has_signature=log_model_signatures)
         settings = LogSettings(
             eval_env=eval_env,
             eval_freq=eval_freq,
@@ -89,9 +95,7 @@ class MlflowCallback(BaseCallback):
             gradient_norms=gradient_norms,
             monitor=monitor,
             mode=mode,
-            model=ModelSettings(registered_model_name, has_signature=log_model_signatures)
-            if log_model
-            else None,
+            model=model_settings if log_model else None,
             run_name=run_name,
             tags=dict(tags or {}),
         )
@@ -110,7 +114,7 @@ class MlflowCallback(BaseCallback):
         self._log: TrainingLog | None = None
         self._is_opened_early = False
         self._run_id: str | None = None
-        self._continued_run_id: str | None = None
+        self._own_run: tuple[BaseAlgorithm, str] | None = None
 
     def __enter__(self) -> Self:
         """Return the callback."""
@@ -134,7 +138,7 @@ class MlflowCallback(BaseCallback):
         Raises:
             MlflowException: A setting is invalid, or the tracking server does not answer.
         """
-        self._open(model, is_continued=False)
+        self._open(model)
         self._is_opened_early = True
 
     def close(self, error: BaseException | None = None) -> None:
@@ -148,19 +152,19 @@ class MlflowCallback(BaseCallback):
             atexit.unregister(self.close)
             log.fail(error or LearnInterruptedError("learn did not reach its end"))
 
-    def _open(self, model: BaseAlgorithm, *, is_continued: bool) -> None:
+    def _open(self, model: BaseAlgorithm) -> None:
         self.close()
-        self._log = TrainingLog(
-            model, self._settings, run_id=self._continued_run_id if is_continued else None
-        )
+        previous_model, run_id = self._own_run or (None, None)
+        is_continued = model is previous_model and model.num_timesteps > 0
+        self._log = TrainingLog(model, self._settings, run_id=run_id if is_continued else None)
         run = self._log.run
         self._run_id = run.run_id
-        self._continued_run_id = run.run_id if run.is_own else None
+        self._own_run = (model, run.run_id) if run.is_own else None
         atexit.register(self.close)
 
     def _init_callback(self) -> None:
         if not self._is_opened_early:
-            self._open(self.model, is_continued=self.model.num_timesteps > 0)
+            self._open(self.model)
         self._is_opened_early = False
 
     def _on_training_start(self) -> None:
@@ -178,10 +182,12 @@ class MlflowCallback(BaseCallback):
 
     def _call(self, function: Callable[[TrainingLog], None]) -> None:
         """Call a function with the log. End the run as FAILED if it raises an exception."""
-        if self._log is None:
-            raise RuntimeError("The callback was closed during learn. Create another one.")
+        if self._log is None:  # closed after an error
+            return
         try:
             function(self._log)
         except BaseException as error:
             self.close(error)
-            raise
+            if not self._settings.is_automatic or not isinstance(error, Exception):
+                raise
+            _logger.warning("Logging stopped: %s: %s", type(error).__name__, error)

@@ -8,6 +8,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 from mlflow.exceptions import MlflowException
+from sb3_contrib.common.maskable.evaluation import evaluate_policy as evaluate_with_masks
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize, is_vecenv_wrapped
@@ -15,7 +16,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize, is_vecenv_wra
 from mlflow_sb3.envs import env_spec, spec_rollout
 from mlflow_sb3.envs.rollout import Episodes
 from mlflow_sb3.envs.seeds import generate_episode_seeds
-from mlflow_sb3.flavor import source_env, vec_normalize
+from mlflow_sb3.flavor import sb3_policy, source_env, vec_normalize
 from mlflow_sb3.flavor.sb3_policy import SB3Policy
 
 EvalEnv = str | gymnasium.Env[Any, Any] | VecEnv
@@ -86,7 +87,10 @@ class VecEnvEvaluator(Evaluator):
             if local_values["done"]:
                 successes.append(local_values["info"].get("is_success"))
 
-        returns, lengths = evaluate_policy(
+        evaluate: Any = evaluate_policy
+        if sb3_policy.has_action_masks(self._model):
+            evaluate = evaluate_with_masks
+        returns, lengths = evaluate(
             self._model,
             self._vec_env,
             n_eval_episodes=n_episodes,
@@ -118,21 +122,26 @@ def make_evaluator(model: BaseAlgorithm, eval_env: EvalEnv | None) -> Evaluator:
 
     Args:
         model: Algorithm to evaluate.
-        eval_env: Gymnasium id, environment or VecEnv. None: the training environment, made again.
+        eval_env: Gymnasium id, environment or VecEnv. None: a copy of the training environment.
 
     Raises:
-        MlflowException: ``eval_env`` is None, and the training environment cannot be made again.
+        MlflowException: The environment cannot be made, or has other spaces than the agent.
     """
     if isinstance(eval_env, VecEnv):
         return VecEnvEvaluator(model, eval_env)
     if isinstance(eval_env, gymnasium.Env):
-        return SpecEvaluator(model, env_spec.spec_to_json(eval_env.spec))
+        return _make_spec_evaluator(model, env_spec.spec_to_json(eval_env.spec))
     if eval_env is not None:
-        return SpecEvaluator(model, env_spec.compose_spec(eval_env))
+        return _make_spec_evaluator(model, env_spec.compose_spec(eval_env))
     description = source_env.find_source_env(model).description
     if description is None:
         raise MlflowException.invalid_parameter_value(
-            "The training environment cannot be made again for evaluations, because it has no "
-            "EnvSpec. Pass eval_env, or register the environment with Gymnasium."
+            "mlflow-sb3 cannot make a copy of the training environment for evaluations. Pass a "
+            "VecEnv as eval_env, or register the environment with Gymnasium."
         )
     return SpecEvaluator(model, description)
+
+
+def _make_spec_evaluator(model: BaseAlgorithm, env_spec_json: str) -> SpecEvaluator:
+    source_env.find_source_env(model, env_spec_json)  # checks the spaces
+    return SpecEvaluator(model, env_spec_json)

@@ -43,9 +43,6 @@ class BestCheckpoint:
 @contextmanager
 def use_checkpoint(model: BaseAlgorithm, checkpoint: Checkpoint) -> Iterator[None]:
     """Give a model the weights of a checkpoint, and restore its own weights afterwards."""
-    if checkpoint.step == model.num_timesteps:
-        yield
-        return
     own = Checkpoint.from_model(model)
     checkpoint.load_into(model)
     try:

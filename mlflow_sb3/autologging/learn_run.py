@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import mlflow
@@ -13,6 +15,7 @@ from mlflow import MlflowClient
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import RunStatus
+from mlflow.exceptions import MlflowException
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.utils import get_system_info
 
@@ -30,23 +33,34 @@ ENVIRONMENT_FILE = "environment.json"
 """Artifact: ``EnvSpec`` JSON of the training environment."""
 
 _logger = logging.getLogger(__name__)
+_open_run_ids: set[str] = set()
+"""Runs that a ``LearnRun`` of this process logs to. Two of them would share a local folder."""
 
 
 class LearnRun:
     """MLflow run of one call of ``learn``.
 
-    An active run is used and stays open. Without one, a run is started here, and ended by
-    ``close``. Everything is logged through the journal of a ``RunLogger``, so the training does
-    not wait for the tracking server.
+    The active run of the caller is used and stays open. Without one, a run is started here, and
+    ended by ``close``. Everything is logged through the journal of a ``RunLogger``, so the training
+    does not wait for the tracking server.
     """
 
-    def __init__(self, run_name: str, tags: dict[str, str], *, run_id: str | None = None) -> None:
+    def __init__(
+        self,
+        run_name: str,
+        tags: dict[str, str],
+        *,
+        run_id: str | None = None,
+        becomes_active: bool = False,
+    ) -> None:
         """Start the run.
 
         Args:
             run_name: Name of a run that is started here.
             tags: Tags of the run.
             run_id: Run to continue if there is no active run. By default, a new run.
+            becomes_active: Whether a new run becomes the active run of MLflow. ``close`` must then
+                be called in every case.
 
         Raises:
             MlflowException: The tracking server does not answer.
@@ -54,23 +68,25 @@ class LearnRun:
         active = mlflow.active_run()
         self.is_own = active is None
         """Whether the run was started here."""
-        run = active or mlflow.start_run(
-            run_id, run_name=None if run_id else run_name, tags=tags or None
-        )
-        self.run_id: str = run.info.run_id
+        self._is_active = self.is_own and becomes_active
         self._known_params: dict[str, str] = {}
-        try:
-            folder = state_dir.get_run_dir(self.run_id)
-            self.logger = RunLogger(self.run_id, folder, ends_run=self.is_own)
-            self.logger.__enter__()
-        except BaseException:
-            if self.is_own:
-                mlflow.end_run(RunStatus.to_string(RunStatus.FAILED))
-            raise
+        if active is not None:
+            self.run_id: str = active.info.run_id
+            _check_single_callback(self.run_id)
+        elif run_id is not None:
+            self.run_id = run_id
+            MlflowClient().update_run(run_id, status=RunStatus.to_string(RunStatus.RUNNING))
+        else:
+            self.run_id = _start_run(run_name, tags, becomes_active=becomes_active)
         if active is not None or run_id is not None:
             self._known_params = MlflowClient().get_run(self.run_id).data.params
-            if active is not None and tags:
-                self.logger.set_tags(tags)
+        self.logger = RunLogger(
+            self.run_id, state_dir.get_run_dir(self.run_id), ends_run=self.is_own
+        )
+        self.logger.__enter__()
+        _open_run_ids.add(self.run_id)
+        if active is not None and tags:
+            self.logger.set_tags(tags)
 
     def log_setup(self, params: dict[str, Any], env_spec_json: str | None) -> None:
         """Log parameters and system information.
@@ -91,10 +107,13 @@ class LearnRun:
             self.logger.log_file(ENVIRONMENT_FILE, env_spec_json)
 
     def log_environment_as_dataset(self, env_id: str, env_spec_json: str) -> None:
-        """Log the environment as the dataset of the run, so that MLflow lists runs by it."""
+        """Log the environment as the dataset of the active run. A failure is only a warning."""
         source = CodeDatasetSource({"environment": env_spec_json})
         dataset = MetaDataset(source, name=env_id)  # type: ignore[abstract]  # mlflow 3.17
-        mlflow.log_input(dataset, context="training")
+        try:
+            mlflow.log_input(dataset, context="training")
+        except CONNECTION_ERRORS as error:
+            _logger.warning("The environment was not logged as the dataset of the run: %s", error)
 
     def close(self, error: BaseException | None) -> None:
         """Deliver everything, and end the run if it was started here.
@@ -112,11 +131,39 @@ class LearnRun:
         else:
             if error is not None and not self.logger.has_pending_entries():
                 shutil.rmtree(self.logger.folder, ignore_errors=True)
-        if self.is_own:
+        finally:
+            _open_run_ids.discard(self.run_id)
+            if self._is_active:
+                self._end_active_run(error)
+
+    def _end_active_run(self, error: BaseException | None) -> None:
+        """End the run for MLflow's functions. The journal has sent its status, or will do so."""
+        active = mlflow.active_run()
+        if active is not None and active.info.run_id == self.run_id:
             status = RunStatus.FINISHED if error is None else RunStatus.FAILED
-            # The journal has the status too, so nothing is lost if the server does not answer.
             with env_vars.override_env(retry.FAIL_FAST_ENV), suppress(*CONNECTION_ERRORS):
                 mlflow.end_run(RunStatus.to_string(status))
+
+
+def _start_run(run_name: str, tags: dict[str, str], *, becomes_active: bool) -> str:
+    """Start a run in the active experiment, and return its id.
+
+    MLflow makes the run the active run of the thread that starts it. If it must not become the
+    active run of the caller, another thread starts it.
+    """
+    start = partial(mlflow.start_run, run_name=run_name, tags=tags or None)
+    if becomes_active:
+        return str(start().info.run_id)
+    with ThreadPoolExecutor(max_workers=1) as executor:
+        return str(executor.submit(start).result().info.run_id)
+
+
+def _check_single_callback(run_id: str) -> None:
+    if run_id in _open_run_ids:
+        raise MlflowException.invalid_parameter_value(
+            f"Another MlflowCallback logs to run {run_id} already. Pass only one MlflowCallback "
+            "to learn, and end the with block of another one first."
+        )
 
 
 def describe_training(
@@ -126,7 +173,7 @@ def describe_training(
 
     Args:
         model: Algorithm that is about to learn.
-        timesteps: Environment steps of this call of ``learn``.
+        timesteps: Environment steps of the algorithm at the end of this call of ``learn``.
         env_spec_json: Environment as ``EnvSpec`` JSON. None if it has none.
     """
     params: dict[str, Any] = {

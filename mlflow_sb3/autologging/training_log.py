@@ -6,22 +6,19 @@ import logging
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
 from mlflow.exceptions import MlflowException
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from mlflow_sb3.algorithms.model_hyperparams import get_algorithm_name
-from mlflow_sb3.autologging.evaluator import EvalEnv, Evaluator, make_evaluator
-from mlflow_sb3.autologging.kept_agent import (
-    BestCheckpoint,
-    ModelSettings,
-    MonitorMode,
-    use_checkpoint,
-)
+from mlflow_sb3.autologging.evaluator import Evaluator, make_evaluator
+from mlflow_sb3.autologging.gradient_norms import GradientNorms
+from mlflow_sb3.autologging.kept_agent import BestCheckpoint, use_checkpoint
 from mlflow_sb3.autologging.learn_run import LearnRun, describe_training, get_env_id
+from mlflow_sb3.autologging.log_settings import LogSettings
 from mlflow_sb3.autologging.metric_output import MetricOutput
 from mlflow_sb3.client import permissions
 from mlflow_sb3.client.timestamps import now_ms
@@ -29,42 +26,20 @@ from mlflow_sb3.envs import env_spec, rollout
 from mlflow_sb3.flavor import source_env
 from mlflow_sb3.flavor.sb3_policy import SB3Policy
 from mlflow_sb3.promotion.challengers import SCORE_METRIC
-from mlflow_sb3.registry import names
 from mlflow_sb3.reports.video import record_episode
 from mlflow_sb3.tracking.run_logger import MetricPoint
-from mlflow_sb3.training import training_run
+from mlflow_sb3.training import loop, training_run
 from mlflow_sb3.training.checkpoint import Checkpoint
 from mlflow_sb3.training.eval_budget import EvaluationBudget
 
 CHECKPOINT_FOLDER = "checkpoints"
 """Artifact folder with zip files of SB3's ``save``."""
+_EVALUATIONS = 10
+"""Evaluations of a training, by default."""
 VIDEO_FOLDER = "videos"
 """Artifact folder with MP4 files."""
 
 _logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class LogSettings:
-    """What to log of a training. ``MlflowCallback`` and ``autolog`` explain the settings."""
-
-    eval_env: EvalEnv | None = None
-    eval_freq: int | None = None
-    n_eval_episodes: int = 10
-    evaluates_automatically: bool = False
-    """Whether to evaluate only within ``EvaluationBudget``, and only if that is possible."""
-    checkpoint_freq: int | None = None
-    video_freq: int | None = None
-    has_last_video: bool = False
-    """Whether to record a video of the kept agent, if that is possible."""
-    gradient_norms: bool = False
-    monitor: str = "eval/mean_reward"
-    mode: MonitorMode = "max"
-    model: ModelSettings | None = field(default_factory=ModelSettings)
-    """None: log no model."""
-    log_datasets: bool = False
-    run_name: str | None = None
-    tags: dict[str, str] = field(default_factory=dict)
 
 
 class TrainingLog:
@@ -89,21 +64,20 @@ class TrainingLog:
         self._evaluator = self._make_evaluator()
         name = settings.model.registered_model_name if settings.model is not None else None
         if name is not None:
-            names.check_model_name(name)
             permissions.check_registration(name)
         env_id, algo = get_env_id(self._env_spec_json), get_algorithm_name(type(model))
         seed = "" if model.seed is None else f" seed {model.seed}"
         self.run = LearnRun(
-            settings.run_name or f"train {env_id} {algo}{seed}", settings.tags, run_id=run_id
+            settings.run_name or f"train {env_id} {algo}{seed}",
+            settings.tags,
+            run_id=run_id,
+            becomes_active=settings.is_automatic,
         )
         self._best = BestCheckpoint(settings.mode)
-        self._output = MetricOutput(
-            self.run.logger,
-            model,
-            has_gradient_norms=settings.gradient_norms,
-            on_metrics=self._watch_monitor,
-        )
+        self._output = MetricOutput(self.run.logger, self._watch_monitor)
+        self._gradient_norms: GradientNorms | None = None
         self._can_record = True
+        self._has_started = self._is_closed = False
 
     def start(self, total_timesteps: int) -> None:
         """Log the parameters, and receive the metrics of SB3's logger from now on.
@@ -115,13 +89,21 @@ class TrainingLog:
         params = describe_training(self._model, total_timesteps, self._env_spec_json)
         self._params = {key: str(value) for key, value in params.items()}
         self.run.log_setup(params, self._env_spec_json)
-        self._evaluations = _Interval(settings.eval_freq, now)
-        self._checkpoints = _Interval(settings.checkpoint_freq, now)
+        eval_freq = settings.eval_freq
+        if settings.is_automatic and eval_freq is None:
+            eval_freq = max(1, (total_timesteps - now) // _EVALUATIONS)
+        self._evaluations = _Interval(eval_freq if self._evaluator else None, now)
+        self._checkpoints = _Interval(
+            eval_freq if settings.saves_every_evaluation else settings.checkpoint_freq, now
+        )
         self._videos = _Interval(settings.video_freq, now)
         self._budget = EvaluationBudget()
         self._start_time = time.monotonic()
-        self._evaluated_step = -1
+        self._evaluated_digest = ""
+        if settings.gradient_norms:
+            self._gradient_norms = GradientNorms(self._model)
         self._model.logger.output_formats.append(self._output)
+        self._has_started = True
 
     def step(self) -> None:
         """Evaluate, save a checkpoint or record a video, if one of them is due."""
@@ -138,8 +120,12 @@ class TrainingLog:
         model = self._model
         if model.logger.name_to_value:  # SB3 does not log the values of the last gradient steps
             model.logger.dump(model.num_timesteps)
-        if self._evaluator is not None and self._evaluated_step != model.num_timesteps:
+        # On-policy algorithms change the weights once more after their last step.
+        if self._evaluator is not None and self._evaluated_digest != loop.compute_weights_digest(
+            model
+        ):
             self._evaluate(self._evaluator)
+        self._warn_without_monitor()
         kept = self._best.checkpoint or Checkpoint.from_model(model)
         with use_checkpoint(model, kept):
             score = self._log_score(kept)
@@ -158,30 +144,39 @@ class TrainingLog:
 
     def fail(self, error: BaseException) -> None:
         """Log the current and the best weights as checkpoints, and end the run as FAILED."""
-        current = Checkpoint.from_model(self._model)
-        self._log_checkpoint(current)
-        best = self._best.checkpoint
-        if best is not None and best.step != current.step:
-            self._log_checkpoint(best)
-        self._close(error)
+        if self._is_closed:
+            return
+        try:
+            if self._best.checkpoint is not None:
+                path = f"{CHECKPOINT_FOLDER}/best.zip"
+                self.run.logger.log_file(path, self._best.checkpoint.archive)
+            self._log_checkpoint(Checkpoint.from_model(self._model))
+        except Exception as problem:  # noqa: BLE001 the error of the caller matters more
+            _logger.warning("No checkpoint was logged: %s: %s", type(problem).__name__, problem)
+        finally:
+            self._close(error)
 
     def _close(self, error: BaseException | None) -> None:
-        formats = self._model.logger.output_formats
-        if self._output in formats:
-            formats.remove(self._output)
+        self._is_closed = True
+        if self._gradient_norms is not None:
+            self._gradient_norms.remove()
+        if self._has_started:
+            self._model.logger.output_formats.remove(self._output)
         self.run.close(error)
 
     def _make_evaluator(self) -> Evaluator | None:
         settings = self._settings
-        if settings.eval_freq is None:
-            return None
-        if settings.evaluates_automatically and self._env_spec_json is None:
+        if settings.is_automatic:
+            is_wanted = settings.evaluates and self._env_spec_json is not None
+        else:
+            is_wanted = settings.eval_freq is not None
+        if not is_wanted:
             return None
         return make_evaluator(self._model, settings.eval_env)
 
     def _may_evaluate(self) -> bool:
         """Return whether the budget allows to wait. An interval of the caller has no budget."""
-        if not self._settings.evaluates_automatically:
+        if not self._settings.is_automatic:
             return True
         seconds = time.monotonic() - self._start_time
         self._budget.learn_seconds = seconds - self._budget.wait_seconds
@@ -192,7 +187,7 @@ class TrainingLog:
         start = time.monotonic()
         episodes = evaluator.play(self._settings.n_eval_episodes)
         self._budget.add_wait(time.monotonic() - start)
-        self._evaluated_step = self._model.num_timesteps
+        self._evaluated_digest = loop.compute_weights_digest(self._model)
         summary = rollout.summarize_returns(episodes)
         metrics = {
             "eval/mean_reward": summary.mean_return,
@@ -201,12 +196,22 @@ class TrainingLog:
         if episodes.success_rate is not None:
             metrics["eval/success_rate"] = episodes.success_rate
         for output in self._model.logger.output_formats:
-            output.write(metrics, dict.fromkeys(metrics, ()), self._evaluated_step)
+            output.write(metrics, dict.fromkeys(metrics, ()), self._model.num_timesteps)
 
     def _watch_monitor(self, metrics: dict[str, object]) -> None:
         value = metrics.get(self._settings.monitor)
-        if isinstance(value, (int, float)) and math.isfinite(value):
+        if isinstance(value, (int, float, np.number)) and math.isfinite(value):
             self._best.offer(self._model, float(value))
+
+    def _warn_without_monitor(self) -> None:
+        monitor = self._settings.monitor
+        is_expected = self._evaluator is not None or not monitor.startswith("eval/")
+        if monitor and is_expected and self._best.checkpoint is None:
+            _logger.warning(
+                "The metric %s, which decides which agent is kept, was never logged. The last "
+                "weights are kept. Use a metric of SB3's logger, such as rollout/ep_rew_mean.",
+                monitor,
+            )
 
     def _log_score(self, kept: Checkpoint) -> float | None:
         """Log the step of the kept weights, and their mean return over fresh episodes."""
@@ -250,7 +255,7 @@ class _Interval:
         """Return whether the next time has come, and plan the one after it."""
         if step < self._next or self._every is None:
             return False
-        self._next = step + self._every
+        self._next += self._every * math.ceil((step + 1 - self._next) / self._every)
         return True
 
 
@@ -274,7 +279,8 @@ def _find_env_spec(model: BaseAlgorithm) -> str | None:
         return None
     if description is None:
         _logger.warning(
-            "The training environment has no EnvSpec, so no other program can make it again. "
-            "Register it with Gymnasium to record videos, and to evaluate and promote the agent."
+            "mlflow-sb3 cannot make a copy of the training environment: it is not registered with "
+            "Gymnasium, or a wrapper does not inherit from gymnasium.utils.RecordConstructorArgs. "
+            "Without a copy, there are no videos, and the agent cannot be promoted."
         )
     return description

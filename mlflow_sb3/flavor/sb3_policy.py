@@ -67,7 +67,7 @@ class SB3Policy:
         self._observation_space = observation_space
         self._action_space = action_space
         self._vec_normalize = vec_normalize
-        self.has_action_masks = _has_action_masks(predictor)
+        self.has_action_masks = has_action_masks(predictor)
 
     @classmethod
     def from_algorithm(
@@ -243,9 +243,10 @@ def describe_inputs(
     return PolicyInputs(
         spaces.describe_space(observation_space),
         (layers, units) if units else None,
-        tuple(spaces.get_action_sizes(action_space)) if _has_action_masks(model.policy) else None,
+        tuple(spaces.get_action_sizes(action_space)) if has_action_masks(model.policy) else None,
     )
 
 
-def _has_action_masks(predictor: BaseAlgorithm | BasePolicy) -> bool:
+def has_action_masks(predictor: BaseAlgorithm | BasePolicy) -> bool:
+    """Return whether ``predict`` of an algorithm or policy takes action masks."""
     return "action_masks" in inspect.signature(predictor.predict).parameters

@@ -2,16 +2,21 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import gymnasium
 import mlflow
 import mlflow.pytorch
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
 from sb3_contrib import TRPO
 from stable_baselines3 import A2C, PPO
+from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
+from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 import mlflow_sb3
@@ -27,6 +32,20 @@ pytestmark = [pytest.mark.usefixtures("store"), pytest.mark.train]
 def _disable_afterwards() -> Iterator[None]:
     yield
     mlflow_sb3.autolog(disable=True)
+
+
+class CallAtEnd(BaseCallback):
+    """Call a function at the end of the training."""
+
+    def __init__(self, function: Callable[[], None]) -> None:
+        super().__init__()
+        self._function = function
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_training_end(self) -> None:
+        self._function()
 
 
 def search_runs() -> list[Run]:
@@ -148,6 +167,76 @@ def test_a_server_that_does_not_answer_does_not_end_the_training(
     assert model.num_timesteps == 32
     assert "Encountered unexpected error during mlflow_sb3 autologging" in caplog.text
     mlflow.set_tracking_uri(store)
+
+
+def test_an_error_of_the_logging_ends_only_the_logging(caplog: pytest.LogCaptureFixture) -> None:
+    mlflow_sb3.autolog()
+    model = make_ppo()
+    vars(model)["lock"] = threading.Lock()  # SB3 cannot save the model
+
+    with caplog.at_level(logging.WARNING, "mlflow_sb3"):
+        model.learn(128)
+
+    assert model.num_timesteps == 128
+    assert "Logging stopped: TypeError: cannot pickle '_thread.lock' object" in caplog.text
+    assert [run.info.status for run in search_runs()] == ["FAILED"]
+    assert mlflow.active_run() is None
+
+
+def test_a_dataset_that_the_server_refuses_is_a_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    mlflow_sb3.autolog(log_models=False, checkpoint=False)
+
+    def remove_the_run() -> None:
+        MlflowClient().delete_run(search_runs()[0].info.run_id)
+
+    with caplog.at_level(logging.WARNING, "mlflow_sb3"):
+        make_ppo().learn(32, callback=[CallAtEnd(remove_the_run)])
+
+    assert "The environment was not logged as the dataset of the run" in caplog.text
+
+
+def test_the_learn_of_a_subclass_may_have_other_arguments() -> None:
+    class MyPPO(PPO):
+        """Algorithm of a user."""
+
+        def learn(self, *args: Any, **kwargs: Any) -> Any:
+            return super().learn(*args, **kwargs)
+
+    mlflow_sb3.autolog(log_models=False, checkpoint=False)
+    options: dict[str, Any] = {"n_steps": 32, "batch_size": 32, "device": "cpu"}
+
+    MyPPO("MlpPolicy", "CartPole-v1", **options).learn(64, log_interval=2)
+    MyPPO("MlpPolicy", "CartPole-v1", **options).learn(total_timesteps=64)
+
+    assert [read_steps(run, "time/total_timesteps") for run in search_runs()] == [[64], [32, 64]]
+
+
+def test_evaluations_of_the_caller_replace_those_of_autolog() -> None:
+    mlflow_sb3.autolog(log_models=False)
+    eval_env = Monitor(gymnasium.make("CartPole-v1"))
+    callback = EvalCallback(eval_env, eval_freq=40, n_eval_episodes=1, verbose=0)
+
+    make_ppo().learn(96, callback=callback)
+
+    [run] = search_runs()
+    assert read_steps(run, "eval/mean_reward") == [40, 80]
+    assert run.data.metrics["eval/kept_step"] in (40, 80)
+
+
+def test_the_last_active_run_is_that_of_the_training() -> None:
+    mlflow_sb3.autolog(log_models=False, checkpoint=False)
+    make_ppo().learn(32)
+
+    last = mlflow.last_active_run()
+    assert last is not None
+    assert last.data.params["sb3/algo"] == "ppo"
+
+
+def test_an_invalid_argument_is_reported_at_once() -> None:
+    with pytest.raises(MlflowException, match="eval_freq is 'epoch'"):
+        mlflow_sb3.autolog(checkpoint_save_freq="epoch")
 
 
 def test_an_environment_without_a_spec_is_logged_without_evaluations() -> None:

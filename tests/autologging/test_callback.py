@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,8 @@ from gymnasium import spaces
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
-from stable_baselines3 import DQN, PPO
+from sb3_contrib import MaskablePPO
+from stable_baselines3 import DQN, PPO, SAC
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import DummyVecEnv, VecExtractDictObs, VecNormalize
@@ -171,15 +174,14 @@ def test_evaluations_checkpoints_and_gradient_norms_are_logged() -> None:
     make_ppo(vec_env, n_steps=8).learn(128, callback=CallbackList([callback]))
 
     run = read_run(callback)
-    assert read_steps(run, "eval/mean_reward") == [52, 104, 128]
+    # The last rollout ends at step 128, and PPO then changes the weights once more.
+    assert read_steps(run, "eval/mean_reward") == [52, 100, 128]
     assert list_artifacts(run, "checkpoints") == [
         "checkpoints/step_000000064.zip",
         "checkpoints/step_000000128.zip",
     ]
-    parts = ("mlp_extractor", "action_net", "value_net")
-    norms = [run.data.metrics[f"gradient_norm/{part}"] for part in parts]
-    assert run.data.metrics["gradient_norm/all"] == pytest.approx(np.linalg.norm(norms))
-    assert run.data.metrics["eval/kept_step"] in (52, 104, 128)
+    assert 0 < run.data.metrics["gradient_norm/policy"] <= 0.5  # SB3 clips it to max_grad_norm
+    assert run.data.metrics["eval/kept_step"] in (52, 100, 128)
 
 
 def test_the_kept_agent_has_the_best_value_of_the_monitored_metric() -> None:
@@ -236,7 +238,7 @@ def test_every_kind_of_evaluation_environment_gets_normalized_observations_and_r
     model.learn(64, callback=callback)
 
     run = read_run(callback)
-    assert read_steps(run, "eval/mean_reward") == [64]
+    assert read_steps(run, "eval/mean_reward") == [64, 64]  # before and after the last update
     assert run.data.metrics["eval/mean_reward"] < -100  # a normalized return is above -100
     assert run.data.metrics["eval/mean_ep_length"] == 200
 
@@ -249,6 +251,131 @@ def test_evaluations_in_made_environments_play_the_same_episodes() -> None:
         rewards.append(read_run(callback).data.metrics["eval/mean_reward"])
 
     assert rewards[0] == rewards[1]
+
+
+def test_weights_after_the_last_update_are_not_taken_for_evaluated_ones() -> None:
+    values = RecordValue()
+    callback = MlflowCallback(monitor="custom/value", mode="min", registered_model_name="agent")
+    model = make_ppo()
+
+    model.learn(96, callback=[values, callback])
+
+    kept = mlflow_sb3.load_model("models:/agent/1", allow_pickle=True)
+    assert read_run(callback).data.metrics["eval/kept_step"] == 96
+    assert compute_weights_digest(kept) == values.digests[-1] != compute_weights_digest(model)
+
+
+def test_gradient_norms_are_those_of_each_optimizer() -> None:
+    callback = MlflowCallback(gradient_norms=True, log_model=False)
+    model = SAC("MlpPolicy", "Pendulum-v1", learning_starts=20, buffer_size=500, seed=0)
+    expected = []
+
+    def measure(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        parameters = optimizer.param_groups[0]["params"]
+        expected.append(float(torch.nn.utils.get_total_norm([one.grad for one in parameters])))
+
+    model.critic.optimizer.register_step_pre_hook(measure)
+    model.learn(200, callback=callback)
+
+    metrics = read_run(callback).data.metrics
+    assert metrics["gradient_norm/critic"] == pytest.approx(np.mean(expected))
+    assert {"gradient_norm/actor", "gradient_norm/ent_coef"} <= set(metrics)
+
+
+def test_a_recipe_that_fails_does_not_affect_the_next_one() -> None:
+    callbacks = [MlflowCallback(log_model=False, run_name=f"trial {n}") for n in range(2)]
+    with pytest.raises(RuntimeError, match="broken"):
+        make_ppo().learn(32, callback=[callbacks[0], FailAtStep(20, RuntimeError("broken"))])
+
+    make_ppo(seed=1).learn(32, callback=callbacks[1])
+    callbacks[0].close()
+
+    assert [read_run(one).info.run_name for one in callbacks] == ["trial 0", "trial 1"]
+    assert [read_run(one).info.status for one in callbacks] == ["FAILED", "FINISHED"]
+    assert mlflow.active_run() is None
+
+
+def test_a_model_that_cannot_be_saved_does_not_hide_the_error_of_the_training(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    model = make_ppo()
+    vars(model)["lock"] = threading.Lock()
+    with (
+        pytest.raises(RuntimeError, match="broken"),
+        caplog.at_level(logging.WARNING, "mlflow_sb3"),
+        MlflowCallback() as callback,
+    ):
+        model.learn(32, callback=[callback, FailAtStep(20, RuntimeError("broken"))])
+
+    assert read_run(callback).info.status == "FAILED"
+    assert "No checkpoint was logged: TypeError" in caplog.text
+
+
+def test_two_callbacks_in_one_run_are_refused() -> None:
+    callbacks = [MlflowCallback(log_model=False) for _ in range(2)]
+    with (
+        mlflow.start_run(),
+        pytest.raises(MlflowException, match="Another MlflowCallback logs to run"),
+        callbacks[0],
+    ):
+        make_ppo().learn(32, callback=list(callbacks))
+
+
+def test_another_model_with_the_same_callback_gets_its_own_run(
+    without_model: MlflowCallback,
+) -> None:
+    make_ppo().learn(32, callback=without_model)
+    first = without_model.run_id
+    other = make_ppo(seed=1).learn(32)
+
+    other.learn(32, callback=without_model, reset_num_timesteps=False)
+
+    assert without_model.run_id != first
+
+
+def test_action_masks_are_used_in_a_vec_env() -> None:
+    make_env = partial(DummyVecEnv, [lambda: gymnasium.make("tests.environments:Masked-v0")])
+    callback = MlflowCallback(eval_env=make_env(), eval_freq=32, log_model=False)
+    model = MaskablePPO("MlpPolicy", make_env(), n_steps=32, batch_size=32, n_epochs=1, seed=0)
+
+    model.learn(32, callback=callback)
+
+    assert "eval/mean_reward" in read_run(callback).data.metrics
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"checkpoint_freq": 0}, "checkpoint_freq is 0. Use an integer of 1 or more"),
+        ({"video_freq": -1}, "video_freq is -1"),
+        ({"eval_freq": "epoch"}, "eval_freq is 'epoch'"),
+        ({"n_eval_episodes": 0}, "n_eval_episodes is 0"),
+        ({"mode": "maximum"}, "is 'maximum'. Use 'max' or 'min'"),
+        ({"registered_model_name": "a/b"}, "'a/b' is not a valid name for a registered model"),
+    ],
+)
+def test_invalid_settings_are_refused(setting: dict[str, Any], message: str) -> None:
+    with pytest.raises(MlflowException, match=message):
+        MlflowCallback(**setting)
+
+
+def test_an_evaluation_environment_with_other_spaces_is_refused_before_learning() -> None:
+    model = make_ppo()
+
+    with pytest.raises(MlflowException, match="environment has the spaces"):
+        model.learn(32, callback=MlflowCallback(eval_env="Pendulum-v1"))
+
+    assert model.num_timesteps == 0
+    assert mlflow.search_runs(output_format="list") == []
+
+
+def test_a_metric_that_was_never_logged_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    callback = MlflowCallback(monitor="rollout/ep_rew_maen", log_model=False)
+
+    with caplog.at_level(logging.WARNING, "mlflow_sb3"):
+        make_ppo().learn(32, callback=callback)
+
+    assert "The metric rollout/ep_rew_maen, which decides" in caplog.text
 
 
 def test_videos_have_the_step_in_their_names() -> None:
@@ -314,17 +441,6 @@ def test_an_agent_that_cannot_be_exported_is_kept_as_a_checkpoint(
     assert list_artifacts(run, "checkpoints") == ["checkpoints/step_000000032.zip"]
     assert "The agent was not logged as a model" in caplog.text
     assert "VecExtractDictObs, which cannot be exported" in caplog.text
-
-
-def test_wrong_settings_are_reported_before_learning() -> None:
-    model = make_ppo()
-
-    with pytest.raises(MlflowException, match="'a/b' is not a valid name for a registered model"):
-        model.learn(32, callback=MlflowCallback(registered_model_name="a/b"))
-
-    assert model.num_timesteps == 0
-    assert mlflow.active_run() is None
-    assert mlflow.search_runs(output_format="list") == []
 
 
 def test_an_off_policy_algorithm_is_logged(without_model: MlflowCallback) -> None:
