@@ -16,8 +16,37 @@ if TYPE_CHECKING:
         log_model,
         save_model,
     )
+    from mlflow_sb3.lifecycle.evaluate import evaluate, make_episode_seeds
+    from mlflow_sb3.lifecycle.promote import promote
+    from mlflow_sb3.lifecycle.rollback import rollback
+    from mlflow_sb3.lifecycle.train import train
 
-__all__ = ["get_default_pip_requirements", "load_model", "load_policy", "log_model", "save_model"]
+_MODULES = {
+    "evaluate": "mlflow_sb3.lifecycle.evaluate",
+    "get_default_pip_requirements": "mlflow_sb3.flavor",
+    "load_model": "mlflow_sb3.flavor",
+    "load_policy": "mlflow_sb3.flavor",
+    "log_model": "mlflow_sb3.flavor",
+    "make_episode_seeds": "mlflow_sb3.lifecycle.evaluate",
+    "promote": "mlflow_sb3.lifecycle.promote",
+    "rollback": "mlflow_sb3.lifecycle.rollback",
+    "save_model": "mlflow_sb3.flavor",
+    "train": "mlflow_sb3.lifecycle.train",
+}
+"""Module of each public name. It is imported on first use, so that this import is fast."""
+
+__all__ = [
+    "evaluate",
+    "get_default_pip_requirements",
+    "load_model",
+    "load_policy",
+    "log_model",
+    "make_episode_seeds",
+    "promote",
+    "rollback",
+    "save_model",
+    "train",
+]
 __version__ = "0.2.0"
 
 
@@ -27,7 +56,7 @@ def __dir__() -> list[str]:
 
 
 def __getattr__(name: str) -> Any:
-    """Import the flavor on first use, so that ``import mlflow_sb3`` is fast."""
-    if name in __all__:
-        return getattr(importlib.import_module("mlflow_sb3.flavor"), name)
+    """Import a public name on first use."""
+    if name in _MODULES:
+        return getattr(importlib.import_module(_MODULES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
