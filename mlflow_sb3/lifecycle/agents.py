@@ -156,7 +156,7 @@ def _wrap_algorithm(model: BaseAlgorithm, environment: str | Env | None) -> Eval
 
 def _wrap_policy(model: Any) -> EvaluatedAgent:
     if hasattr(model, "get_raw_model"):  # a model of mlflow.pyfunc.load_model
-        model = _get_raw_policy(model)
+        model = get_raw_policy(model)
     if not callable(getattr(model, "predict", None)):
         raise MlflowException.invalid_parameter_value(
             f"model is a {type(model).__module__}.{type(model).__name__}. Pass {_POLICY_HINT}."
@@ -165,11 +165,15 @@ def _wrap_policy(model: Any) -> EvaluatedAgent:
     return EvaluatedAgent(policy, getattr(model, "environment", None))
 
 
-def _get_raw_policy(model: Any) -> Any:
-    """Return the policy of a model that ``mlflow.pyfunc.load_model`` loaded."""
+def get_raw_policy(model: Any) -> Any:
+    """Return the policy of a model that ``mlflow.pyfunc.load_model`` loaded.
+
+    Raises:
+        MlflowException: The model has none.
+    """
     try:
         policy = model.get_raw_model()
-    except NotImplementedError:
+    except (AttributeError, NotImplementedError):
         policy = None
     if not hasattr(policy, "agent_info"):
         raise MlflowException.invalid_parameter_value(

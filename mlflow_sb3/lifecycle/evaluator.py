@@ -67,7 +67,7 @@ class AgentEvaluator(ModelEvaluator):
             raise MlflowException.invalid_parameter_value(
                 "There is no model to play with. Pass model='models:/name@champion'."
             )
-        agent = agents.find_agent(model)
+        agent = agents.find_agent(agents.get_raw_policy(model))
         with progress.make_bar("evaluating", "episode", total=len(seeds)) as bar:
             episodes = agent.play(seeds, on_episode=bar.update)
         metrics = evaluation_run.build_metrics(episodes, prefix)

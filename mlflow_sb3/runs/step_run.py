@@ -183,10 +183,10 @@ def _end(run_id: str, status: str, tag: str, reason: str) -> None:
 
     def end() -> None:
         active = mlflow.active_run()
-        if active is None or active.info.run_id != run_id:  # the signal arrived during mlflow.end_run(), or it failed
-            client.set_terminated(run_id, status)
-        else:
+        if active is not None and active.info.run_id == run_id:
             mlflow.end_run(status)
+        else:  # the signal arrived during mlflow.end_run(), or it failed
+            client.set_terminated(run_id, status)
 
     with suppress(*retry.CONNECTION_ERRORS):
         if connection.call_with_short_timeout(record_reason):
