@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from mlflow_sb3.lifecycle.results import RollbackResult
 from mlflow_sb3.promotion.rollback import roll_back
-from mlflow_sb3.registry import names, signing, versions
 from mlflow_sb3.runs import step_run
 
 if TYPE_CHECKING:
@@ -37,10 +36,7 @@ def rollback(
         MlflowException: The registered model does not exist, no earlier version exists, that
             version cannot be served, or the user has no permission.
     """
-    signing.check_keys(None, public_key)
-    names.check_champion_alias(alias)
     with step_run.start_step_run():
-        versions.check_model_exists(name)
         record = roll_back(
             name, alias, why=reason, public_key=public_key, allow_pickle=allow_pickle
         )

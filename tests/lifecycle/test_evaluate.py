@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium
@@ -8,7 +9,9 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from sb3_contrib import RecurrentPPO
 from stable_baselines3 import PPO
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecNormalize
 
@@ -93,10 +96,19 @@ def test_policies_and_algorithms_play_like_their_version(ppo: PPO) -> None:
     assert {result.name for result in results} == {None}
 
 
-@pytest.mark.usefixtures("store")
-def test_an_algorithm_normalizes_like_its_logged_model() -> None:
+def train_normalized() -> PPO:
     vec_env = VecNormalize(make_vec_env("CartPole-v1", seed=0))
-    model = PPO("MlpPolicy", vec_env, n_steps=256, seed=0, device="cpu").learn(1024)
+    return PPO("MlpPolicy", vec_env, n_steps=256, seed=0, device="cpu").learn(1024)
+
+
+def train_recurrent() -> RecurrentPPO:
+    return RecurrentPPO("MlpLstmPolicy", "CartPole-v1", n_steps=64, seed=0, device="cpu").learn(64)
+
+
+@pytest.mark.usefixtures("store")
+@pytest.mark.parametrize("train", [train_normalized, train_recurrent])
+def test_an_algorithm_plays_like_its_logged_model(train: Callable[[], BaseAlgorithm]) -> None:
+    model = train()
     with mlflow.start_run():
         info = mlflow_sb3.log_model(model, name="agent")
 

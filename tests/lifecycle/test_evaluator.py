@@ -120,7 +120,8 @@ def test_data_without_seeds_are_refused(data: Any, message: str) -> None:
 
 @pytest.mark.usefixtures("levels")
 def test_thresholds_accept_a_good_agent_and_refuse_a_bad_one() -> None:
-    thresholds = {"mean_return": MetricThreshold(4.0, greater_is_better=True)}  # type: ignore[no-untyped-call]
+    threshold = MetricThreshold(4.0, greater_is_better=True)  # type: ignore[no-untyped-call]
+    thresholds = {"mean_return": threshold}
     good, bad = (evaluate(list(range(50)), f"models:/levels/{number}") for number in (5, 1))
 
     mlflow.validate_evaluation_results(thresholds, good)

@@ -80,7 +80,8 @@ def test_the_options_reach_the_gate() -> None:
     gate = {"episodes": 30, "alpha": 0.02, "min_improvement": 0.5, "min_return": 99.0}
     assert gate.items() <= record["gate"].items()
     assert (record["alias"], record["judge"]) == ("staging", "challenger")
-    assert (result.version, result.verdict, result.alias) == (4, "reject", "staging")
+    assert (result.version, result.verdict, result.alias) == (4, record["verdict"], "staging")
+    assert not result.is_promoted
 
 
 @pytest.mark.usefixtures("levels")
@@ -103,6 +104,21 @@ def test_a_failed_promotion_ends_its_run_with_the_error() -> None:
     assert run.info.status == "FAILED"
     assert "levels has no version 9" in run.data.tags["error"]
     assert mlflow.active_run() is None
+
+
+@pytest.mark.usefixtures("levels")
+def test_a_failed_child_run_leaves_its_parent_running() -> None:
+    parent = mlflow.active_run()
+    assert parent is not None
+
+    with pytest.raises(MlflowException, match="levels has no version 9"):
+        mlflow_sb3.promote("levels", 9)
+
+    (child,) = (run for run in list_runs() if "mlflow.parentRunId" in run.data.tags)
+    assert child.info.status == "FAILED"
+    assert "levels has no version 9" in child.data.tags["error"]
+    status = mlflow.get_run(parent.info.run_id).info.status
+    assert (mlflow.active_run(), status) == (parent, "RUNNING")
 
 
 @pytest.mark.parametrize(

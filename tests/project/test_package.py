@@ -110,7 +110,7 @@ def test_the_life_cycle_in_python_runs_with_the_installed_evaluator(elsewhere: P
     assert lines[0].startswith("TrainResult(mean_return=")
     assert any(line.startswith("promote The mean return of cartpole-v1-ppo/1") for line in lines)
     assert any(line.startswith("EvaluateResult(mean_return=") for line in lines)
-    assert lines[-2].startswith("1 Rolled back")
+    assert lines[-2].startswith("1 cartpole-v1-ppo/1 is the champion again, in place of")
     assert lines[-1] == "True"
     champion = elsewhere.client.get_model_version_by_alias("cartpole-v1-ppo", "champion")
     assert str(champion.version) == "1"
