@@ -9,6 +9,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mlflow_sb3.autologging.autolog import autolog
+    from mlflow_sb3.autologging.callback import MlflowCallback
     from mlflow_sb3.flavor.api import (
         get_default_pip_requirements,
         load_model,
@@ -21,21 +23,9 @@ if TYPE_CHECKING:
     from mlflow_sb3.lifecycle.rollback import rollback
     from mlflow_sb3.lifecycle.train import train
 
-_MODULES = {
-    "evaluate": "mlflow_sb3.lifecycle.evaluate",
-    "get_default_pip_requirements": "mlflow_sb3.flavor",
-    "load_model": "mlflow_sb3.flavor",
-    "load_policy": "mlflow_sb3.flavor",
-    "log_model": "mlflow_sb3.flavor",
-    "make_episode_seeds": "mlflow_sb3.lifecycle.evaluate",
-    "promote": "mlflow_sb3.lifecycle.promote",
-    "rollback": "mlflow_sb3.lifecycle.rollback",
-    "save_model": "mlflow_sb3.flavor",
-    "train": "mlflow_sb3.lifecycle.train",
-}
-"""Module of each public name. It is imported on first use, so that this import is fast."""
-
 __all__ = [
+    "MlflowCallback",
+    "autolog",
     "evaluate",
     "get_default_pip_requirements",
     "load_model",
@@ -47,6 +37,16 @@ __all__ = [
     "save_model",
     "train",
 ]
+_MODULES = {
+    "MlflowCallback": "mlflow_sb3.autologging.callback",
+    "autolog": "mlflow_sb3.autologging.autolog",
+    "evaluate": "mlflow_sb3.lifecycle.evaluate",
+    "make_episode_seeds": "mlflow_sb3.lifecycle.evaluate",
+    "promote": "mlflow_sb3.lifecycle.promote",
+    "rollback": "mlflow_sb3.lifecycle.rollback",
+    "train": "mlflow_sb3.lifecycle.train",
+}
+"""Modules of the names that are not in ``mlflow_sb3.flavor``."""
 __version__ = "0.2.0"
 
 
@@ -56,7 +56,7 @@ def __dir__() -> list[str]:
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name on first use."""
-    if name in _MODULES:
-        return getattr(importlib.import_module(_MODULES[name]), name)
+    """Import a public name on first use, so that ``import mlflow_sb3`` is fast."""
+    if name in __all__:
+        return getattr(importlib.import_module(_MODULES.get(name, "mlflow_sb3.flavor")), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

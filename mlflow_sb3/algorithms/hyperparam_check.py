@@ -8,13 +8,12 @@ from typing import Any
 
 from gymnasium import Space
 from mlflow.exceptions import MlflowException
-from stable_baselines3.common.base_class import BaseAlgorithm
 
 from mlflow_sb3.algorithms.algorithms import ALGORITHMS, get_algorithm_class, get_default_policy
 from mlflow_sb3.algorithms.hyperparams import DEFAULT_NOISE_STD
 from mlflow_sb3.client.suggestion import suggest
 
-_OTHER_ARGUMENTS = frozenset(
+OTHER_ARGUMENTS = frozenset(
     {
         "self",
         "env",
@@ -86,26 +85,13 @@ def resolve_hyperparams(
     return {key: _to_text(value) for key, value in sorted(resolved.items())}
 
 
-def to_plain_hyperparams(algo: str, model: BaseAlgorithm) -> dict[str, str]:
-    """Return the hyperparameters of a loaded algorithm as text.
-
-    Values that are not a Boolean, a number or text, such as schedules, are left out.
-    """
-    values = {key: getattr(model, key, None) for key in _list_defaults(algo)}
-    return {
-        key: _to_text(value)
-        for key, value in sorted(values.items())
-        if isinstance(value, (bool, int, float, str))
-    }
-
-
 def _list_defaults(algo: str) -> dict[str, Any]:
     """Return the hyperparameters of an algorithm with their defaults."""
     parameters = inspect.signature(get_algorithm_class(algo)).parameters
     defaults = {
         name: parameter.default
         for name, parameter in parameters.items()
-        if name not in _OTHER_ARGUMENTS
+        if name not in OTHER_ARGUMENTS
     }
     noise = {"noise_type": None, "noise_std": None} if "action_noise" in parameters else {}
     return defaults | {"policy": None, "n_envs": 1, "normalize": None} | noise

@@ -66,7 +66,7 @@ def save_model(
         code_paths: Files and folders to add to the code of the model.
         mlflow_model: ``mlflow.models.Model`` to add the flavor to.
         signature: By default, derived from the spaces; floats are declared as float64.
-        input_example: By default, one observation with the batch dimension.
+        input_example: By default, one observation with the batch dimension. False: none.
         pip_requirements: By default, ``get_default_pip_requirements()``. With
             ``inference="native"``, SB3, sb3-contrib, PyTorch and Gymnasium are added.
         extra_pip_requirements: Requirements to add to the default.

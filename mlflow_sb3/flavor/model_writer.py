@@ -227,6 +227,7 @@ class PreparedModel:
             ]
             extra_pip_requirements = None
         with _without_uv_lock(), TemporaryDirectory() as staging:
+            example = self.example if input_example is None else input_example
             package = shipped_code.copy_package(Path(staging), self.agent_info.inference)
             mlflow.pyfunc.save_model(
                 folder,
@@ -235,7 +236,7 @@ class PreparedModel:
                 conda_env=conda_env,
                 mlflow_model=mlflow_model,
                 signature=self.signature if signature is None else signature,
-                input_example=self.example if input_example is None else input_example,
+                input_example=None if input_example is False else example,
                 pip_requirements=pip_requirements,
                 extra_pip_requirements=extra_pip_requirements,
                 metadata=metadata,

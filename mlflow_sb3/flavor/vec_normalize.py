@@ -11,7 +11,7 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize, is_vecenv_wrapped
 
-_SETTINGS = (
+SETTINGS = (
     "norm_obs",
     "norm_reward",
     "clip_obs",
@@ -35,7 +35,7 @@ def read_statistics(model: BaseAlgorithm) -> Statistics | None:
     vec_normalize = model.get_vec_normalize_env()
     if vec_normalize is None:
         return None
-    settings = {name: getattr(vec_normalize, name) for name in _SETTINGS}
+    settings = {name: getattr(vec_normalize, name) for name in SETTINGS}
     return settings | {
         "observations": _read_observation_statistics(vec_normalize),
         "returns": _to_json(vec_normalize.ret_rms),
@@ -58,7 +58,7 @@ def set_statistics(vec_normalize: VecNormalize, statistics: Statistics) -> None:
 
 def wrap_vec_env(vec_env: VecEnv, statistics: Statistics) -> VecNormalize:
     """Wrap a VecEnv in a ``VecNormalize`` that starts with these statistics and updates them."""
-    vec_normalize = VecNormalize(vec_env, **{name: statistics[name] for name in _SETTINGS})
+    vec_normalize = VecNormalize(vec_env, **{name: statistics[name] for name in SETTINGS})
     set_statistics(vec_normalize, statistics)
     return vec_normalize
 

@@ -7,6 +7,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from mlflow.exceptions import MlflowException
+from mlflow.utils.autologging_utils import disable_autologging
 
 from mlflow_sb3.flavor.train_extra import check_train_extra
 from mlflow_sb3.lifecycle import active_run
@@ -116,7 +117,8 @@ def train(
 
     trust = FileTrust(to_text(signing_key), to_text(public_key), allow_pickle)
     settings = TrainSettings(snapshot_every, trust=trust, warn=_logger.warning)
-    with active_run.use_run() as run_id:
+    # A training logs all that autolog would log.
+    with active_run.use_run() as run_id, disable_autologging():
         result = _train(run_id, resume, options, settings)
     return TrainResult.from_training(result, run_id)
 

@@ -43,7 +43,7 @@ class MetricPoint(NamedTuple):
 
 
 class RunLogger:
-    """Context manager that logs to an existing run, and ends the run on exit.
+    """Context manager that logs to an existing run, and by default ends the run on exit.
 
     Only the exit waits for the tracking server. The run ends as FINISHED; after an exception as
     FAILED, and after a signal as KILLED.
@@ -56,6 +56,7 @@ class RunLogger:
         *,
         delivery_timeout: float = DELIVERY_TIMEOUT,
         trust: FileTrust | None = None,
+        ends_run: bool = True,
     ) -> None:
         """Open the journal of a run.
 
@@ -66,6 +67,7 @@ class RunLogger:
             delivery_timeout: Seconds without progress after which the exit stops waiting for the
                 tracking server. After an exception or a signal, ``FAILED_RUN_DELIVERY_TIMEOUT``.
             trust: Signs the uploaded snapshots. By default, with the key of this machine.
+            ends_run: Whether the exit ends the run.
         """
         self.folder = folder
         self.total_call_seconds = 0.0
@@ -78,6 +80,7 @@ class RunLogger:
         self._uploader = SnapshotUploader(self._sender.client, run_id, trust=trust or FileTrust())
         self._files = RunFiles(folder)
         self._delivery_timeout = delivery_timeout
+        self._ends_run = ends_run
         self._metric_counts: Counter[str] = Counter()
         self._latest_snapshot: Path | None = None
 
@@ -95,13 +98,14 @@ class RunLogger:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """End the run, and wait until everything is delivered.
+        """End the run if this logger does, and wait until everything is delivered.
 
         Raises:
             UndeliveredError: Training succeeded, but the tracking server did not receive
                 everything in time. The message has the command that delivers the rest.
         """
-        self._journal.append(status=_get_final_status(error), time=now_ms())
+        if self._ends_run:
+            self._journal.append(status=_get_final_status(error), time=now_ms())
         try:
             is_delivered = self._finish_delivery(error)
         finally:
@@ -170,6 +174,10 @@ class RunLogger:
         pending = self._journal.get_pending_entries()
         waiting = [tuple(point) for entry in pending for point in entry.get("metrics", ())]
         return {"counts": dict(self._metric_counts), "waiting": waiting}
+
+    def has_pending_entries(self) -> bool:
+        """Return whether the tracking server does not have everything yet."""
+        return bool(self._journal.get_pending_entries())
 
     def _append(self, **entry: Any) -> None:
         start = time.monotonic()

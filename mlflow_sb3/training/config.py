@@ -6,7 +6,13 @@ import json
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from typing import Any
 
-from mlflow_sb3.algorithms import algorithms, env_check, hyperparam_check, zoo_presets
+from mlflow_sb3.algorithms import (
+    algorithms,
+    env_check,
+    hyperparam_check,
+    model_hyperparams,
+    zoo_presets,
+)
 from mlflow_sb3.algorithms.zoo_presets import Preset, PresetSource
 from mlflow_sb3.envs import entry_points, env_spec, wrapper_config
 from mlflow_sb3.registry import integrity
@@ -199,7 +205,7 @@ def resolve_config(
             seed=loop.get_learning_seed(seed),
             trust=trust,
         )
-        resolved = hyperparam_check.to_plain_hyperparams(algo, base_agent.model)
+        resolved = model_hyperparams.read_hyperparams(base_agent.model)
         from_model = integrity.pin_version_uri(from_model)
     config = TrainingConfig(
         env=env,

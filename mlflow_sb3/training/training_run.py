@@ -51,7 +51,7 @@ _ENV_SPEC_JSON = "environment.json"
 _STATISTICS_JSON = "vec_normalize.json"
 _CHECKPOINTS_TABLE = "candidates.json"
 _LEARNING_CURVE = "learning_curve.png"
-_STEP_METRIC = "eval/kept_step"
+STEP_METRIC = "eval/kept_step"
 """Metric of a training run: step of the selected checkpoint."""
 _CONFIDENCE_METRIC = "eval/kept_confidence"
 """Metric of a training run; see ``checkpoint_selection.estimate_confidence``."""
@@ -186,7 +186,7 @@ def log_training_run(
     now = now_ms()
     run_logger.log_metrics(
         [
-            MetricPoint(_STEP_METRIC, float(best.step), now, 0),
+            MetricPoint(STEP_METRIC, float(best.step), now, 0),
             MetricPoint(challengers.SCORE_METRIC, best.score, now, 0),
         ]
     )
@@ -247,17 +247,22 @@ def load_training_run(run_id: str, *, trust: FileTrust | None = None) -> Trainin
         experiment_id=run.info.experiment_id,
         env_id=params["sb3/env"],
         algo=params["sb3/algo"],
-        step=int(run.data.metrics[_STEP_METRIC]),
-        facts=_collect_facts(run),
+        step=int(run.data.metrics[STEP_METRIC]),
+        facts=describe_version(params, run.data.metrics.get(challengers.SCORE_METRIC)),
         env_spec_json=env_spec_json,
         model=model,
     )
 
 
-def _collect_facts(run: Run) -> dict[str, str]:
+def describe_version(params: dict[str, str], score: float | None) -> dict[str, str]:
+    """Return the tags of a version that tell people what it is.
+
+    Args:
+        params: Parameters of the training run.
+        score: Mean return of the kept agent over fresh episodes, if it is known.
+    """
     names = ("env", "algo", "seed", "timesteps")
-    facts = {f"mlflow_sb3.{name}": run.data.params.get(f"sb3/{name}", "") for name in names}
-    score = run.data.metrics.get(challengers.SCORE_METRIC)
+    facts = {f"mlflow_sb3.{name}": params.get(f"sb3/{name}", "") for name in names}
     return facts | {"mlflow_sb3.score": format_number(score)}
 
 
@@ -269,7 +274,7 @@ def _logged_by_tags() -> dict[str, str]:
 def _has_agent(run: Run, agent_uri: str) -> bool:
     return (
         bool(mlflow.artifacts.list_artifacts(artifact_uri=agent_uri))
-        and _STEP_METRIC in run.data.metrics
+        and STEP_METRIC in run.data.metrics
         and model_version.DIGEST_TAG in run.data.tags
     )
 

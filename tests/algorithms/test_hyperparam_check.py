@@ -4,13 +4,11 @@ from typing import Any
 
 import pytest
 from mlflow.exceptions import MlflowException
-from stable_baselines3 import PPO
 
 from mlflow_sb3.algorithms.hyperparam_check import (
     check_hyperparams,
     get_policy,
     resolve_hyperparams,
-    to_plain_hyperparams,
 )
 from tests.algorithms.examples import BOX
 
@@ -85,10 +83,3 @@ def test_the_default_noise_is_resolved_only_with_a_noise_type() -> None:
 def test_a_policy_of_the_caller_replaces_the_default() -> None:
     assert get_policy("ppo", {}, BOX) == "MlpPolicy"
     assert get_policy("ppo", {"policy": "CnnPolicy"}, BOX) == "CnnPolicy"
-
-
-def test_plain_hyperparameters_leave_out_schedules(ppo: PPO) -> None:
-    hyperparams = to_plain_hyperparams("ppo", ppo)
-
-    assert (hyperparams["n_steps"], hyperparams["gamma"]) == ("64", "0.99")
-    assert "clip_range" not in hyperparams

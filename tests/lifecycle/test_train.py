@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
 from typing import Any
 
 import mlflow
 import pytest
 from mlflow.exceptions import MlflowException
+from stable_baselines3 import PPO
 
 import mlflow_sb3
 from mlflow_sb3.cli.train import train as train_step
@@ -54,6 +56,25 @@ def test_the_agent_is_registered_in_the_run_of_its_training() -> None:
         == mlflow_sb3.evaluate(trained.model, n_episodes=10).returns.tolist()
     )
     assert len(list_runs()) == 1
+
+
+@pytest.fixture
+def _autolog() -> Iterator[None]:
+    """Let SB3 log trainings during the test."""
+    mlflow_sb3.autolog()
+    yield
+    mlflow_sb3.autolog(disable=True)
+
+
+@pytest.mark.usefixtures("store", "_autolog")
+def test_autolog_does_not_log_the_training_again() -> None:
+    result = mlflow_sb3.train(**TINY)
+
+    assert mlflow.search_logged_models(output_format="list") == []
+    assert len(list_runs()) == 1
+    PPO("MlpPolicy", "CartPole-v1", n_steps=64, device="cpu").learn(64)
+    assert len(list_runs()) == 2
+    assert mlflow.get_run(result.run_id).info.status == "FINISHED"
 
 
 @pytest.mark.usefixtures("store")

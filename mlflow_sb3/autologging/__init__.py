@@ -1,0 +1,1 @@
+"""Log a training in one's own script: ``MlflowCallback`` and ``autolog``."""

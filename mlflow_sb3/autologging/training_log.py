@@ -1,0 +1,280 @@
+"""Log one call of ``learn``: metrics, evaluations, checkpoints, videos and the model."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from mlflow.exceptions import MlflowException
+from stable_baselines3.common.base_class import BaseAlgorithm
+
+from mlflow_sb3.algorithms.model_hyperparams import get_algorithm_name
+from mlflow_sb3.autologging.evaluator import EvalEnv, Evaluator, make_evaluator
+from mlflow_sb3.autologging.kept_agent import (
+    BestCheckpoint,
+    ModelSettings,
+    MonitorMode,
+    use_checkpoint,
+)
+from mlflow_sb3.autologging.learn_run import LearnRun, describe_training, get_env_id
+from mlflow_sb3.autologging.metric_output import MetricOutput
+from mlflow_sb3.client import permissions
+from mlflow_sb3.client.timestamps import now_ms
+from mlflow_sb3.envs import env_spec, rollout
+from mlflow_sb3.flavor import source_env
+from mlflow_sb3.flavor.sb3_policy import SB3Policy
+from mlflow_sb3.promotion.challengers import SCORE_METRIC
+from mlflow_sb3.registry import names
+from mlflow_sb3.reports.video import record_episode
+from mlflow_sb3.tracking.run_logger import MetricPoint
+from mlflow_sb3.training import training_run
+from mlflow_sb3.training.checkpoint import Checkpoint
+from mlflow_sb3.training.eval_budget import EvaluationBudget
+
+CHECKPOINT_FOLDER = "checkpoints"
+"""Artifact folder with zip files of SB3's ``save``."""
+VIDEO_FOLDER = "videos"
+"""Artifact folder with MP4 files."""
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class LogSettings:
+    """What to log of a training. ``MlflowCallback`` and ``autolog`` explain the settings."""
+
+    eval_env: EvalEnv | None = None
+    eval_freq: int | None = None
+    n_eval_episodes: int = 10
+    evaluates_automatically: bool = False
+    """Whether to evaluate only within ``EvaluationBudget``, and only if that is possible."""
+    checkpoint_freq: int | None = None
+    video_freq: int | None = None
+    has_last_video: bool = False
+    """Whether to record a video of the kept agent, if that is possible."""
+    gradient_norms: bool = False
+    monitor: str = "eval/mean_reward"
+    mode: MonitorMode = "max"
+    model: ModelSettings | None = field(default_factory=ModelSettings)
+    """None: log no model."""
+    log_datasets: bool = False
+    run_name: str | None = None
+    tags: dict[str, str] = field(default_factory=dict)
+
+
+class TrainingLog:
+    """Log of one call of ``learn``. Call ``start``, ``step``, and ``finish`` or ``fail``."""
+
+    def __init__(
+        self, model: BaseAlgorithm, settings: LogSettings, *, run_id: str | None = None
+    ) -> None:
+        """Check the settings, and start the run.
+
+        Args:
+            model: Algorithm that is about to learn.
+            settings: What to log.
+            run_id: Run of an earlier call of ``learn`` to continue. By default, a new run.
+
+        Raises:
+            MlflowException: A setting is invalid, or the tracking server does not answer.
+        """
+        self._model = model
+        self._settings = settings
+        self._env_spec_json = _find_env_spec(model)
+        self._evaluator = self._make_evaluator()
+        name = settings.model.registered_model_name if settings.model is not None else None
+        if name is not None:
+            names.check_model_name(name)
+            permissions.check_registration(name)
+        env_id, algo = get_env_id(self._env_spec_json), get_algorithm_name(type(model))
+        seed = "" if model.seed is None else f" seed {model.seed}"
+        self.run = LearnRun(
+            settings.run_name or f"train {env_id} {algo}{seed}", settings.tags, run_id=run_id
+        )
+        self._best = BestCheckpoint(settings.mode)
+        self._output = MetricOutput(
+            self.run.logger,
+            model,
+            has_gradient_norms=settings.gradient_norms,
+            on_metrics=self._watch_monitor,
+        )
+        self._can_record = True
+
+    def start(self, total_timesteps: int) -> None:
+        """Log the parameters, and receive the metrics of SB3's logger from now on.
+
+        Args:
+            total_timesteps: Timesteps of the model at the end of ``learn``.
+        """
+        settings, now = self._settings, self._model.num_timesteps
+        params = describe_training(self._model, total_timesteps, self._env_spec_json)
+        self._params = {key: str(value) for key, value in params.items()}
+        self.run.log_setup(params, self._env_spec_json)
+        self._evaluations = _Interval(settings.eval_freq, now)
+        self._checkpoints = _Interval(settings.checkpoint_freq, now)
+        self._videos = _Interval(settings.video_freq, now)
+        self._budget = EvaluationBudget()
+        self._start_time = time.monotonic()
+        self._evaluated_step = -1
+        self._model.logger.output_formats.append(self._output)
+
+    def step(self) -> None:
+        """Evaluate, save a checkpoint or record a video, if one of them is due."""
+        now = self._model.num_timesteps
+        if self._evaluator is not None and self._evaluations.is_due(now) and self._may_evaluate():
+            self._evaluate(self._evaluator)
+        if self._checkpoints.is_due(now):
+            self._log_checkpoint(Checkpoint.from_model(self._model))
+        if self._videos.is_due(now):
+            self._log_video(now)
+
+    def finish(self) -> None:
+        """Log the kept agent, deliver everything, and end the run."""
+        model = self._model
+        if model.logger.name_to_value:  # SB3 does not log the values of the last gradient steps
+            model.logger.dump(model.num_timesteps)
+        if self._evaluator is not None and self._evaluated_step != model.num_timesteps:
+            self._evaluate(self._evaluator)
+        kept = self._best.checkpoint or Checkpoint.from_model(model)
+        with use_checkpoint(model, kept):
+            score = self._log_score(kept)
+            if self._settings.has_last_video or self._settings.video_freq is not None:
+                self._log_video(kept.step)
+            if self._settings.model is not None:
+                facts = training_run.describe_version(self._params, score)
+                info = self._settings.model.log(model, self.run.run_id, step=kept.step, facts=facts)
+                if info is None:
+                    self._log_checkpoint(kept)
+        if self._settings.log_datasets and self._env_spec_json is not None:
+            self.run.log_environment_as_dataset(
+                get_env_id(self._env_spec_json), self._env_spec_json
+            )
+        self._close(None)
+
+    def fail(self, error: BaseException) -> None:
+        """Log the current and the best weights as checkpoints, and end the run as FAILED."""
+        current = Checkpoint.from_model(self._model)
+        self._log_checkpoint(current)
+        best = self._best.checkpoint
+        if best is not None and best.step != current.step:
+            self._log_checkpoint(best)
+        self._close(error)
+
+    def _close(self, error: BaseException | None) -> None:
+        formats = self._model.logger.output_formats
+        if self._output in formats:
+            formats.remove(self._output)
+        self.run.close(error)
+
+    def _make_evaluator(self) -> Evaluator | None:
+        settings = self._settings
+        if settings.eval_freq is None:
+            return None
+        if settings.evaluates_automatically and self._env_spec_json is None:
+            return None
+        return make_evaluator(self._model, settings.eval_env)
+
+    def _may_evaluate(self) -> bool:
+        """Return whether the budget allows to wait. An interval of the caller has no budget."""
+        if not self._settings.evaluates_automatically:
+            return True
+        seconds = time.monotonic() - self._start_time
+        self._budget.learn_seconds = seconds - self._budget.wait_seconds
+        return self._budget.allows_wait()
+
+    def _evaluate(self, evaluator: Evaluator) -> None:
+        """Evaluate the current weights, and pass the result to all outputs of SB3's logger."""
+        start = time.monotonic()
+        episodes = evaluator.play(self._settings.n_eval_episodes)
+        self._budget.add_wait(time.monotonic() - start)
+        self._evaluated_step = self._model.num_timesteps
+        summary = rollout.summarize_returns(episodes)
+        metrics = {
+            "eval/mean_reward": summary.mean_return,
+            "eval/mean_ep_length": summary.mean_length,
+        }
+        if episodes.success_rate is not None:
+            metrics["eval/success_rate"] = episodes.success_rate
+        for output in self._model.logger.output_formats:
+            output.write(metrics, dict.fromkeys(metrics, ()), self._evaluated_step)
+
+    def _watch_monitor(self, metrics: dict[str, object]) -> None:
+        value = metrics.get(self._settings.monitor)
+        if isinstance(value, (int, float)) and math.isfinite(value):
+            self._best.offer(self._model, float(value))
+
+    def _log_score(self, kept: Checkpoint) -> float | None:
+        """Log the step of the kept weights, and their mean return over fresh episodes."""
+        now = now_ms()
+        points = [MetricPoint(training_run.STEP_METRIC, float(kept.step), now, 0)]
+        score = None
+        if self._evaluator is not None:
+            count = self._settings.n_eval_episodes
+            episodes = self._evaluator.play(count, first_episode=count)
+            score = rollout.summarize_returns(episodes).mean_return
+            points.append(MetricPoint(SCORE_METRIC, score, now, 0))
+        self.run.logger.log_metrics(points)
+        return score
+
+    def _log_checkpoint(self, checkpoint: Checkpoint) -> None:
+        path = f"{CHECKPOINT_FOLDER}/{_format_step(checkpoint.step)}.zip"
+        self.run.logger.log_file(path, checkpoint.archive)
+
+    def _log_video(self, step: int) -> None:
+        """Record an episode with the current weights. A failure is only a warning."""
+        if not self._can_record or self._env_spec_json is None:
+            return
+        with TemporaryDirectory() as folder:
+            try:
+                path = _record(self._model, self._env_spec_json, Path(folder))
+            except Exception as error:  # noqa: BLE001 each renderer has its own errors
+                self._can_record = False
+                _logger.warning("No video was recorded: %s: %s", type(error).__name__, error)
+                return
+            self.run.logger.log_file(f"{VIDEO_FOLDER}/{_format_step(step)}.mp4", path.read_bytes())
+
+
+class _Interval:
+    """Decide when something is due that repeats after a number of timesteps."""
+
+    def __init__(self, every: int | None, start: int) -> None:
+        self._every = every
+        self._next: float = math.inf if every is None else start + every
+
+    def is_due(self, step: int) -> bool:
+        """Return whether the next time has come, and plan the one after it."""
+        if step < self._next or self._every is None:
+            return False
+        self._next = step + self._every
+        return True
+
+
+def _format_step(step: int) -> str:
+    return f"step_{step:09d}"
+
+
+def _record(model: BaseAlgorithm, env_spec_json: str, folder: Path) -> Path:
+    with env_spec.make_from_spec(env_spec_json) as env:
+        spaces: Sequence[object] = (env.observation_space, env.action_space)
+    policy = SB3Policy.from_algorithm(model, *spaces)  # type: ignore[arg-type]
+    return record_episode(policy, env_spec_json, model.seed or 0, folder)
+
+
+def _find_env_spec(model: BaseAlgorithm) -> str | None:
+    """Return the environment as ``EnvSpec`` JSON. None, with a warning, if it has none."""
+    try:
+        description = source_env.find_source_env(model).description
+    except MlflowException as error:
+        _logger.warning(error.message)
+        return None
+    if description is None:
+        _logger.warning(
+            "The training environment has no EnvSpec, so no other program can make it again. "
+            "Register it with Gymnasium to record videos, and to evaluate and promote the agent."
+        )
+    return description
