@@ -18,19 +18,33 @@ if TYPE_CHECKING:
         log_model,
         save_model,
     )
+    from mlflow_sb3.lifecycle.evaluate import evaluate, make_episode_seeds
+    from mlflow_sb3.lifecycle.promote import promote
+    from mlflow_sb3.lifecycle.rollback import rollback
+    from mlflow_sb3.lifecycle.train import train
 
 __all__ = [
     "MlflowCallback",
     "autolog",
+    "evaluate",
     "get_default_pip_requirements",
     "load_model",
     "load_policy",
     "log_model",
+    "make_episode_seeds",
+    "promote",
+    "rollback",
     "save_model",
+    "train",
 ]
 _MODULES = {
     "MlflowCallback": "mlflow_sb3.autologging.callback",
     "autolog": "mlflow_sb3.autologging.autolog",
+    "evaluate": "mlflow_sb3.lifecycle.evaluate",
+    "make_episode_seeds": "mlflow_sb3.lifecycle.evaluate",
+    "promote": "mlflow_sb3.lifecycle.promote",
+    "rollback": "mlflow_sb3.lifecycle.rollback",
+    "train": "mlflow_sb3.lifecycle.train",
 }
 """Modules of the names that are not in ``mlflow_sb3.flavor``."""
 __version__ = "0.2.0"

@@ -97,6 +97,7 @@ def test_packages_without_torch_load_neither_torch_nor_sb3() -> None:
         "mlflow_sb3.wrappers",
         "mlflow_sb3.flavor.api",
         "mlflow_sb3.flavor.registered_agent",
+        *(module_name(path) for path in (PACKAGE / "lifecycle").glob("*.py")),
         "mlflow_sb3.tracking.run_logger",
         "mlflow_sb3.training.resume",
         "mlflow_sb3.training.provenance",

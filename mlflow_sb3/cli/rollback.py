@@ -17,11 +17,7 @@ from mlflow_sb3.cli.step import Step
 def rollback(model_name: str, alias: str, reason: str, public_key: str, allow_pickle: bool) -> None:
     """Make the previous champion the champion again; a second call goes back one more version."""
     from mlflow_sb3.promotion.rollback import roll_back
-    from mlflow_sb3.registry import names, signing, versions
 
-    signing.check_keys(None, public_key or None)
-    names.check_champion_alias(alias)
-    versions.check_model_exists(model_name)
     record = roll_back(
         model_name,
         alias,

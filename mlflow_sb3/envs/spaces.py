@@ -104,6 +104,17 @@ def is_compatible(env_space: GymSpace[Any], policy_space: GymSpace[Any]) -> bool
     return bool(env_space == policy_space)
 
 
+def has_same_layout(first: SpaceInfo, second: SpaceInfo) -> bool:
+    """Return whether a policy for one space fits the other. The bounds of a Box may differ."""
+    return bool(_describe_layout(first) == _describe_layout(second))
+
+
+def _describe_layout(space: SpaceInfo) -> Any:
+    if space.spaces is not None:
+        return {key: _describe_layout(inner) for key, inner in space.spaces.items()}
+    return space.shape, space.dtype, space.low, space.high
+
+
 def _get_integer_limits(space: GymSpace[Any]) -> tuple[Any, Any]:
     """Return the smallest and the largest integers of a space.
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import logging
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Protocol
 
 import mlflow
+from mlflow import MlflowClient
 
 from mlflow_sb3.client import permissions
 from mlflow_sb3.envs import rollout
@@ -19,7 +23,20 @@ from mlflow_sb3.reports import progress, returns_plot
 from mlflow_sb3.reports.video import record_episode
 from mlflow_sb3.runs import run_name
 
+EPISODES_JSON = "episodes.json"
+RETURNS_PNG = "returns.png"
+TABLES_TAG = "mlflow.loggedArtifacts"
+"""MLflow's tag for the tables of a run, in the format of ``mlflow.log_table``."""
+
 _logger = logging.getLogger(__name__)
+
+
+class PlayableAgent(Protocol):
+    """An agent with its environment."""
+
+    def play(self, seeds: Sequence[int], *, on_episode: Callable[[], object]) -> Episodes:
+        """Play one episode for each seed, and call ``on_episode`` after each."""
+        raise NotImplementedError
 
 
 def evaluate_version(
@@ -50,22 +67,95 @@ def evaluate_version(
             unpickled and that is not allowed.
     """
     agent = registered_agent.load_agent(version, public_key=public_key, allow_pickle=allow_pickle)
-    seeds = generate_episode_seeds(seed, "evaluation", n_episodes)
-    with progress.make_bar("evaluating", "episode", total=n_episodes) as bar:
-        episodes = agent.play(seeds, on_episode=bar.update)
-    summary = rollout.summarize_returns(episodes)
-    text = f"Mean return {summary} over {n_episodes} new episodes"
-    mlflow.set_tags({VERSION_TAG: str(version)} | run_name.build_tags(f"evaluate {version}", text))
-    metrics = summary.to_metrics("evaluation/")
-    if episodes.success_rate is not None:
-        metrics["evaluation/success_rate"] = episodes.success_rate
-    permissions.log_metrics(metrics, version.model_id)
-    mlflow.log_table(episodes.to_table(), "evaluation/episodes.json")
-    figure = returns_plot.plot_returns(episodes.returns, f"{version}: {n_episodes} episodes")
-    mlflow.log_figure(figure, "evaluation/returns.png")
+    episodes = play(agent, n_episodes, seed=seed)
+    log_evaluation(episodes, version=version, model_id=version.model_id)
     if has_video:
-        _log_video(agent, seeds[0])
+        _log_video(agent, int(episodes.seeds[0]))
     return episodes
+
+
+def play(
+    agent: PlayableAgent, n_episodes: int, *, seed: int, progress_bar: bool = True
+) -> Episodes:
+    """Play episodes with the seeds of an evaluation.
+
+    Args:
+        agent: Agent with its environment.
+        n_episodes: Number of episodes.
+        seed: Base seed of the episodes.
+        progress_bar: Show a progress bar on standard error.
+    """
+    seeds = generate_episode_seeds(seed, "evaluation", n_episodes)
+    with progress.make_bar("evaluating", "episode", total=n_episodes, is_shown=progress_bar) as bar:
+        return agent.play(seeds, on_episode=bar.update)
+
+
+def log_evaluation(
+    episodes: Episodes, *, version: Version | None = None, model_id: str | None = None
+) -> None:
+    """Log metrics ``evaluation/...``, a table and a figure to the active run.
+
+    They replace those of an earlier evaluation in the same run.
+
+    Args:
+        episodes: Episodes of an agent.
+        version: Registered version of the agent. The run is named after it.
+        model_id: Logged model that gets the metrics too.
+    """
+    summary = rollout.summarize_returns(episodes)
+    count = summary.episodes
+    if version is not None:
+        text = f"Mean return {summary} over {count} new episodes"
+        name_tags = run_name.build_tags(f"evaluate {version}", text)
+        mlflow.set_tags({VERSION_TAG: str(version)} | name_tags)
+    log_metrics(build_metrics(episodes, "evaluation/"), model_id)
+    log_episodes(episodes, f"{version or 'Agent'}: {count} episodes", folder="evaluation/")
+
+
+def log_metrics(metrics: dict[str, float], model_id: str | None) -> None:
+    """Log metrics to the active run, and to the logged model if there is one."""
+    if model_id is None:
+        mlflow.log_metrics(metrics)
+    else:
+        permissions.log_metrics(metrics, model_id)
+
+
+def build_metrics(episodes: Episodes, prefix: str) -> dict[str, float]:
+    """Return the mean, spread and range of the returns, the mean length and the success rate.
+
+    Args:
+        episodes: At least one episode.
+        prefix: First part of each metric key, such as ``"evaluation/"``.
+    """
+    metrics = rollout.summarize_returns(episodes).to_metrics(prefix)
+    if episodes.success_rate is not None:
+        metrics[f"{prefix}success_rate"] = episodes.success_rate
+    return metrics
+
+
+def log_episodes(episodes: Episodes, title: str, *, folder: str) -> None:
+    """Log the table ``episodes.json`` and the histogram ``returns.png`` to the active run.
+
+    Args:
+        episodes: Episodes of an agent.
+        title: Title of the histogram.
+        folder: Folder of both files, with a slash at the end; empty for the root of the run.
+    """
+    _log_table(episodes.to_table(), f"{folder}{EPISODES_JSON}")
+    figure = returns_plot.plot_returns(episodes.returns, title)
+    mlflow.log_figure(figure, f"{folder}{RETURNS_PNG}")
+
+
+def _log_table(columns: dict[str, list[float]], path: str) -> None:
+    """Log a table like ``mlflow.log_table``, which would add its rows to an earlier table."""
+    rows = list(zip(*columns.values(), strict=True))
+    mlflow.log_text(json.dumps({"columns": list(columns), "data": rows}), path)
+    run = mlflow.active_run()
+    tags = {} if run is None else MlflowClient().get_run(run.info.run_id).data.tags
+    entry = {"path": path, "type": "table"}
+    tables = json.loads(tags.get(TABLES_TAG, "[]"))
+    if entry not in tables:
+        mlflow.set_tag(TABLES_TAG, json.dumps([*tables, entry]))
 
 
 def _log_video(agent: RegisteredAgent, seed: int) -> None:

@@ -36,10 +36,27 @@ class RegisteredAgent:
         )
 
 
+def load_version_policy(
+    version: Version, *, public_key: KeyPath | None = None, allow_pickle: bool = False
+) -> AgentPolicy:
+    """Download a version, check its files and open its policy.
+
+    Args:
+        version: Model version with a digest.
+        public_key: As in ``integrity.fetch_version``.
+        allow_pickle: As in ``load_agent``.
+
+    Raises:
+        MlflowException: As in ``load_agent``, except that the agent may have no environment.
+    """
+    with integrity.fetch_version(version, public_key=public_key) as folder:
+        return policy_loader.open_policy(folder, is_trusted=allow_pickle or public_key is not None)
+
+
 def load_agent(
     version: Version, *, public_key: KeyPath | None = None, allow_pickle: bool = False
 ) -> RegisteredAgent:
-    """Download a version, check its files and open its policy.
+    """Load a version with its training environment.
 
     Args:
         version: Model version with a digest.
@@ -51,10 +68,7 @@ def load_agent(
         MlflowException: The files changed after registration, the signature does not fit the
             public key, the policy cannot be opened, or the agent has no environment.
     """
-    with integrity.fetch_version(version, public_key=public_key) as folder:
-        policy = policy_loader.open_policy(
-            folder, is_trusted=allow_pickle or public_key is not None
-        )
+    policy = load_version_policy(version, public_key=public_key, allow_pickle=allow_pickle)
     if policy.environment is None:
         raise MlflowException.invalid_parameter_value(
             f"Model version {version} has no environment to play in. "

@@ -6,6 +6,7 @@ import warnings
 from dataclasses import dataclass, replace
 from typing import Any
 
+import gymnasium
 from gymnasium import Space, spaces
 from gymnasium.envs.registration import EnvSpec, WrapperSpec
 from mlflow.exceptions import MlflowException
@@ -103,6 +104,17 @@ def find_source_env(model: BaseAlgorithm, description: str | None = None) -> Sou
                 stacklevel=4,
             )
             source = replace(source, description=None)
+    _check_spaces(source, model)
+    return source
+
+
+def describe_source(env: gymnasium.Env[Any, Any], model: BaseAlgorithm) -> SourceEnv:
+    """Return the spaces of an environment, without a description.
+
+    Raises:
+        MlflowException: The spaces differ from those of the model.
+    """
+    source = SourceEnv(None, env.observation_space, env.action_space)
     _check_spaces(source, model)
     return source
 

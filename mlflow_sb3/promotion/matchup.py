@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mlflow.exceptions import MlflowException
 
@@ -185,16 +185,9 @@ def _check_spaces(env: Env, agents: list[RegisteredAgent]) -> None:
 
 
 def _check_space(kind: str, space: SpaceInfo, trained: SpaceInfo, version: Version) -> None:
-    if _describe_layout(space) != _describe_layout(trained):
+    if not spaces.has_same_layout(space, trained):
         raise MlflowException.invalid_parameter_value(
             f"The judging environment has the {kind} space {space.text}, but {version} was "
             f"trained with {trained.text}. Choose an environment that fits all agents, if "
             "necessary with wrappers in EnvSpec JSON."
         )
-
-
-def _describe_layout(space: SpaceInfo) -> Any:
-    """Return the parts of a space that a policy depends on, without the bounds of a Box."""
-    if space.spaces is not None:
-        return {key: _describe_layout(inner) for key, inner in space.spaces.items()}
-    return space.shape, space.dtype, space.low, space.high

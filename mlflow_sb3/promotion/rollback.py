@@ -18,7 +18,7 @@ from mlflow_sb3.promotion import (
     version_history,
 )
 from mlflow_sb3.promotion.record import PromotionContext, PromotionRecord
-from mlflow_sb3.registry import alias_history, lock, versions
+from mlflow_sb3.registry import alias_history, lock, names, signing, versions
 from mlflow_sb3.registry.alias_history import AliasHistory, AliasMove
 from mlflow_sb3.registry.model_version import Version
 
@@ -51,10 +51,14 @@ def roll_back(
         The record that is logged as ``promotion.json``.
 
     Raises:
-        MlflowException: No run is active, the user has no permission, no earlier version exists,
-            the files or the signature of that version are not valid, that version cannot be
-            served, or the alias moved meanwhile.
+        MlflowException: The alias or the public key is not valid, the model does not exist, no run
+            is active, the user has no permission, no earlier version exists, the files or the
+            signature of that version are not valid, that version cannot be served, or the alias
+            moved meanwhile.
     """
+    signing.check_keys(None, public_key)
+    names.check_champion_alias(alias)
+    versions.check_model_exists(name)
     run = promotion_run.get_active_run()
     permissions.check_permission("MANAGE", model=name)
     history = alias_history.recover_interrupted_move(name, alias)

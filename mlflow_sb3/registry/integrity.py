@@ -66,7 +66,7 @@ def fetch_uri(model_uri: str, *, public_key: KeyPath | None = None) -> Iterator[
         MlflowException: A check failed, or a public key is set and the URI names no registered
             version.
     """
-    version = _resolve_version(model_uri)
+    version = resolve_version(model_uri)
     if version is None and public_key is not None:
         raise MlflowException.invalid_parameter_value(
             f"{model_uri} is not a registered model version, so it has no signature to verify. "
@@ -85,8 +85,32 @@ def pin_version_uri(model_uri: str) -> str:
 
     A URI that names no registered version is returned unchanged.
     """
-    version = _resolve_version(model_uri)
+    version = resolve_version(model_uri)
     return model_uri if version is None else version.uri
+
+
+def resolve_version(model_uri: str) -> Version | None:
+    """Return the registered version that a URI names by alias, number or ``latest``.
+
+    The registry resolves the URI. Downloaded files are not trusted for that.
+
+    Returns:
+        The version. None if the URI names no registered version.
+
+    Raises:
+        MlflowException: The registered model or the version does not exist, or the URI is invalid.
+    """
+    if not is_models_uri(model_uri):
+        return None
+    name, _, alias = model_uri.rstrip("/").removeprefix("models:/").rpartition("@")
+    if name and alias and "/" not in name + alias:
+        return find_version(name, alias=alias)
+    name, *number = get_model_name_and_version(  # type: ignore[no-untyped-call]
+        RegistryClient(), model_uri.rstrip("/")
+    )
+    if not number:  # the URI holds the id of a logged model
+        return None
+    return find_version(name, number=int(number[0]))
 
 
 @contextmanager
@@ -128,18 +152,3 @@ def _check_signature(version: Version, digest: str, public_key: KeyPath) -> None
             f"the public key {os.fspath(public_key)!r}. Either another key signed the version, or "
             "its tags changed. Use the public key of the signer, or register the version again."
         )
-
-
-def _resolve_version(model_uri: str) -> Version | None:
-    """Return the registered version that a URI names by alias, number or ``latest``.
-
-    The registry resolves the URI. Downloaded files are not trusted for that.
-    """
-    if not is_models_uri(model_uri):
-        return None
-    name, *number = get_model_name_and_version(  # type: ignore[no-untyped-call]
-        RegistryClient(), model_uri.rstrip("/")
-    )
-    if not number:  # the URI holds the id of a logged model
-        return None
-    return find_version(name, number=int(number[0]))

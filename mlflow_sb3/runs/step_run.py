@@ -75,7 +75,8 @@ def describe_error(error: Exception) -> str:
 def start_step_run(describe: Callable[[Exception], str] = describe_error) -> Iterator[str]:
     """Start the MLflow run of a step and record how the step ended.
 
-    The run is the run that ``mlflow run`` created, or a new run. It ends as FINISHED, as FAILED
+    The run is the run that ``mlflow run`` created, or a new run. If a run is active, the new run is
+    its child. It ends as FINISHED, as FAILED
     after an error, or as KILLED after SIGTERM or SIGINT. If ``mlflow run`` started the step and
     then exits, the step stops as after SIGTERM.
 
@@ -99,7 +100,7 @@ def start_step_run(describe: Callable[[Exception], str] = describe_error) -> Ite
         signals.raise_on_signal(
             before=lambda: settings.enter_context(env_vars.override_env(_FAIL_AT_ONCE_ENV))
         ),
-        mlflow.start_run() as run,
+        mlflow.start_run(nested=True) as run,
         _record_end(run.info.run_id, describe),
         heartbeat.send_heartbeats(run.info.run_id, parents=parents),
     ):
@@ -181,10 +182,11 @@ def _end(run_id: str, status: str, tag: str, reason: str) -> None:
         return is_finished
 
     def end() -> None:
-        if mlflow.active_run() is None:  # the signal arrived during mlflow.end_run(), or it failed
-            client.set_terminated(run_id, status)
-        else:
+        active = mlflow.active_run()
+        if active is not None and active.info.run_id == run_id:
             mlflow.end_run(status)
+        else:  # the signal arrived during mlflow.end_run(), or it failed
+            client.set_terminated(run_id, status)
 
     with suppress(*retry.CONNECTION_ERRORS):
         if connection.call_with_short_timeout(record_reason):

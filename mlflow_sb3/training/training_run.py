@@ -23,6 +23,7 @@ from mlflow_sb3.client import permissions
 from mlflow_sb3.client.registry_client import RegistryClient
 from mlflow_sb3.client.timestamps import now_ms
 from mlflow_sb3.flavor import model_writer, vec_normalize
+from mlflow_sb3.flavor.evaluation_run import TABLES_TAG
 from mlflow_sb3.flavor.model_writer import INFERENCE_TAG
 from mlflow_sb3.inference import agent_files
 from mlflow_sb3.promotion import challengers
@@ -57,8 +58,6 @@ _CONFIDENCE_METRIC = "eval/kept_confidence"
 _IMAGE_INPUT_TAG = "mlflow_sb3.image_input"
 _LOGGED_BY_TAG = "mlflow.sb3.logged_by"
 """Tag of a model version: id of the last run of ``log_model`` that registered or completed it."""
-_TABLES_TAG = "mlflow.loggedArtifacts"
-"""MLflow's tag for the tables of a run, in the format of ``mlflow.log_table``."""
 
 
 @dataclass(frozen=True)
@@ -181,7 +180,7 @@ def log_training_run(
             model_version.DIGEST_TAG: digest,
             model_version.SIGNATURE_TAG: (trust or FileTrust()).sign(digest),
             MLFLOW_RUN_NOTE: result.describe(),
-            _TABLES_TAG: json.dumps([{"path": _CHECKPOINTS_TABLE, "type": "table"}]),
+            TABLES_TAG: json.dumps([{"path": _CHECKPOINTS_TABLE, "type": "table"}]),
         }
     )
     now = now_ms()

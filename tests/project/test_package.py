@@ -10,6 +10,7 @@ import pytest
 
 from tests.cli.commands import TINY_TRAINING
 from tests.project.conftest import Place, cloned
+from tests.project.readme import example
 
 pytestmark = pytest.mark.process
 
@@ -26,6 +27,23 @@ mlflow_sb3.save_model(PPO("MlpPolicy", "CartPole-v1", n_steps=64, device="cpu").
 action, _ = mlflow_sb3.load_policy("model").predict(np.zeros(4))
 print(mlflow_sb3.__file__, action.shape, "steps" in sys.modules)
 """
+
+
+LIFE_CYCLE = "\n".join(
+    [
+        example("python-train").replace("50_000", "2000"),
+        example("python-promote"),
+        example("python-evaluate"),
+        example("python-evaluate-objects"),
+        example("python-mlflow-evaluate"),
+        "name = 'cartpole-v1-ppo'",
+        "mlflow_sb3.log_model(trained.model, name='agent', registered_model_name=name)",
+        "mlflow_sb3.promote(name, 2, rule='force', reason='to have a former champion')",
+        example("python-rollback"),
+        "print(candidate.metrics['mean_return'] == result.mean_return)",
+    ]
+)
+"""The code of docs/python-api.md, with a shorter training and a second champion."""
 
 
 @pytest.fixture(scope="module")
@@ -82,3 +100,27 @@ def test_the_console_command_registers_promotes_and_evaluates(site: Path, elsewh
         "log_model agent/1",
         "train CartPole-v1 ppo seed 0",
     ]
+
+
+def test_the_life_cycle_in_python_runs_with_the_installed_evaluator(elsewhere: Place) -> None:
+    done = elsewhere.run([sys.executable, "-c", LIFE_CYCLE])
+
+    lines = done.stdout.splitlines()
+    assert done.returncode == 0, done.stderr
+    assert lines[0].startswith("TrainResult(mean_return=")
+    assert any(line.startswith("promote The mean return of cartpole-v1-ppo/1") for line in lines)
+    assert any(line.startswith("EvaluateResult(mean_return=") for line in lines)
+    assert lines[-2].startswith("1 cartpole-v1-ppo/1 is the champion again, in place of")
+    assert lines[-1] == "True"
+    champion = elsewhere.client.get_model_version_by_alias("cartpole-v1-ppo", "champion")
+    assert str(champion.version) == "1"
+
+
+def test_mlflow_finds_the_evaluator_of_the_installed_package(elsewhere: Place) -> None:
+    script = "import mlflow.models; print(mlflow.models.list_evaluators())"
+
+    done = elsewhere.run([sys.executable, "-c", script])
+
+    assert done.returncode == 0, done.stderr
+    assert "'mlflow_sb3'" in done.stdout
+    assert "Failure attempting to register" not in done.stderr
