@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mlflow_sb3.autologging.autolog import autolog
     from mlflow_sb3.autologging.callback import MlflowCallback
+    from mlflow_sb3.exchange.agent_export import export_agent
+    from mlflow_sb3.exchange.agent_import import import_agent
     from mlflow_sb3.flavor.api import (
         get_default_pip_requirements,
         load_model,
@@ -22,7 +24,9 @@ if TYPE_CHECKING:
 __all__ = [
     "MlflowCallback",
     "autolog",
+    "export_agent",
     "get_default_pip_requirements",
+    "import_agent",
     "load_model",
     "load_policy",
     "log_model",
@@ -31,6 +35,8 @@ __all__ = [
 _MODULES = {
     "MlflowCallback": "mlflow_sb3.autologging.callback",
     "autolog": "mlflow_sb3.autologging.autolog",
+    "export_agent": "mlflow_sb3.exchange.agent_export",
+    "import_agent": "mlflow_sb3.exchange.agent_import",
 }
 """Modules of the names that are not in ``mlflow_sb3.flavor``."""
 __version__ = "0.2.0"

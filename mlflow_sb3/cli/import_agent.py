@@ -1,0 +1,81 @@
+"""Define the command ``import``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+import mlflow
+
+from mlflow_sb3.cli.options import (
+    JsonValue,
+    LowerCase,
+    allow_pickle_option,
+    new_model_name_option,
+    signing_key_option,
+)
+from mlflow_sb3.cli.step import Step
+from mlflow_sb3.cli.training_options import ALGORITHM_NAMES
+
+
+@click.command("import", cls=Step)
+@click.option(
+    "--path",
+    required=True,
+    help="SB3's zip file, a folder of rl_zoo3 such as logs/ppo/CartPole-v1_1, or a copy of a "
+    "Hugging Face repository. A relative path is relative to the project folder.",
+)
+@click.option(
+    "--algo",
+    default="",
+    type=LowerCase(),
+    help=f"Algorithm: {ALGORITHM_NAMES}.  [default: what the files say]",
+)
+@click.option(
+    "--env",
+    default="",
+    help="Gymnasium id of the environment, or module:id to import a module first.  "
+    "[default: what the files say]",
+)
+@click.option(
+    "--env-kwargs",
+    default="{}",
+    show_default=True,
+    type=JsonValue('{"g": 9.81}'),
+    help="Keyword arguments of the environment. They override those of the files.",
+)
+@click.option(
+    "--wrappers",
+    default="[]",
+    show_default=True,
+    type=JsonValue('["module:Class", {"module:Class": {"argument": 1}}]'),
+    help="Gymnasium wrappers. They are applied after the wrappers of the files.",
+)
+@new_model_name_option
+@signing_key_option
+@allow_pickle_option
+def import_agent(
+    path: str,
+    algo: str,
+    env: str,
+    env_kwargs: Any,
+    wrappers: Any,
+    model_name: str,
+    signing_key: str,
+    allow_pickle: bool,
+) -> None:
+    """Import an agent of SB3, rl_zoo3 or Hugging Face, and register it as the challenger."""
+    from mlflow_sb3.exchange import agent_import
+    from mlflow_sb3.registry import versions
+    from mlflow_sb3.registry.model_version import VERSION_TAG
+
+    info = agent_import.import_agent(
+        path,
+        algo=algo or None,
+        env=env or None,
+        env_kwargs=env_kwargs,
+        wrappers=wrappers,
+        registered_model_name=model_name or agent_import.DEFAULT_NAME,
+        allow_pickle=allow_pickle,
+        signing_key=signing_key or None,
+    )
