@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -66,16 +67,27 @@ def import_agent(
 ) -> None:
     """Import an agent of SB3, rl_zoo3 or Hugging Face, and register it as the challenger."""
     from mlflow_sb3.exchange import agent_import
-    from mlflow_sb3.registry import versions
+    from mlflow_sb3.exchange.agent_folder import find_agent
+    from mlflow_sb3.registry import names, versions
     from mlflow_sb3.registry.model_version import VERSION_TAG
+    from mlflow_sb3.runs import run_name
 
+    found = find_agent(Path(path), algo=algo or None, env_id=env or None)
+    name = model_name or names.get_default_model_name(found.env_id, found.algo)
     info = agent_import.import_agent(
         path,
         algo=algo or None,
         env=env or None,
         env_kwargs=env_kwargs,
         wrappers=wrappers,
-        registered_model_name=model_name or agent_import.DEFAULT_NAME,
+        registered_model_name=name,
         allow_pickle=allow_pickle,
         signing_key=signing_key or None,
+    )
+    version = versions.find_version(name, number=int(str(info.registered_model_version)))
+    text = f"{version}, imported from {found.archive}"
+    mlflow.set_tags({VERSION_TAG: str(version)} | run_name.build_tags(f"import {version}", text))
+    click.echo(
+        f"Registered {version} as the challenger, digest {version.digest}, "
+        f"{'signed' if signing_key else 'not signed'}"
     )

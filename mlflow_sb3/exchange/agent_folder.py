@@ -60,9 +60,7 @@ class AgentFolder:
         return packed
 
 
-def find_agent(
-    path: Path, *, algo: str | None = None, env_id: str | None = None
-) -> AgentFolder:
+def find_agent(path: Path, *, algo: str | None = None, env_id: str | None = None) -> AgentFolder:
     """Find the files of an agent.
 
     Args:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,6 @@ from mlflow_sb3.flavor import model_writer
 from mlflow_sb3.flavor.model_writer import INFERENCE_TAG, PreparedModel
 from mlflow_sb3.flavor.train_extra import check_train_extra
 from mlflow_sb3.registry import names, registration, signing, versions
-from mlflow_sb3.runs import run_name
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
@@ -123,9 +122,7 @@ def _check_registration(name: str | None, signing_key: KeyPath | None) -> None:
     signing.check_keys(signing_key)
 
 
-def _collect_params(
-    found: AgentFolder, model: BaseAlgorithm, env_spec_json: str
-) -> dict[str, str]:
+def _collect_params(found: AgentFolder, model: BaseAlgorithm, env_spec_json: str) -> dict[str, str]:
     """Return the parameters of the run without the prefix ``sb3/``."""
     from mlflow_sb3.algorithms import hyperparam_check
     from mlflow_sb3.envs import env_spec
@@ -178,12 +175,8 @@ def _register(
 
 @contextmanager
 def _use_run(name: str) -> Iterator[None]:
-    """Use the active run, or else a new one."""
-    if mlflow.active_run() is not None:
-        mlflow.set_tags(run_name.build_tags(name))
-        yield
-        return
-    with mlflow.start_run(run_name=name):
+    """Use the active run, or else a new one with this name."""
+    with nullcontext() if mlflow.active_run() else mlflow.start_run(run_name=name):
         yield
 
 
