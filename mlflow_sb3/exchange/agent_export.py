@@ -17,6 +17,8 @@ from mlflow_sb3.inference.agent_files import AGENT_DIR, AGENT_ZIP, AgentInfo
 from mlflow_sb3.registry import integrity
 
 if TYPE_CHECKING:
+    from stable_baselines3.common.vec_env import VecNormalize
+
     from mlflow_sb3.exchange.zoo_config import ZooConfig
     from mlflow_sb3.flavor.vec_normalize import Statistics
     from mlflow_sb3.registry.signing import KeyPath
@@ -77,8 +79,8 @@ class _ExportedAgent:
     info: AgentInfo
     archive: bytes
     """SB3's zip file."""
-    statistics: Statistics | None
-    """Statistics of ``VecNormalize``. None if the agent has none."""
+    vec_normalize: VecNormalize | None
+    """None if the observations of the agent are not normalized."""
     zoo: ZooConfig
 
     def write(self, archive: Path, settings: Path, statistics: str) -> None:
@@ -88,18 +90,8 @@ class _ExportedAgent:
         _write_yaml(settings / "args.yml", self.zoo.args)
         _write_yaml(settings / "config.yml", self.zoo.config)
         _write_yaml(settings / "env_kwargs.yml", self.zoo.env_kwargs)
-        if self.statistics is not None:
-            self._write_statistics(settings / statistics)
-
-    def _write_statistics(self, path: Path) -> None:
-        from mlflow_sb3.envs import spaces
-        from mlflow_sb3.flavor import vec_normalize
-
-        vec_normalize.make_standalone(
-            self.statistics or {},
-            spaces.rebuild_space(self.info.observation_space),
-            spaces.rebuild_space(self.info.action_space),
-        ).save(str(path))
+        if self.vec_normalize is not None:
+            self.vec_normalize.save(str(settings / statistics))
 
 
 def _read_agent(source: Path) -> _ExportedAgent:
@@ -117,7 +109,18 @@ def _read_agent(source: Path) -> _ExportedAgent:
             f"The agent of this model cannot be exported: {error}"
         ) from error
     zoo = zoo_config.build_config(info, archive, statistics)
-    return _ExportedAgent(info, archive, statistics, zoo)
+    vec_normalize = None if statistics is None else _make_vec_normalize(info, statistics)
+    return _ExportedAgent(info, archive, vec_normalize, zoo)
+
+
+def _make_vec_normalize(info: AgentInfo, statistics: Statistics) -> VecNormalize:
+    """Make the ``VecNormalize`` of an agent, with the spaces of its environment."""
+    from mlflow_sb3.algorithms import builder
+    from mlflow_sb3.envs import env_spec
+    from mlflow_sb3.flavor import vec_normalize
+
+    with builder.start_spaces_at_zero(env_spec.make_from_spec(info.env_spec_json or "")) as env:
+        return vec_normalize.make_standalone(statistics, env.observation_space, env.action_space)
 
 
 def _write_hub_files(agent: _ExportedAgent, folder: Path) -> None:
