@@ -56,14 +56,7 @@ from mlflow_sb3.cli.training_options import ALGORITHM_NAMES
 @signing_key_option
 @allow_pickle_option
 def import_agent(
-    path: str,
-    algo: str,
-    env: str,
-    env_kwargs: Any,
-    wrappers: Any,
-    model_name: str,
-    signing_key: str,
-    allow_pickle: bool,
+    path: str, algo: str, env: str, model_name: str, signing_key: str, **settings: Any
 ) -> None:
     """Import an agent of SB3, rl_zoo3 or Hugging Face, and register it as the challenger."""
     from mlflow_sb3.exchange import agent_import
@@ -78,11 +71,9 @@ def import_agent(
         path,
         algo=algo or None,
         env=env or None,
-        env_kwargs=env_kwargs,
-        wrappers=wrappers,
         registered_model_name=name,
-        allow_pickle=allow_pickle,
         signing_key=signing_key or None,
+        **settings,
     )
     version = versions.find_version(name, number=int(str(info.registered_model_version)))
     text = f"{version}, imported from {found.archive}"

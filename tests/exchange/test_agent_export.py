@@ -15,6 +15,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecFrameStack, VecNormalize
 
 import mlflow_sb3
+from mlflow_sb3.envs import env_spec
 from mlflow_sb3.exchange import zoo_yaml
 from mlflow_sb3.registry.model_version import Version
 from tests.conftest import Keys
@@ -89,13 +90,11 @@ def test_an_exported_agent_can_be_imported_again(store: str, tmp_path: Path) -> 
 
     info = mlflow_sb3.import_agent(exported, allow_pickle=True)
 
-    before, after = (
-        mlflow_sb3.load_policy(str(tmp_path / "model")),
-        mlflow_sb3.load_policy(info.model_uri),
-    )
+    before = mlflow_sb3.load_policy(str(tmp_path / "model"))
+    after = mlflow_sb3.load_policy(info.model_uri)
     observations = np.random.default_rng(0).normal(size=(50, 9)).astype(np.float32)
     np.testing.assert_array_equal(after.predict(observations)[0], before.predict(observations)[0])
-    assert after.environment == before.environment
+    assert env_spec.is_same_env(str(after.environment), str(before.environment))
 
 
 def test_a_model_card_becomes_the_readme(saved: Path, tmp_path: Path) -> None:

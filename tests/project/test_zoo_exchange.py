@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import mlflow
 import numpy as np
 import pytest
 from stable_baselines3.common.base_class import BaseAlgorithm
@@ -19,9 +20,12 @@ from mlflow_sb3.algorithms import algorithms, builder
 from mlflow_sb3.cli.promote import promote
 from mlflow_sb3.envs import env_spec
 from mlflow_sb3.inference.policy_protocol import AgentPolicy
+from tests import ROOT
 from tests.cli.commands import succeed
 from tests.conftest import MakeOnce
 from tests.exchange.folders import enjoy, run_zoo
+from tests.project.conftest import Place
+from tests.project.readme import example
 
 pytestmark = pytest.mark.process
 
@@ -157,10 +161,10 @@ def test_enjoy_gets_the_rewards_of_our_policy(name: str, tmp_path: Path) -> None
     assert len(returns) >= 3
 
 
+@pytest.mark.usefixtures("store")
 def test_rl_zoo3_finds_every_file_in_a_repository_of_hugging_face(
     zoo_logs: Path, tmp_path: Path
 ) -> None:
-    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
     info = mlflow_sb3.import_agent(zoo_logs / "a2c" / "Pendulum-v1_1", allow_pickle=True)
     folder = mlflow_sb3.export_agent(info.model_uri, tmp_path / "exported")
     # A cache of huggingface_hub, as it is after a download of the uploaded folder.
@@ -169,7 +173,11 @@ def test_rl_zoo3_finds_every_file_in_a_repository_of_hugging_face(
     shutil.copytree(folder, repository / "snapshots" / commit)
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text(commit)
-    variables = {"HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}
+    variables = {
+        "HF_HUB_CACHE": str(tmp_path / "hub"),
+        "HF_HUB_OFFLINE": "1",
+        "TRUST_REMOTE_CODE": "True",
+    }
 
     run_zoo(
         "load_from_hub",
@@ -180,3 +188,19 @@ def test_rl_zoo3_finds_every_file_in_a_repository_of_hugging_face(
     downloaded = enjoy(tmp_path / "logs", "a2c", "Pendulum-v1", steps=STEPS)
     assert len(downloaded) == 3
     assert downloaded == enjoy(folder, "a2c", "Pendulum-v1", steps=STEPS)
+
+
+def test_the_commands_of_the_page_import_and_export_an_agent(zoo_logs: Path, place: Place) -> None:
+    (place.folder / "logs").symlink_to(zoo_logs)
+    here = replace(place, variables={"PYTHONPATH": str(ROOT)})
+
+    imported = here.run([sys.executable, "-c", example("zoo-import")])
+    stepped = here.shell(example("zoo-import-step").replace("run .", f"run {ROOT}"))
+    exported = here.shell(example("zoo-export").replace("run .", f"run {ROOT}"))
+
+    assert imported.returncode == 0, imported.stderr
+    assert "Registered pendulum-v1-a2c/2 as the challenger" in stepped.stdout, stepped.stderr
+    assert exported.returncode == 0, exported.stderr
+    assert f"Exported models:/pendulum-v1-a2c/1 to {place.folder}/exported" in exported.stdout
+    assert exported.stdout.count("Episode Reward: ") == 5
+    assert [run.info.status for run in here.runs()] == ["FINISHED"] * 3
