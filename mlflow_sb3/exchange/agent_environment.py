@@ -74,7 +74,7 @@ def _check_vec_wrappers(found: AgentFolder, settings: Preset) -> None:
 
 def _import_package(package: str) -> None:
     """Import a module that registers environments, if it is trusted."""
-    entry_points.check_module(f"{package}:")
+    entry_points.check_module(package)
     try:
         importlib.import_module(package)
     except (*ENV_ERRORS, SyntaxError, SystemExit) as error:

@@ -119,8 +119,10 @@ def _make_vec_normalize(info: AgentInfo, statistics: Statistics) -> VecNormalize
     from mlflow_sb3.envs import env_spec
     from mlflow_sb3.flavor import vec_normalize
 
-    with builder.start_spaces_at_zero(env_spec.make_from_spec(info.env_spec_json or "")) as env:
-        return vec_normalize.make_standalone(statistics, env.observation_space, env.action_space)
+    with env_spec.make_from_spec(str(info.env_spec_json)) as env:
+        shifted = builder.start_spaces_at_zero(env)
+        spaces = shifted.observation_space, shifted.action_space
+    return vec_normalize.make_standalone(statistics, *spaces)
 
 
 def _write_hub_files(agent: _ExportedAgent, folder: Path) -> None:

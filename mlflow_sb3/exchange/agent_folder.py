@@ -176,7 +176,7 @@ def _guess_algo(archive: Path, card: dict[str, str]) -> str | None:
         if archive.name.lower().startswith(f"{algo}-"):
             return algo
     # rl_zoo3 writes logs/ppo/CartPole-v1_1/best_model.zip.
-    folder = archive.resolve().parent.parent.name
+    folder = archive.absolute().parent.parent.name
     return folder if folder in ALGORITHMS else card.get("algo")
 
 

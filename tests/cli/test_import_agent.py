@@ -11,6 +11,7 @@ from mlflow import MlflowClient
 from stable_baselines3 import PPO
 
 from mlflow_sb3.cli.import_agent import import_agent
+from mlflow_sb3.registry import versions
 from tests.cli.commands import assert_fails, get_last_run, invoke
 from tests.conftest import Keys
 from tests.exchange.folders import write_zoo_folder
@@ -32,7 +33,7 @@ def test_the_version_has_the_default_name_and_the_alias_challenger(
     assert re.search(line, result.stdout)
     assert run.info.run_name == "import cartpole-v1-ppo/1"
     assert run.data.tags["mlflow_sb3.version"] == "cartpole-v1-ppo/1"
-    assert MlflowClient().get_model_version_by_alias("cartpole-v1-ppo", "challenger").version == 1
+    assert versions.find_version("cartpole-v1-ppo", alias="challenger").number == 1
 
 
 def test_options_describe_what_the_files_do_not(ppo: PPO, tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def test_the_packages_of_the_files_are_imported(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({"args": {"gym_packages": ["antigravity"]}}, "antigravity: is not imported"),
+        ({"args": {"gym_packages": ["antigravity"]}}, "antigravity is not imported"),
         ({"config": {"env_wrapper": "antigravity.Fly"}}, "antigravity:Fly is not imported"),
         ({"config": {"env_wrapper": "subprocess.Popen"}}, "subprocess:Popen is not imported"),
         ({"config": {"vec_env_wrapper": "a.B"}}, "trained with vec_env_wrapper='a.B'"),
