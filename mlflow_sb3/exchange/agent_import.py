@@ -124,12 +124,12 @@ def _check_registration(name: str | None, signing_key: KeyPath | None) -> None:
 
 def _collect_params(found: AgentFolder, model: BaseAlgorithm, env_spec_json: str) -> dict[str, str]:
     """Return the parameters of the run without the prefix ``sb3/``."""
-    from mlflow_sb3.algorithms import hyperparam_check
+    from mlflow_sb3.algorithms.model_hyperparams import read_hyperparams
     from mlflow_sb3.envs import env_spec
 
     seed = found.args.get("seed", model.seed)
     return (
-        hyperparam_check.to_plain_hyperparams(found.algo, model)
+        read_hyperparams(model)
         | {key: _to_text(value) for key, value in found.config.items() if key not in _OTHER_KEYS}
         | {
             "algo": found.algo,
