@@ -14,6 +14,8 @@ from typing import Any
 import click
 
 from mlflow_sb3.cli.evaluate import evaluate
+from mlflow_sb3.cli.export_agent import export_agent
+from mlflow_sb3.cli.import_agent import import_agent
 from mlflow_sb3.cli.log_model import log_model
 from mlflow_sb3.cli.main import main as main_step
 from mlflow_sb3.cli.options import OptionalValue, VersionNumber
@@ -29,6 +31,8 @@ COMMANDS: tuple[click.Command, ...] = (
     main_step,
     train,
     log_model,
+    import_agent,
+    export_agent,
     promote,
     rollback,
     evaluate,

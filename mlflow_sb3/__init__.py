@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mlflow_sb3.autologging.autolog import autolog
     from mlflow_sb3.autologging.callback import MlflowCallback
+    from mlflow_sb3.exchange.agent_export import export_agent
+    from mlflow_sb3.exchange.agent_import import import_agent
     from mlflow_sb3.flavor.api import (
         get_default_pip_requirements,
         load_model,
@@ -27,7 +29,9 @@ __all__ = [
     "MlflowCallback",
     "autolog",
     "evaluate",
+    "export_agent",
     "get_default_pip_requirements",
+    "import_agent",
     "load_model",
     "load_policy",
     "log_model",
@@ -41,6 +45,8 @@ _MODULES = {
     "MlflowCallback": "mlflow_sb3.autologging.callback",
     "autolog": "mlflow_sb3.autologging.autolog",
     "evaluate": "mlflow_sb3.lifecycle.evaluate",
+    "export_agent": "mlflow_sb3.exchange.agent_export",
+    "import_agent": "mlflow_sb3.exchange.agent_import",
     "make_episode_seeds": "mlflow_sb3.lifecycle.evaluate",
     "promote": "mlflow_sb3.lifecycle.promote",
     "rollback": "mlflow_sb3.lifecycle.rollback",

@@ -45,7 +45,7 @@ def check_hyperparams(algo: str, hyperparams: dict[str, Any]) -> None:
     Raises:
         MlflowException: A name is unknown or not supported.
     """
-    known = _list_defaults(algo)
+    known = list_defaults(algo)
     if unsupported := sorted(set(hyperparams) & set(_UNSUPPORTED)):
         raise MlflowException.invalid_parameter_value(
             f"Hyperparameter {unsupported[0]!r} is not supported. {_UNSUPPORTED[unsupported[0]]}"
@@ -77,7 +77,7 @@ def resolve_hyperparams(
     Returns:
         The hyperparameters as text, for MLflow's parameters. Defaults that are None are left out.
     """
-    defaults = {key: value for key, value in _list_defaults(algo).items() if value is not None}
+    defaults = {key: value for key, value in list_defaults(algo).items() if value is not None}
     resolved = defaults | hyperparams
     resolved["policy"] = get_policy(algo, hyperparams, observation_space)
     if hyperparams.get("noise_type") is not None:
@@ -85,7 +85,7 @@ def resolve_hyperparams(
     return {key: _to_text(value) for key, value in sorted(resolved.items())}
 
 
-def _list_defaults(algo: str) -> dict[str, Any]:
+def list_defaults(algo: str) -> dict[str, Any]:
     """Return the hyperparameters of an algorithm with their defaults."""
     parameters = inspect.signature(get_algorithm_class(algo)).parameters
     defaults = {
@@ -99,7 +99,7 @@ def _list_defaults(algo: str) -> dict[str, Any]:
 
 def _suggest_algorithms(hyperparam: str) -> str:
     """Return a sentence with the algorithms that have a hyperparameter, or an empty text."""
-    algos = [algo for algo in ALGORITHMS if hyperparam in _list_defaults(algo)]
+    algos = [algo for algo in ALGORITHMS if hyperparam in list_defaults(algo)]
     return f"It is a hyperparameter of {', '.join(algos)}. " if algos else ""
 
 

@@ -13,6 +13,8 @@ from mlflow_sb3 import __version__
 SHORT_HELP = {
     "train": "Train an agent, or resume an interrupted training.",
     "log-model": "Log the agent of a training run, and register it.",
+    "import": "Import an agent of SB3, rl_zoo3 or Hugging Face.",
+    "export": "Write an agent to a folder for rl_zoo3 and Hugging Face.",
     "promote": "Promote a version if it is better than the champion.",
     "rollback": "Make the previous champion the champion again.",
     "evaluate": "Play new episodes with a registered agent.",
@@ -21,6 +23,8 @@ SHORT_HELP = {
 }
 """What each command does. The help of the group shows it without importing the commands."""
 
+_MODULES = {"import": "import_agent", "export": "export_agent"}
+"""Modules of the commands whose name is no name of a function."""
 _EPILOG = "The whole workflow needs the project: mlflow run <folder or git URI> -e main"
 
 
@@ -45,7 +49,7 @@ def load_command(name: str) -> click.Command:
     Args:
         name: Key of ``SHORT_HELP``.
     """
-    name = name.replace("-", "_")
+    name = _MODULES.get(name, name.replace("-", "_"))
     command: click.Command = getattr(importlib.import_module(f"{__package__}.{name}"), name)
     return command
 

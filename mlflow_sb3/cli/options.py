@@ -17,7 +17,19 @@ import click
 Command = Callable[..., Any]
 
 OPTION_GROUPS = {
-    "Task": ("config", "env", "env_kwargs", "wrappers", "algo", "timesteps", "seed", "run_id"),
+    "Task": (
+        "config",
+        "path",
+        "model_uri",
+        "folder",
+        "env",
+        "env_kwargs",
+        "wrappers",
+        "algo",
+        "timesteps",
+        "seed",
+        "run_id",
+    ),
     "Learning": ("preset", "hyperparams", "from_model", "torch_threads"),
     "Checkpoints": (
         "selection",

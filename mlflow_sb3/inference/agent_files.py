@@ -166,13 +166,14 @@ def is_unpickling_allowed(*, is_trusted: bool) -> bool:
     return is_trusted or variable.is_set()  # type: ignore[no-untyped-call]
 
 
-def check_unpickling_allowed(action: str, *, is_trusted: bool) -> None:
+def check_unpickling_allowed(action: str, *, is_trusted: bool, files: str = "a file") -> None:
     """Check that a file may be unpickled; see ``is_unpickling_allowed``.
 
     Args:
         action: Start of the error message, such as "Resuming run 3f". The message goes on with
-            "would unpickle a file".
+            "would unpickle" and the files.
         is_trusted: Whether the user trusts the author of the file.
+        files: The files that would be unpickled, for the error message.
 
     Raises:
         MlflowException: The file may not be unpickled.
@@ -182,10 +183,10 @@ def check_unpickling_allowed(action: str, *, is_trusted: bool) -> None:
     name = MLFLOW_ALLOW_PICKLE_DESERIALIZATION.name
     if not MLFLOW_ALLOW_PICKLE_DESERIALIZATION.get():  # type: ignore[no-untyped-call]
         raise MlflowException.invalid_parameter_value(
-            f"{action} would unpickle a file, but {name} is false. If you trust the file, set the "
+            f"{action} would unpickle {files}, but {name} is false. If you trust the file, set the "
             "variable to true."
         )
     raise MlflowException.invalid_parameter_value(
-        f"{action} would unpickle a file, which can run any code. If you trust its author, pass "
+        f"{action} would unpickle {files}, which can run any code. If you trust its author, pass "
         f"allow_pickle=True (-P allow_pickle=true), or set {name}=true."
     )

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from stable_baselines3 import DQN, PPO
+from stable_baselines3 import A2C, DQN
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecNormalize
@@ -48,12 +48,12 @@ def test_an_agent_of_rl_zoo3_is_logged(place: Place) -> None:
 
 def test_a_normalized_agent_of_rl_zoo3_is_logged_and_played(place: Place) -> None:
     env = VecNormalize(make_vec_env("Pendulum-v1"))
-    write_zoo_folder(place.folder, PPO("MlpPolicy", env, n_steps=64).learn(64), "Pendulum-v1")
+    write_zoo_folder(place.folder, A2C("MlpPolicy", env, n_steps=64).learn(64), "Pendulum-v1")
 
     logged = place.run([sys.executable, "-c", example("zoo-folder-normalized")])
     played = place.shell(example("zoo-folder-promote").replace("run .", f"run {ROOT}"))
 
     assert logged.returncode == 0, logged.stderr
     assert "statistics" not in logged.stderr
-    assert "The mean return of pendulum-v1-ppo/1 is " in played.stdout, played.stderr
+    assert "The mean return of pendulum-v1-a2c/1 is " in played.stdout, played.stderr
     assert "Mean reward: " in played.stdout
