@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 _OTHER_ARGUMENTS = frozenset({"policy", "seed", "verbose"})
 """Arguments of SB3's constructors that are no hyperparameters, or stand elsewhere in the card."""
 
+_DIGITS = 3
+"""Decimal places of the numbers in the request that the card shows."""
+
 
 def read_facts(model: BaseAlgorithm) -> CardFacts:
     """Return what an SB3 algorithm itself knows: steps, seed, and plain hyperparameters.
@@ -74,9 +77,17 @@ def _add_run(training: CardTraining, model: Model) -> CardTraining:
 
 
 def _read_request(folder: Path) -> str | None:
-    """Return the request of the input example in one line."""
+    """Return the request of the input example in one line, with rounded numbers."""
     path = folder / REQUEST_FILE
-    return json.dumps(json.loads(path.read_text())) if path.exists() else None
+    return json.dumps(_round(json.loads(path.read_text()))) if path.exists() else None
+
+
+def _round(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _round(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_round(inner) for inner in value]
+    return round(value, _DIGITS) if isinstance(value, float) else value
 
 
 def _to_text(value: Any) -> str | None:

@@ -14,7 +14,7 @@ of a description as plain text. Earlier versions wrote it on a line of its own b
 """
 _END_MARK = "<!-- mlflow-sb3: end -->"
 _BEGIN_OF_MARKS = "<!-- mlflow-sb3:"
-_FIRST_LINE = re.compile(r"\d{4}-\d\d-\d\d |\*\*[^*]+\*\*: version |Model card: ")
+_FIRST_LINE = re.compile(r"\d{4}-\d\d-\d\d |\*\*[^*]+\*\*: version |\*\*Model card\*\*: ")
 """Beginning of the first generated line, of a version, a registered model or a model card."""
 
 

@@ -59,8 +59,8 @@ class CardUsage:
         prefix = variable if self.inference == "native" else ""
         return (
             f"{prefix}mlflow models serve -m {self.uri} -p 5001 --env-manager uv\n"
-            "curl http://127.0.0.1:5001/invocations -H 'Content-Type: application/json' "
-            f"-d {request}"
+            "curl http://127.0.0.1:5001/invocations -H 'Content-Type: application/json' \\\n"
+            f"  -d {request}"
         )
 
 

@@ -16,17 +16,20 @@ def format_text(value: object) -> str:
     return " ".join(str(value).split()).replace("<", "&lt;").replace("|", r"\|")
 
 
-def format_table(rows: Iterable[tuple[str, str | None]]) -> str:
+def format_table(
+    rows: Iterable[tuple[str, str | None]], *, header: tuple[str, str] = ("property", "value")
+) -> str:
     """Return a table of names and values.
 
     Args:
         rows: Names and Markdown values. A row whose value is None is left out.
+        header: Titles of the columns.
 
     Returns:
         The table; empty if no row is left.
     """
     lines = [f"| {name} | {value} |" for name, value in rows if value is not None]
-    return "\n".join(["| | |", "| --- | --- |", *lines]) if lines else ""
+    return "\n".join([f"| {' | '.join(header)} |", "| --- | --- |", *lines]) if lines else ""
 
 
 def format_duration(seconds: float) -> str:

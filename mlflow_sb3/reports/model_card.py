@@ -95,7 +95,8 @@ class ModelCard:
                 ("mean of the worst 5 % of returns", format_number(returns.worst)),
                 ("episodes", str(returns.episodes)),
                 ("seeds", None if returns.seeds is None else format_code(returns.seeds)),
-            ]
+            ],
+            header=("figure", "value"),
         )
         return f"{table}\n\n{_describe_selection(returns.competitors)}"
 
@@ -134,8 +135,11 @@ class ModelCard:
 
     def _format_packages(self) -> str:
         return format_table(
-            (_PACKAGE_NAMES.get(name, name), format_text(version))
-            for name, version in self.agent.versions.items()
+            (
+                (_PACKAGE_NAMES.get(name, name), format_text(version))
+                for name, version in self.agent.versions.items()
+            ),
+            header=("package", "version"),
         )
 
 
@@ -145,7 +149,7 @@ def _describe_selection(competitors: int) -> str:
             f"The kept checkpoint is the best of {competitors} in these episodes, which were "
             "played with deterministic actions after learning. Chance helps the best of several, "
             "so the mean return and its interval are biased upward. `promote` and `evaluate` play "
-            "other episodes, which have no such bias."
+            "other episodes."
         )
     return (
         "The episodes were played with deterministic actions after learning. They did not "

@@ -7,6 +7,8 @@ sections of the card are left out.
 
 from __future__ import annotations
 
+import re
+
 import mlflow
 from mlflow.exceptions import MlflowException
 
@@ -18,8 +20,12 @@ from mlflow_sb3.reports.model_card import HEADING, LEARNING_CURVE, MODEL_CARD
 
 LABEL = "card"
 """Label of the generated section."""
-_HEADING = "\n\n#### "
-"""Heading of a section in a description, where a large one would be out of place."""
+_SEPARATOR = "\n\n---\n\n"
+"""Rule before each section. MLflow shows a Markdown heading like other text, so titles are bold."""
+_TITLE = re.compile(rf"{HEADING}(.+)")
+_FIRST_COLUMN = re.compile(r"^\| ([^|]*\w[^|]*) \| ", re.MULTILINE)
+_SPACE = "&ensp;"
+"""Behind the first column, because MLflow shows the columns without space between them."""
 _FILE_URL = "ajax-api/2.0/mlflow/logged-models/{model_id}/artifacts/files?artifact_file_path={name}"
 """Address of a file of a model, relative to MLflow's pages."""
 
@@ -63,14 +69,14 @@ def shorten(description: str) -> str | None:
     None if it has no card, or one without sections.
     """
     parsed = Description.parse(description, LABEL)
-    kept, found, _ = parsed.generated.rpartition(_HEADING)
+    kept, found, _ = parsed.generated.rpartition(_SEPARATOR)
     return Description(parsed.above, kept, parsed.below).format(LABEL) if found else None
 
 
 def _format_card(card: str, version: Version) -> str:
-    """Return the card with what is known only about a registered version."""
-    first, _, sections = card.strip().partition(HEADING)
-    title, _, summary = first.removeprefix("# ").partition("\n")
+    """Return the text of a card with what is known only about a registered version."""
+    head, _, rest = card.strip().partition(HEADING)
+    title, _, summary = head.removeprefix("# ").partition("\n")
     facts = format_table(
         [
             ("digest", None if version.digest is None else format_code(version.digest)),
@@ -78,10 +84,11 @@ def _format_card(card: str, version: Version) -> str:
             ("model", format_code(version.model_id)),
         ]
     )
-    where = f"The whole card is the file `{MODEL_CARD}` of the model."
-    url = _FILE_URL.format(model_id=version.model_id, name=LEARNING_CURVE)
-    text = f"{HEADING}{sections}".replace(HEADING, _HEADING).replace(
-        f"]({LEARNING_CURVE})", f"]({url})"
+    picture = _FILE_URL.format(model_id=version.model_id, name=LEARNING_CURVE)
+    text = (
+        f"**Model card**: {title}\n\n{summary.strip()} The whole card is the file `{MODEL_CARD}` "
+        f"of the model.\n\n{facts}{HEADING}{rest}"
     )
-    text = text.replace(f"models:/{version.model_id}", version.uri)
-    return f"Model card: {title}\n\n{summary.strip()} {where}\n\n{facts}{text}"
+    text = _TITLE.sub(rf"{_SEPARATOR}**\1**", text).replace(f"]({LEARNING_CURVE})", f"]({picture})")
+    text = _FIRST_COLUMN.sub(rf"| \1{_SPACE} | ", text)
+    return text.replace(f"models:/{version.model_id}", version.uri)

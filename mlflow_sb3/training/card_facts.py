@@ -58,7 +58,7 @@ def collect_card_facts(run: Run, *, step: int) -> CardFacts:
             training,
             timesteps=config.timesteps,
             seed=config.seed,
-            preset=None if config.preset == "none" else config.preset,
+            preset=config.preset,
             processor=facts.cpu,
             torch_threads=facts.torch_threads,
             python=facts.python,
