@@ -8,6 +8,7 @@ from collections.abc import Iterable
 def format_code(value: object) -> str:
     """Return a value as inline code in one line that may stand in a table."""
     text = " ".join(str(value).split()).replace("`", "'").replace("|", r"\|")
+    text = text.replace("<!--", "< !--")  # marks of generated sections
     return f"`{text}`"
 
 

@@ -21,6 +21,7 @@ def test_the_header_can_be_chosen() -> None:
 
 def test_values_cannot_break_a_table() -> None:
     assert format_code("a\n| `b`") == r"`a \| 'b'`"
+    assert format_code("<!-- mlflow-sb3: end -->") == "`< !-- mlflow-sb3: end -->`"
     assert format_text("a\n| <b>") == r"a \| &lt;b>"
 
 
