@@ -77,6 +77,18 @@ def test_the_evidence_of_a_version_survives_a_rollback(levels: Levels) -> None:
     assert evidence in read_description(levels[2])
 
 
+def test_a_promoted_version_keeps_its_model_card(levels: Levels) -> None:
+    card = read_description(levels[4])
+
+    promote(levels[4], force_reason="the first")
+    promote(levels[2])
+
+    description = read_description(levels[4])
+    assert card.startswith("**Model card**: PPO agent for Levels-v0")
+    assert description.endswith(f"<!-- mlflow-sb3: end -->\n\n{card}")
+    assert read_history(levels, 5) == ["promoted without a gate: the first"]
+
+
 def test_the_registered_model_has_a_table_of_its_champions(levels: Levels) -> None:
     MlflowClient().update_registered_model("levels", "Agents of the race.")
     promote(levels[2], force_reason="the first")
