@@ -87,6 +87,22 @@ def get_algorithm_class(algo: str) -> type[BaseAlgorithm]:
     return algorithm_class
 
 
+def get_algorithm_name(algorithm_class: type[BaseAlgorithm]) -> str:
+    """Return the key of ``ALGORITHMS`` for a class, such as ``"dqn"``.
+
+    A subclass has the name of its base class. Other algorithms have the name of their class in
+    lower case.
+    """
+    names = {
+        (algorithm.module, algorithm.class_name): name for name, algorithm in ALGORITHMS.items()
+    }
+    for cls in algorithm_class.__mro__:
+        key = cls.__module__.partition(".")[0], cls.__name__
+        if key in names:
+            return names[key]
+    return algorithm_class.__name__.lower()
+
+
 def get_default_policy(algo: str, observation_space: Space[Any]) -> str:
     """Return the name of the policy for an observation space, such as ``"MlpPolicy"``.
 

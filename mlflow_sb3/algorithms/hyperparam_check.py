@@ -12,20 +12,8 @@ from mlflow.exceptions import MlflowException
 from mlflow_sb3.algorithms.algorithms import ALGORITHMS, get_algorithm_class, get_default_policy
 from mlflow_sb3.algorithms.hyperparams import DEFAULT_NOISE_STD
 from mlflow_sb3.client.suggestion import suggest
+from mlflow_sb3.flavor.model_hyperparams import OTHER_ARGUMENTS
 
-OTHER_ARGUMENTS = frozenset(
-    {
-        "self",
-        "env",
-        "seed",
-        "device",
-        "verbose",
-        "tensorboard_log",
-        "action_noise",
-        "_init_setup_model",
-    }
-)
-"""Arguments of SB3's constructors that are not hyperparameters."""
 _UNSUPPORTED = {
     "callback": (
         "Training has its own callbacks. Remove it, or call mlflow_sb3.training.loop.train with "

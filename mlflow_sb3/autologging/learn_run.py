@@ -19,10 +19,11 @@ from mlflow.exceptions import MlflowException
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.utils import get_system_info
 
-from mlflow_sb3.algorithms.model_hyperparams import get_algorithm_name, read_hyperparams
+from mlflow_sb3.algorithms.algorithms import get_algorithm_name
 from mlflow_sb3.client import env_vars, retry
 from mlflow_sb3.client.retry import CONNECTION_ERRORS
 from mlflow_sb3.envs import env_spec
+from mlflow_sb3.flavor.model_hyperparams import read_hyperparams
 from mlflow_sb3.runs import state_dir
 from mlflow_sb3.tracking.delivery import UndeliveredError
 from mlflow_sb3.tracking.run_logger import RunLogger

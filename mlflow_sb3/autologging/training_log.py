@@ -13,7 +13,7 @@ import numpy as np
 from mlflow.exceptions import MlflowException
 from stable_baselines3.common.base_class import BaseAlgorithm
 
-from mlflow_sb3.algorithms.model_hyperparams import get_algorithm_name
+from mlflow_sb3.algorithms.algorithms import get_algorithm_name
 from mlflow_sb3.autologging.evaluator import Evaluator, make_evaluator
 from mlflow_sb3.autologging.gradient_norms import GradientNorms
 from mlflow_sb3.autologging.kept_agent import BestCheckpoint, use_checkpoint

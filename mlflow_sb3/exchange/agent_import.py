@@ -124,8 +124,8 @@ def _check_registration(name: str | None, signing_key: KeyPath | None) -> None:
 
 def _collect_params(found: AgentFolder, model: BaseAlgorithm, env_spec_json: str) -> dict[str, str]:
     """Return the parameters of the run without the prefix ``sb3/``."""
-    from mlflow_sb3.algorithms.model_hyperparams import read_hyperparams
     from mlflow_sb3.envs import env_spec
+    from mlflow_sb3.flavor.model_hyperparams import read_hyperparams
 
     seed = found.args.get("seed", model.seed)
     return (

@@ -22,6 +22,7 @@ from mlflow_sb3.inference import agent_files
 from mlflow_sb3.inference.agent_files import AGENT_DIR, InferenceBackend
 from mlflow_sb3.inference.policy_protocol import AgentPolicy
 from mlflow_sb3.registry import integrity, registration, signing
+from mlflow_sb3.reports import version_card
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
@@ -57,7 +58,8 @@ def save_model(
     """Save an agent as an MLflow model in a local folder.
 
     By default, the policy is exported to ONNX, and the graph is compared with SB3 before any file
-    is written. The graph contains the observation normalization of ``VecNormalize``.
+    is written. The graph contains the observation normalization of ``VecNormalize``. The file
+    ``MODEL_CARD.md`` describes the agent.
 
     Args:
         sb3_model: Trained SB3 algorithm; it is not changed.
@@ -134,7 +136,7 @@ def log_model(
         conda_env: As in MLflow's flavors.
         code_paths: As in ``save_model``.
         registered_model_name: Registered model that gets a new version, with the digest of the
-            files as a tag.
+            files as a tag, and the model card as its description.
         signature: As in ``save_model``.
         input_example: As in ``save_model``.
         await_registration_for: How long to wait until the version is ready, in seconds.
@@ -196,6 +198,7 @@ def log_model(
             signing_key=signing_key,
             files=prepared.digests,
         )
+        version_card.write_card(version)
         info.registered_model_version = version.number
     return info
 

@@ -20,7 +20,7 @@ from mlflow.models import Model, ModelSignature
 from mlflow.models.model import ModelInfo
 
 from mlflow_sb3.client import env_vars
-from mlflow_sb3.flavor import shipped_code
+from mlflow_sb3.flavor import card_writer, shipped_code
 from mlflow_sb3.flavor.signature import ImageInput, make_request, make_signature
 from mlflow_sb3.inference import agent_files
 from mlflow_sb3.inference.agent_files import (
@@ -35,6 +35,7 @@ from mlflow_sb3.inference.agent_files import (
 )
 from mlflow_sb3.registry import digest
 from mlflow_sb3.registry.loader import CODE_DIR, LOADER_MODULE
+from mlflow_sb3.reports.card_facts import CardFacts
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
@@ -69,6 +70,7 @@ def prepare_model(
     *,
     inference: InferenceBackend = "onnx",
     image_input: ImageInput = "tensor",
+    facts: CardFacts | None = None,
 ) -> PreparedModel:
     """Prepare the content of a model: its files, signature and input example.
 
@@ -80,6 +82,7 @@ def prepare_model(
         environment: ``EnvSpec`` JSON. By default, the environment that the model holds.
         inference: ``"native"`` skips the export. The model then unpickles SB3's own file.
         image_input: See ``signature.make_signature``.
+        facts: Facts for the model card. By default, those that ``model`` itself knows.
 
     Raises:
         MlflowException: The model is no SB3 algorithm. ``environment`` or ``image_input`` does not
@@ -113,6 +116,8 @@ def prepare_model(
     )
     return PreparedModel(
         info,
+        policy.inputs,
+        facts or card_writer.read_facts(model),
         files,
         make_signature(policy.inputs, info.action_space, image_input=image_input),
         make_request(policy.inputs, policy.example, image_input=image_input),
@@ -174,6 +179,8 @@ class PreparedModel:
     """
 
     agent_info: AgentInfo
+    inputs: PolicyInputs
+    facts: CardFacts
     files: dict[str, bytes]
     """Files of the ``agent`` folder by name, without ``agent.json``."""
     signature: ModelSignature
@@ -242,6 +249,7 @@ class PreparedModel:
                 metadata=metadata,
             )
         self._write_agent(folder / AGENT_DIR, is_default_example=input_example is None)
+        card_writer.write_card(folder, self.agent_info, self.inputs, self.facts, model=mlflow_model)
         mlflow_model.model_size_bytes = sum(
             file.stat().st_size for file in folder.rglob("*") if file.is_file()
         )

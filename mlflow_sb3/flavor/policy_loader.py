@@ -9,7 +9,6 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
 from mlflow_sb3.inference import agent_files
 from mlflow_sb3.inference.agent_files import AGENT_DIR, AgentInfo
-from mlflow_sb3.inference.onnx_policy import OnnxPolicy
 from mlflow_sb3.inference.policy_protocol import AgentPolicy
 
 _DAMAGE_ERRORS = (AttributeError, LookupError, OSError, RecursionError, TypeError, ValueError)
@@ -35,6 +34,9 @@ def open_policy(folder: Path, *, is_trusted: bool = False) -> AgentPolicy:
     info = read_agent_info(folder)
     try:
         if info.inference == "onnx":
+            # A model with native inference does not carry this module.
+            from mlflow_sb3.inference.onnx_policy import OnnxPolicy
+
             return OnnxPolicy.load(folder / AGENT_DIR)
         agent_files.check_unpickling_allowed(
             "Loading an agent with inference=native", is_trusted=is_trusted

@@ -13,6 +13,8 @@ from mlflow_sb3.inference.agent_files import InferenceBackend
 
 _PACKAGE = Path(__file__).parents[1]
 _LOADER = ("__init__.py", "flavor/__init__.py", "flavor/policy_loader.py")
+_ONNX = ("inference/action_sampling.py", "inference/onnx_policy.py")
+"""Modules that a policy with ``inference="native"`` does not need."""
 _NATIVE = (
     "envs/__init__.py",
     "envs/spaces.py",
@@ -27,7 +29,9 @@ def list_shipped_files(inference: InferenceBackend) -> list[str]:
     """Return the files of the package that a model carries, relative to the package."""
     modules = (_PACKAGE / "inference").glob("*.py")
     files = [*_LOADER, *(path.relative_to(_PACKAGE).as_posix() for path in modules)]
-    return sorted(files if inference == "onnx" else [*files, *_NATIVE])
+    if inference == "onnx":
+        return sorted(files)
+    return sorted({*files, *_NATIVE} - {*_ONNX})
 
 
 def copy_package(folder: Path, inference: InferenceBackend) -> Path:

@@ -2,8 +2,9 @@
 
 The history is the generated section of the description. It has one line per decision, newest first,
 and below them the evidence of each gate. A line is never replaced, so a repeated call changes
-nothing. If the text becomes too long, the evidence of the oldest gates is left out, and then the
-oldest lines. The runs still have them.
+nothing. The model card follows. If the text becomes too long, the last sections of the card are
+left out, then the evidence of the oldest gates, and then the oldest lines. The files of the model
+and the runs still have them.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from mlflow_sb3.registry.alias_history import AliasHistory
 from mlflow_sb3.registry.generated_text import MAX_LENGTH, Description
 from mlflow_sb3.registry.model_version import Version
 from mlflow_sb3.registry.versions import STATE_TAG
+from mlflow_sb3.reports import version_card
 
 APPROVAL_TAG = "approval"
 """Tag of a model version. The value ``approved`` allows a promotion that requires approval."""
@@ -146,7 +148,7 @@ def add_decision(description: str, line: str, details: str) -> str:
             it is returned as it is.
         details: Markdown text with the evidence; may be empty.
     """
-    parsed = Description.parse(description, _LABEL)
+    parsed = Description.parse(description, _LABEL, before=version_card.LABEL)
     paragraphs, _, evidence = parsed.generated.partition(_SEPARATOR)
     if parsed.generated and not _LINE.match(parsed.generated):  # written by an earlier release
         paragraphs, evidence = "", parsed.generated
@@ -158,6 +160,8 @@ def add_decision(description: str, line: str, details: str) -> str:
     while True:
         generated = _SEPARATOR.join(["\n\n".join(lines), *blocks])
         text = Description(parsed.above, generated, parsed.below).format(_LABEL)
+        while len(text) > MAX_LENGTH and (shorter := version_card.shorten(text)) is not None:
+            text = shorter
         if len(text) <= MAX_LENGTH:
             return text
         if not blocks and len(lines) == 1:

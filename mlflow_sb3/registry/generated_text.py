@@ -14,8 +14,8 @@ of a description as plain text. Earlier versions wrote it on a line of its own b
 """
 _END_MARK = "<!-- mlflow-sb3: end -->"
 _BEGIN_OF_MARKS = "<!-- mlflow-sb3:"
-_FIRST_LINE = re.compile(r"\d{4}-\d\d-\d\d |\*\*[^*]+\*\*: version ")
-"""Beginning of the first generated line, of a version or of a registered model."""
+_FIRST_LINE = re.compile(r"\d{4}-\d\d-\d\d |\*\*[^*]+\*\*: version |\*\*Model card\*\*: ")
+"""Beginning of the first generated line, of a version, a registered model or a model card."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Description:
     below: str
 
     @classmethod
-    def parse(cls, text: str, label: str) -> Description:
+    def parse(cls, text: str, label: str, *, before: str | None = None) -> Description:
         """Split a description.
 
         If a user deleted the mark at the end, all text after the first line counts as the user's.
@@ -41,15 +41,16 @@ class Description:
         Args:
             text: The description.
             label: Name of the generated section.
+            before: Name of another generated section. If the first one is missing, its place is
+                before this one, or else at the end.
         """
-        mark = _BEGIN_MARK.format(label=label)
-        before, found, after = text.partition(mark)
-        if not found:
-            return cls(text.strip(), "", "")
-        above, _, first_line = before.rpartition("\n")
-        if start := _FIRST_LINE.search(first_line):  # keep what a user wrote before it
-            above = f"{above}\n{first_line[: start.start()]}"
-            first_line = first_line[start.start() :]
+        parts = _find_first_line(text, label)
+        if parts is None:
+            place = None if before is None else _find_first_line(text, before)
+            if place is None:
+                return cls(text.strip(), "", "")
+            return cls(place[0].strip(), "", text[len(place[0]) :].strip())
+        above, first_line, after = parts
         rest, has_end, below = after.partition(_END_MARK)
         if not has_end or _BEGIN_OF_MARKS in rest:
             rest, below = "", after
@@ -66,3 +67,17 @@ class Description:
         section = f"{first_line} {_BEGIN_MARK.format(label=label)}\n{rest}".rstrip()
         parts = (self.above, f"{section}\n\n{_END_MARK}", self.below)
         return "\n\n".join(part for part in parts if part)
+
+
+def _find_first_line(text: str, label: str) -> tuple[str, str, str] | None:
+    """Return the text before the first line of a section, that line, and the text after its mark.
+
+    None if the text has no such section.
+    """
+    before, found, after = text.partition(_BEGIN_MARK.format(label=label))
+    if not found:
+        return None
+    start = before.rfind("\n") + 1
+    if match := _FIRST_LINE.search(before, start):  # keep what a user wrote before it
+        start = match.start()
+    return before[:start], before[start:], after

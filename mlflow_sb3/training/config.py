@@ -6,15 +6,10 @@ import json
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from typing import Any
 
-from mlflow_sb3.algorithms import (
-    algorithms,
-    env_check,
-    hyperparam_check,
-    model_hyperparams,
-    zoo_presets,
-)
+from mlflow_sb3.algorithms import algorithms, env_check, hyperparam_check, zoo_presets
 from mlflow_sb3.algorithms.zoo_presets import Preset, PresetSource
 from mlflow_sb3.envs import entry_points, env_spec, wrapper_config
+from mlflow_sb3.flavor import model_hyperparams
 from mlflow_sb3.registry import integrity
 from mlflow_sb3.tracking.file_trust import FileTrust
 from mlflow_sb3.training import finetune, loop

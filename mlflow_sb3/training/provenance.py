@@ -14,6 +14,7 @@ from mlflow.entities import Run
 from mlflow_sb3.runs.git import hash_uncommitted_changes, run_git
 from mlflow_sb3.training.training_record import (
     TRAINING_JSON,
+    FreshEpisodes,
     PolicyDigests,
     TrainingFacts,
     TrainingRecord,
@@ -51,7 +52,12 @@ def log_provenance(
         run_logger: Logger of the training run.
     """
     digests = PolicyDigests(kept=result.best_digest, last=result.last_digest)
-    record = TrainingRecord(config, facts, digests)
+    episodes = FreshEpisodes(
+        competitors=sum(bool(checkpoint.returns) for checkpoint in result.checkpoints),
+        first=result.evaluation.episodes,
+        returns=result.best.returns,
+    )
+    record = TrainingRecord(config, facts, digests, episodes)
     run_logger.log_file(TRAINING_JSON, json.dumps(record.to_json(), indent=2))
     run_logger.set_tags({POLICY_DIGEST_TAG: result.best_digest})
 

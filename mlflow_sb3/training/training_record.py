@@ -55,31 +55,47 @@ class PolicyDigests:
 
 
 @dataclass(frozen=True)
+class FreshEpisodes:
+    """Episodes of the selected checkpoint on new seeds, played after learning."""
+
+    competitors: int
+    """Checkpoints that played such episodes. The best one was selected."""
+    first: int
+    """Index of the first episode in the stream ``choice`` of seeds."""
+    returns: list[float]
+
+
+@dataclass(frozen=True)
 class TrainingRecord:
     """How an agent was trained, so that ``reproduce`` can train it again."""
 
     config: TrainingConfig
     facts: TrainingFacts
     policy: PolicyDigests
+    episodes: FreshEpisodes | None = None
+    """None in records of earlier releases."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as JSON values, with the schema version."""
-        return {
+        values = {
             "schema": TRAINING_SCHEMA,
             "recipe": self.config.to_json(),
             "facts": self.facts.to_json(),
             "policy": asdict(self.policy),
         }
+        return values if self.episodes is None else values | {"episodes": asdict(self.episodes)}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Self:
         """Create a record from JSON values of schema ``TRAINING_SCHEMA``."""
         from mlflow_sb3.training.config import TrainingConfig
 
+        episodes = values.get("episodes")
         return cls(
             TrainingConfig(**values["recipe"]),
             TrainingFacts.from_json(values["facts"]),
             PolicyDigests(**values["policy"]),
+            None if episodes is None else FreshEpisodes(**episodes),
         )
 
 
@@ -91,6 +107,16 @@ def load_training_record(run_id: str) -> tuple[Run, TrainingRecord]:
             record has another schema.
     """
     run = MlflowClient().get_run(run_id)
+    return run, read_record(run)
+
+
+def read_record(run: Run) -> TrainingRecord:
+    """Return the record of a finished run of the entry point ``train``.
+
+    Raises:
+        MlflowException: The record is missing or cannot be read, or has another schema.
+    """
+    run_id = run.info.run_id
     try:
         text = mlflow.artifacts.load_text(f"{run.info.artifact_uri}/{TRAINING_JSON}")
         values: dict[str, Any] = json.loads(text)
@@ -104,4 +130,4 @@ def load_training_record(run_id: str) -> tuple[Run, TrainingRecord]:
             f"{TRAINING_JSON} of run {run_id} has schema {values['schema']}, but this version of "
             f"mlflow-sb3 reads schema {TRAINING_SCHEMA}. Use the version that wrote it."
         )
-    return run, TrainingRecord.from_json(values)
+    return TrainingRecord.from_json(values)

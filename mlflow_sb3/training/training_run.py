@@ -29,11 +29,13 @@ from mlflow_sb3.inference import agent_files
 from mlflow_sb3.promotion import challengers
 from mlflow_sb3.registry import model_version, names, registration, signing, versions
 from mlflow_sb3.registry.model_version import Version
+from mlflow_sb3.reports import version_card
+from mlflow_sb3.reports.model_card import LEARNING_CURVE
 from mlflow_sb3.reports.number_format import format_number
 from mlflow_sb3.tracking import file_trust
 from mlflow_sb3.tracking.file_trust import FileTrust
 from mlflow_sb3.tracking.run_logger import MetricPoint, RunLogger
-from mlflow_sb3.training import provenance
+from mlflow_sb3.training import card_facts, provenance
 from mlflow_sb3.training.config import TrainingConfig
 from mlflow_sb3.training.loop import TrainingResult
 from mlflow_sb3.training.training_record import TrainingFacts
@@ -50,7 +52,6 @@ _AGENT_ZIP = "agent.zip"
 _ENV_SPEC_JSON = "environment.json"
 _STATISTICS_JSON = "vec_normalize.json"
 _CHECKPOINTS_TABLE = "candidates.json"
-_LEARNING_CURVE = "learning_curve.png"
 STEP_METRIC = "eval/kept_step"
 """Metric of a training run: step of the selected checkpoint."""
 _CONFIDENCE_METRIC = "eval/kept_confidence"
@@ -64,8 +65,7 @@ _LOGGED_BY_TAG = "mlflow.sb3.logged_by"
 class TrainingRun:
     """Training run with its agent."""
 
-    run_id: str
-    experiment_id: str
+    run: Run
     env_id: str
     algo: str
     step: int
@@ -75,6 +75,11 @@ class TrainingRun:
     env_spec_json: str
     """Environment as ``EnvSpec`` JSON."""
     model: BaseAlgorithm
+
+    @property
+    def run_id(self) -> str:
+        """Id of the training run."""
+        return str(self.run.info.run_id)
 
     def log_model(
         self,
@@ -102,21 +107,26 @@ class TrainingRun:
         """
         signing.check_keys(signing_key)
         permissions.check_registration(name)
-        permissions.check_permission("EDIT", experiment=self.experiment_id)
+        permissions.check_permission("EDIT", experiment=self.run.info.experiment_id)
         tags: dict[str, str] = {INFERENCE_TAG: inference, _IMAGE_INPUT_TAG: image_input}
         version = self._find_unfinished_version(name, tags, signing_key)
         if version is not None:
             versions.set_alias(name, alias, version.number)
+            version_card.write_card(version)
             return version
         prepared = model_writer.prepare_model(
-            self.model, self.env_spec_json, inference=inference, image_input=image_input
+            self.model,
+            self.env_spec_json,
+            inference=inference,
+            image_input=image_input,
+            facts=card_facts.collect_card_facts(self.run, step=self.step),
         )
         info = prepared.log(
             name=names.get_default_model_name(self.env_id, self.algo),
             step=self.step,
             run_id=self.run_id,
         )
-        return registration.register_version(
+        version = registration.register_version(
             info.model_id,
             name,
             alias=alias,
@@ -125,6 +135,8 @@ class TrainingRun:
             machine_key=file_trust.get_machine_key(),
             files=prepared.digests,
         )
+        version_card.write_card(version)
+        return version
 
     def _find_unfinished_version(
         self, name: str, tags: dict[str, str], signing_key: KeyPath | None
@@ -169,8 +181,7 @@ def log_training_run(
     run_logger.log_file(f"{_AGENT_FOLDER}/{_AGENT_ZIP}", best.archive)
     run_logger.log_file(f"{_AGENT_FOLDER}/{_ENV_SPEC_JSON}", config.description)
     if best.statistics is not None:
-        statistics = json.dumps(best.statistics)
-        run_logger.log_file(f"{_AGENT_FOLDER}/{_STATISTICS_JSON}", statistics)
+        run_logger.log_file(f"{_AGENT_FOLDER}/{_STATISTICS_JSON}", json.dumps(best.statistics))
     table = result.to_table()
     rows = list(zip(*table.values(), strict=True))
     run_logger.log_file(_CHECKPOINTS_TABLE, json.dumps({"columns": list(table), "data": rows}))
@@ -183,15 +194,11 @@ def log_training_run(
             TABLES_TAG: json.dumps([{"path": _CHECKPOINTS_TABLE, "type": "table"}]),
         }
     )
-    now = now_ms()
-    run_logger.log_metrics(
-        [
-            MetricPoint(STEP_METRIC, float(best.step), now, 0),
-            MetricPoint(challengers.SCORE_METRIC, best.score, now, 0),
-        ]
-    )
+    metrics = {STEP_METRIC: float(best.step), challengers.SCORE_METRIC: best.score}
     if result.confidence is not None:
-        run_logger.log_metrics([MetricPoint(_CONFIDENCE_METRIC, result.confidence, now, 0)])
+        metrics[_CONFIDENCE_METRIC] = result.confidence
+    now = now_ms()
+    run_logger.log_metrics([MetricPoint(key, value, now, 0) for key, value in metrics.items()])
     _log_learning_curve(result, config, run_logger)
     config = config.with_evaluation(result.evaluation)
     provenance.log_provenance(result, config, facts, run_logger)
@@ -206,7 +213,7 @@ def _log_learning_curve(
     except Exception as error:  # noqa: BLE001 each font and backend has its own errors
         _logger.warning("The learning curve was not drawn: %s: %s", type(error).__name__, error)
         return
-    run_logger.log_file(_LEARNING_CURVE, picture)
+    run_logger.log_file(LEARNING_CURVE, picture)
 
 
 def load_training_run(run_id: str, *, trust: FileTrust | None = None) -> TrainingRun:
@@ -243,8 +250,7 @@ def load_training_run(run_id: str, *, trust: FileTrust | None = None) -> Trainin
             Path(path, _AGENT_ZIP), env=_build_learning_env(Path(path), env_spec_json)
         )
     return TrainingRun(
-        run_id=run_id,
-        experiment_id=run.info.experiment_id,
+        run=run,
         env_id=params["sb3/env"],
         algo=params["sb3/algo"],
         step=int(run.data.metrics[STEP_METRIC]),

@@ -240,6 +240,7 @@ def test_a_model_has_the_documented_files(saved: Path) -> None:
 
     assert files == {
         "MLmodel",
+        "MODEL_CARD.md",
         "requirements.txt",
         "python_env.yaml",
         "conda.yaml",

@@ -10,7 +10,9 @@ from mlflow_sb3.promotion import evidence_table, rollback, version_history
 from mlflow_sb3.promotion.version_history import add_decision
 from mlflow_sb3.registry import alias_history, versions
 from mlflow_sb3.registry.generated_text import MAX_LENGTH
+from mlflow_sb3.registry.model_version import Version
 from mlflow_sb3.registry.versions import STATE_TAG
+from mlflow_sb3.reports import version_card
 from tests.promotion.level_promotions import (
     Levels,
     promote,
@@ -19,7 +21,10 @@ from tests.promotion.level_promotions import (
     read_tags,
 )
 from tests.promotion.test_report_text import EVIDENCE, STORED
+from tests.reports.cards import build_card
 
+CARD = build_card().to_markdown()
+VERSION = Version("race", 3, "m-1", "9a9a", "d" * 64, "s" * 88)
 TABLE = "**reject**: it is worse\n\n| a | b |\n| --- | --- |"
 
 
@@ -70,6 +75,18 @@ def test_the_evidence_of_a_version_survives_a_rollback(levels: Levels) -> None:
 
     assert "| mean return |" in evidence
     assert evidence in read_description(levels[2])
+
+
+def test_a_promoted_version_keeps_its_model_card(levels: Levels) -> None:
+    card = read_description(levels[4])
+
+    promote(levels[4], force_reason="the first")
+    promote(levels[2])
+
+    description = read_description(levels[4])
+    assert card.startswith("**Model card**: PPO agent for Levels-v0")
+    assert description.endswith(f"<!-- mlflow-sb3: end -->\n\n{card}")
+    assert read_history(levels, 5) == ["promoted without a gate: the first"]
 
 
 def test_the_registered_model_has_a_table_of_its_champions(levels: Levels) -> None:
@@ -237,6 +254,46 @@ def test_a_long_description_omits_the_oldest_evidence_and_then_the_oldest_lines(
     assert "line 250" not in text
     assert len(text) <= MAX_LENGTH
     assert add_decision("m" * MAX_LENGTH, "2026-11-28 line", "") == "m" * MAX_LENGTH
+
+
+def test_the_history_stands_before_the_model_card() -> None:
+    text = version_card.add_card("mine", CARD, VERSION)
+
+    text = add_decision(text, "2026-11-26 rejected", TABLE)
+    text = add_decision(text, "2026-11-28 promoted", "**promote**: it is better")
+
+    assert text.startswith("mine\n\n2026-11-28 promoted <!-- mlflow-sb3: promotion -->")
+    assert text.index("it is worse") < text.index("**Model card**: DQN agent for Race-v1 <!--")
+    assert text.endswith("| `learning_rate`&ensp; | `0.001` |\n\n<!-- mlflow-sb3: end -->")
+    assert text.count("<!-- mlflow-sb3: end -->") == 2
+
+
+def test_a_long_description_omits_parts_of_the_card_before_evidence() -> None:
+    text = add_decision(version_card.add_card("mine", CARD, VERSION), "2026-11-26 first", TABLE)
+    lengths = []
+    for number in range(30):
+        text = add_decision(text, f"2026-11-28 line {number}", f"evidence {number} " + "x" * 600)
+        lengths.append((len(text), text.count("evidence"), "**Returns**" in text))
+
+    assert all(length <= MAX_LENGTH for length, _, _ in lengths)
+    assert lengths[0][1:] == (1, True)
+    assert lengths[-1][2] is False
+    assert "it is worse" not in text
+    assert "**Model card**: DQN agent for Race-v1" in text
+    assert f"| digest&ensp; | `{VERSION.digest}` |" in text
+    assert "The whole card is the file `MODEL_CARD.md` of the model." in text
+
+
+def test_a_short_card_becomes_no_reason_to_forget_the_newest_evidence() -> None:
+    user_text = "m" * 3_000
+    text = version_card.add_card(user_text, CARD, VERSION)
+
+    text = add_decision(text, "2026-11-26 promoted", "evidence " + "x" * 1_000)
+
+    assert text.startswith(user_text)
+    assert "evidence x" in text
+    assert "**Model card**" in text
+    assert "**Hyperparameters**" not in text
 
 
 def test_the_table_has_success_rates_if_the_environment_reports_them() -> None:

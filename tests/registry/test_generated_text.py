@@ -67,3 +67,26 @@ def test_a_deleted_end_mark_does_not_swallow_the_next_section() -> None:
 
     assert Description.parse(text, "b").generated == "two"
     assert "two" in Description.parse(text, "a").below
+
+
+@pytest.mark.parametrize("first_line", ["2026-11-26 promoted", "**Model card**: PPO agent"])
+def test_a_new_section_can_stand_before_another_one(first_line: str) -> None:
+    other = Description("mine", first_line, "yours").format("card")
+
+    parsed = Description.parse(other, "promotion", before="card")
+
+    assert parsed == Description("mine", "", other.removeprefix("mine\n\n"))
+    assert Description(parsed.above, TEXT, parsed.below).format("promotion") == (
+        f"mine\n\n{Description('', TEXT, '').format('promotion')}\n\n{parsed.below}"
+    )
+
+
+def test_a_section_keeps_its_place_behind_another_one() -> None:
+    other = Description("", "one", "").format("card")
+    text = Description(other, TEXT, "").format("promotion")
+
+    assert Description.parse(text, "promotion", before="card") == Description(other, TEXT, "")
+
+
+def test_a_section_before_a_missing_one_stands_at_the_end() -> None:
+    assert Description.parse("mine", "promotion", before="card") == Description("mine", "", "")

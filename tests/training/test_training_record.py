@@ -10,12 +10,18 @@ from mlflow_sb3.training import provenance, training_record
 from mlflow_sb3.training.training_record import (
     TRAINING_JSON,
     TRAINING_SCHEMA,
+    FreshEpisodes,
     PolicyDigests,
     TrainingRecord,
 )
 from tests.training.interrupted_runs import CONFIG
 
-RECORD = TrainingRecord(CONFIG, provenance.collect_facts(1), PolicyDigests(kept="a", last="b"))
+RECORD = TrainingRecord(
+    CONFIG,
+    provenance.collect_facts(1),
+    PolicyDigests(kept="a", last="b"),
+    FreshEpisodes(competitors=2, first=10, returns=[1.0, 2.5]),
+)
 
 
 def log_record(values: dict[str, Any]) -> str:
@@ -28,11 +34,22 @@ def test_a_record_is_the_same_after_a_round_trip_through_json() -> None:
     assert TrainingRecord.from_json(json.loads(json.dumps(RECORD.to_json()))) == RECORD
 
 
+def test_a_record_of_an_earlier_release_has_no_episodes() -> None:
+    values = RECORD.to_json()
+    del values["episodes"]
+
+    record = TrainingRecord.from_json(values)
+
+    assert record.episodes is None
+    assert record.to_json() == values
+
+
 def test_the_keys_of_the_file_are_stable() -> None:
     values = RECORD.to_json()
 
     assert TRAINING_SCHEMA == 1
-    assert list(values) == ["schema", "recipe", "facts", "policy"]
+    assert list(values) == ["schema", "recipe", "facts", "policy", "episodes"]
+    assert values["episodes"] == {"competitors": 2, "first": 10, "returns": [1.0, 2.5]}
     assert list(values["policy"]) == ["kept", "last"]
     assert list(values["facts"]) == [
         "commit",

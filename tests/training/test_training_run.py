@@ -97,6 +97,7 @@ def test_log_model_completes_the_version_of_a_killed_step(run_id: str) -> None:
     with mlflow.start_run() as killed:
         version = training_run.log_model("mine", alias="challenger")
     MlflowClient().set_terminated(killed.info.run_id, "KILLED")
+    MlflowClient().update_model_version("mine", "1", "")  # the step had not written the card
 
     with mlflow.start_run() as step_run:
         completed = training_run.log_model("mine", alias="challenger")
@@ -104,6 +105,7 @@ def test_log_model_completes_the_version_of_a_killed_step(run_id: str) -> None:
     assert completed.number == version.number
     entity = MlflowClient().get_model_version("mine", str(version.number))
     assert entity.tags["mlflow.sb3.logged_by"] == step_run.info.run_id
+    assert str(entity.description).startswith("**Model card**: PPO agent for OneStep-v0")
 
 
 def test_log_model_adds_a_version_after_a_finished_step(run_id: str) -> None:

@@ -14,7 +14,8 @@ from stable_baselines3.common.vec_env import VecNormalize
 from torch import nn
 
 from mlflow_sb3.algorithms import builder
-from mlflow_sb3.algorithms.model_hyperparams import get_algorithm_name, read_hyperparams
+from mlflow_sb3.algorithms.algorithms import get_algorithm_name
+from mlflow_sb3.flavor.model_hyperparams import read_hyperparams
 
 
 class MyDQN(DQN):

@@ -12,25 +12,21 @@ from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.type_aliases import TrainFreq, TrainFrequencyUnit
 from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule, LinearSchedule
 
-from mlflow_sb3.algorithms.algorithms import ALGORITHMS
-from mlflow_sb3.algorithms.hyperparam_check import OTHER_ARGUMENTS
 from mlflow_sb3.flavor import vec_normalize
 
-
-def get_algorithm_name(algorithm_class: type[BaseAlgorithm]) -> str:
-    """Return the key of ``ALGORITHMS`` for a class, such as ``"dqn"``.
-
-    A subclass has the name of its base class. Other algorithms have the name of their class in
-    lower case.
-    """
-    names = {
-        (algorithm.module, algorithm.class_name): name for name, algorithm in ALGORITHMS.items()
+OTHER_ARGUMENTS = frozenset(
+    {
+        "self",
+        "env",
+        "seed",
+        "device",
+        "verbose",
+        "tensorboard_log",
+        "action_noise",
+        "_init_setup_model",
     }
-    for cls in algorithm_class.__mro__:
-        key = cls.__module__.partition(".")[0], cls.__name__
-        if key in names:
-            return names[key]
-    return algorithm_class.__name__.lower()
+)
+"""Arguments of SB3's constructors that are not hyperparameters."""
 
 
 def read_hyperparams(model: BaseAlgorithm) -> dict[str, str]:
