@@ -15,7 +15,7 @@ from mlflow_sb3.envs.seeds import generate_episode_seeds
 from mlflow_sb3.flavor import registered_agent
 from mlflow_sb3.flavor.registered_agent import RegisteredAgent
 from mlflow_sb3.registry.model_version import VERSION_TAG, Version
-from mlflow_sb3.reports import progress, returns_plot
+from mlflow_sb3.reports import progress, returns_plot, run_sections
 from mlflow_sb3.reports.video import record_episode
 from mlflow_sb3.runs import run_name
 
@@ -60,7 +60,7 @@ def evaluate_version(
     if episodes.success_rate is not None:
         metrics["evaluation/success_rate"] = episodes.success_rate
     permissions.log_metrics(metrics, version.model_id)
-    mlflow.log_table(episodes.to_table(), "evaluation/episodes.json")
+    mlflow.log_table(episodes.to_table(), run_sections.EPISODES_TABLE)
     figure = returns_plot.plot_returns(episodes.returns, f"{version}: {n_episodes} episodes")
     mlflow.log_figure(figure, "evaluation/returns.png")
     if has_video:

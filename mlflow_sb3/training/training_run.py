@@ -29,6 +29,7 @@ from mlflow_sb3.promotion import challengers
 from mlflow_sb3.registry import model_version, names, registration, signing, versions
 from mlflow_sb3.registry.model_version import Version
 from mlflow_sb3.reports.number_format import format_number
+from mlflow_sb3.reports.run_sections import CHECKPOINTS_TABLE
 from mlflow_sb3.tracking import file_trust
 from mlflow_sb3.tracking.file_trust import FileTrust
 from mlflow_sb3.tracking.run_logger import MetricPoint, RunLogger
@@ -48,7 +49,6 @@ _AGENT_FOLDER = "agent"
 _AGENT_ZIP = "agent.zip"
 _ENV_SPEC_JSON = "environment.json"
 _STATISTICS_JSON = "vec_normalize.json"
-_CHECKPOINTS_TABLE = "candidates.json"
 _LEARNING_CURVE = "learning_curve.png"
 STEP_METRIC = "eval/kept_step"
 """Metric of a training run: step of the selected checkpoint."""
@@ -174,14 +174,14 @@ def log_training_run(
         run_logger.log_file(f"{_AGENT_FOLDER}/{_STATISTICS_JSON}", statistics)
     table = result.to_table()
     rows = list(zip(*table.values(), strict=True))
-    run_logger.log_file(_CHECKPOINTS_TABLE, json.dumps({"columns": list(table), "data": rows}))
+    run_logger.log_file(CHECKPOINTS_TABLE, json.dumps({"columns": list(table), "data": rows}))
     digest = hashlib.sha256(best.archive).hexdigest()
     run_logger.set_tags(
         {
             model_version.DIGEST_TAG: digest,
             model_version.SIGNATURE_TAG: (trust or FileTrust()).sign(digest),
             MLFLOW_RUN_NOTE: result.describe(),
-            _TABLES_TAG: json.dumps([{"path": _CHECKPOINTS_TABLE, "type": "table"}]),
+            _TABLES_TAG: json.dumps([{"path": CHECKPOINTS_TABLE, "type": "table"}]),
         }
     )
     now = now_ms()

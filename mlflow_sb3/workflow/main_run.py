@@ -19,6 +19,7 @@ from mlflow_sb3.registry.model_version import VERSION_TAG
 from mlflow_sb3.runs import previous_attempt, run_name
 from mlflow_sb3.tracking import file_trust
 from mlflow_sb3.tracking.file_trust import FileTrust
+from mlflow_sb3.workflow import workflow_report
 from mlflow_sb3.workflow.step_runner import Report, StepRunner, format_parameter
 from mlflow_sb3.workflow.summary import Summary
 
@@ -108,6 +109,7 @@ def run_workflow(run_id: str, options: WorkflowOptions, *, report: Report) -> Su
     evaluated = _evaluate(steps, version if champion is None else "", options)
     summary = Summary(options.name, champion, trained, logged, promoted, evaluated)
     summary.log(run_id)
+    workflow_report.log_workflow_report(summary)
     return summary
 
 
