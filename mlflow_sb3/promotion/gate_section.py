@@ -8,7 +8,7 @@ from mlflow_sb3.promotion import evidence_table, promotion_run
 from mlflow_sb3.promotion.record import GateEvidence, PromotionContext, PromotionRecord
 from mlflow_sb3.promotion.report_text import format_confidence, get_opponent_name
 from mlflow_sb3.reports.differences_plot import compute_differences, plot_differences
-from mlflow_sb3.reports.gate_plot import PairedReturns, plot_pairs
+from mlflow_sb3.reports.gate_plot import PairedReturns, plot_looks, plot_pairs
 from mlflow_sb3.reports.html_report import KeyFigure, Picture, Section, Table
 from mlflow_sb3.reports.number_format import format_number
 
@@ -21,9 +21,7 @@ def build_gate_section(record: PromotionRecord) -> Section | None:
     context = record.context
     opponent = get_opponent_name(context)
     paired = promotion_run.collect_returns(context, results)
-    pictures = [_draw_looks(paired)]
-    if results.is_paired and np.any(compute_differences(paired)):
-        pictures.insert(0, _draw_differences(paired))
+    pictures = _draw_pairs(paired) if results.is_paired else [_draw_samples(paired)]
     return Section(
         f"{context.challenger} against {opponent}",
         pictures=pictures,
@@ -52,9 +50,9 @@ def list_key_figures(context: PromotionContext, results: GateEvidence) -> list[K
     return [
         *(
             KeyFigure(
-                f"mean return of {name}",
+                name,
                 format_number(summary.mean_return),
-                f"standard deviation {format_number(summary.std_return)}",
+                f"mean return, standard deviation {format_number(summary.std_return)}",
             )
             for name, summary in agents
         ),
@@ -66,25 +64,38 @@ def list_key_figures(context: PromotionContext, results: GateEvidence) -> list[K
     ]
 
 
-def _draw_differences(paired: PairedReturns) -> Picture:
+def _draw_pairs(paired: PairedReturns) -> list[Picture]:
+    """Draw the differences of the pairs, unless all are zero, and the bounds after each look."""
     differences = compute_differences(paired)
     better, worse = np.count_nonzero(differences > 0), np.count_nonzero(differences < 0)
-    return Picture(
+    looks = Picture(
+        plot_looks(paired),
+        alt=f"Mean difference and its bounds after {_list_looks(paired)} pairs. "
+        f"{_describe_mean(paired)}",
+        caption="The mean difference and its bounds after each look of the gate.",
+    )
+    if not better + worse:
+        return [looks]
+    bars = Picture(
         plot_differences(paired),
         alt=f"Differences of {len(differences)} pairs of episodes. The challenger is better in "
         f"{better} of them and the champion in {worse}. {_describe_mean(paired)}",
-        caption="Each pair has one seed. The band shows the bounds of the mean difference.",
-        is_wide=True,
+        caption="One bar for each pair of episodes on the same seed.",
     )
+    return [bars, looks]
 
 
-def _draw_looks(paired: PairedReturns) -> Picture:
+def _draw_samples(paired: PairedReturns) -> Picture:
     return Picture(
         plot_pairs(paired),
-        alt=f"Returns of {paired.challenger} and {paired.champion}, and the mean difference with "
-        f"its bounds after each of {len(paired.differences)} looks. {_describe_mean(paired)}",
+        alt=f"Quantiles of the returns of {paired.challenger} and {paired.champion}, and the mean "
+        f"difference after {_list_looks(paired)} episodes each. {_describe_mean(paired)}",
         is_wide=True,
     )
+
+
+def _list_looks(paired: PairedReturns) -> str:
+    return ", ".join(str(look.pairs) for look in paired.differences)
 
 
 def _describe_mean(paired: PairedReturns) -> str:

@@ -49,7 +49,7 @@ def plot_champions(reigns: Sequence[Reign]) -> Figure:
             _plot_move(axes, former, following)
         for index, reign in enumerate(reigns):
             _plot_reign(axes, reign, has_label=index >= len(reigns) - _MAX_LABELS)
-        locator = AutoDateLocator(maxticks=6)  # type: ignore[no-untyped-call]
+        locator = AutoDateLocator()  # type: ignore[no-untyped-call]
         axes.xaxis.set_major_locator(locator)
         formatter = ConciseDateFormatter(locator)  # type: ignore[no-untyped-call]
         axes.xaxis.set_major_formatter(formatter)

@@ -32,7 +32,7 @@ def build_champions_section(name: str, alias: str) -> Section | None:
     return Section(
         f"Versions that were {alias}",
         pictures=[_draw(reigns)] if len(reigns) > 1 else [],
-        tables=[Table(f"{alias} of {name}, newest first", _COLUMNS, table, has_numbers=False)],
+        tables=[Table(f"{alias} of {name}, newest first", _COLUMNS, table, has_texts=True)],
     )
 
 

@@ -24,15 +24,18 @@ def plot_differences(paired: PairedReturns) -> Figure:
         paired: Returns of at least one pair, with ``is_paired``.
     """
     differences = compute_differences(paired)
-    with apply_style(11.0, 4.2) as figure:
+    with apply_style(8.0, 5.0) as figure:
         axes = figure.subplots()
         _plot_bars(axes, differences)
         _plot_mean(axes, paired)
         axes.axhline(0.0, color=GREY, linewidth=0.8)
-        axes.set(xlabel="pairs of episodes, sorted", ylabel="challenger minus champion, return")
+        axes.set(
+            xlabel="pairs, sorted by difference",
+            ylabel="challenger minus champion, return",
+        )
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.margins(x=0.01, y=0.08)
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=4, frameon=False)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, frameon=False)
     return figure
 
 
@@ -55,10 +58,12 @@ def _plot_bars(axes: Axes, differences: NDArray[np.float64]) -> None:
 def _plot_mean(axes: Axes, paired: PairedReturns) -> None:
     last = paired.differences[-1]
     label = f"mean difference {format_number(last.mean)}"
-    axes.axhline(last.mean, color="black", linewidth=1.6, label=label)
+    axes.axhline(last.mean, color="black", linewidth=1.6, zorder=4, label=label)
     if last.lower is not None and last.upper is not None:
         label = f"its bounds: {format_number(last.lower)} to {format_number(last.upper)}"
-        axes.axhspan(last.lower, last.upper, color=_BAND, alpha=0.6, linewidth=0, label=label)
+        axes.axhspan(
+            last.lower, last.upper, color=_BAND, alpha=0.7, linewidth=0, zorder=3, label=label
+        )
     least = paired.min_improvement
     if least:
         label = f"min_improvement: {format_number(least)}"

@@ -39,13 +39,14 @@ class Table:
         caption: Title of the table.
         columns: Headings of the columns.
         rows: Cells; each row has as many as ``columns``.
-        has_numbers: Whether the cells after the first one are numbers, which are aligned right.
+        has_texts: Whether cells have texts instead of numbers. The table is then as wide as the
+            page and aligned left.
     """
 
     caption: str
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
-    has_numbers: bool = True
+    has_texts: bool = False
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from mlflow_sb3.registry.model_version import VERSION_TAG
 from mlflow_sb3.reports.html_report import Picture, Section, Table, Video
 from mlflow_sb3.reports.learning_curve import CurvePoint, FreshReturns, plot_learning_curve
 from mlflow_sb3.reports.number_format import format_number
-from mlflow_sb3.reports.returns_plot import plot_returns
+from mlflow_sb3.reports.returns_plot import describe_equal_returns, plot_returns
 
 CHECKPOINTS_TABLE = "candidates.json"
 """Artifact of a training run: table of the checkpoints."""
@@ -78,7 +78,9 @@ def build_training_section(run: Run) -> Section | None:
         caption="Circles: evaluations during the training. Squares: new episodes after it, "
         "with their range.",
     )
-    return Section("Training", pictures=[picture], tables=[Table("Training", _HEADINGS, rows)])
+    return Section(
+        "Training", pictures=[picture], tables=[Table("Settings and result", _HEADINGS, rows)]
+    )
 
 
 def build_evaluation_section(run: Run) -> Section:
@@ -99,14 +101,18 @@ def build_evaluation_section(run: Run) -> Section:
         if value is not None
     ]
     episodes = "episode" if len(returns) == 1 else "episodes"
+    table = Table(f"{len(returns)} new {episodes}", _HEADINGS, rows)
+    heading = f"Evaluation of {version}"
+    sentence = describe_equal_returns(returns)
+    if sentence is not None:
+        return Section(heading, [sentence], tables=[table])
     picture = Picture(
         plot_returns(returns, ""),
         alt=f"Histogram of the returns of {version} in {len(returns)} new {episodes}: "
         f"mean {format_number(float(returns.mean()))}, lowest {format_number(float(returns.min()))}"
         f", highest {format_number(float(returns.max()))}",
     )
-    table = Table(f"{len(returns)} new {episodes}", _HEADINGS, rows)
-    return Section(f"Evaluation of {version}", pictures=[picture], tables=[table])
+    return Section(heading, pictures=[picture], tables=[table])
 
 
 def build_video_section(run: Run) -> Section | None:

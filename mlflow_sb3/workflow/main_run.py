@@ -35,6 +35,8 @@ class WorkflowOptions:
     inference: str
     episodes: int
     """Episodes of ``evaluate``."""
+    video: bool
+    """Whether ``evaluate`` records a video."""
     gate_episodes: int
     """Largest number of pairs of episodes of ``promote``."""
     min_return: float | None
@@ -183,6 +185,7 @@ def _evaluate(steps: StepRunner, version: str, options: WorkflowOptions) -> Run:
     parameters: dict[str, Any] = {
         "model_name": options.model_name,
         "episodes": options.episodes,
+        "video": format_parameter(options.video),
         "public_key": options.public_key,
     }
     if version:

@@ -68,13 +68,8 @@ def _list_key_figures(record: PromotionRecord, evaluated: Run) -> list[KeyFigure
 
 def _build_steps_section(summary: Summary) -> Section:
     """Return the table of the steps."""
-    rows = [
-        (name, str(run.info.run_name), run.info.run_id, format_duration(run))
-        for name, run in summary.steps.items()
-    ]
+    rows = [(name, run.info.run_id, format_duration(run)) for name, run in summary.steps.items()]
     return Section(
         "Steps",
-        tables=[
-            Table("Runs of the steps", ("step", "name", "run", "time"), rows, has_numbers=False)
-        ],
+        tables=[Table("Runs of the steps", ("step", "run", "time"), rows, has_texts=True)],
     )
