@@ -33,8 +33,8 @@ def build_workflow_report(summary: Summary) -> Report:
         key_figures=_list_key_figures(record, evaluated),
         sections=report_artifact.collect_sections(
             [
-                partial(run_sections.build_training_section, trained),
                 partial(gate_section.build_gate_section, record),
+                partial(run_sections.build_training_section, trained),
                 partial(run_sections.build_evaluation_section, evaluated),
                 partial(run_sections.build_video_section, evaluated),
                 partial(
