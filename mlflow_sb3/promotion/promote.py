@@ -124,6 +124,7 @@ def _record_current_champion(context: PromotionContext) -> PromotionRecord:
     record = PromotionRecord(context, "tie", is_accepted=False, reason=reason)
     promotion_run.log_record(record)
     versions.remove_alias(context.challenger, names.CHALLENGER_ALIAS)
+    promotion_report.log_promotion_report(record)
     return record
 
 

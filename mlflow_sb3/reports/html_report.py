@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import matplotlib as mpl
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from mlflow_sb3.reports.plot_style import BLUE, GREY, ORANGE
@@ -125,8 +124,8 @@ def render_report(report: Report) -> str:
     )
     numbers = itertools.count()
 
-    def draw(figure: Figure) -> Markup:
-        return Markup(_draw_svg(figure, f"p{next(numbers)}"))  # noqa: S704 matplotlib escapes texts
+    def draw(figure: Figure) -> str:
+        return _draw_svg(figure, f"p{next(numbers)}")
 
     environment.filters |= {"svg": draw, "data_uri": _encode_video}
     colors = {"blue": BLUE, "orange": ORANGE, "grey": GREY}
@@ -136,7 +135,7 @@ def render_report(report: Report) -> str:
 def _draw_svg(figure: Figure, prefix: str) -> str:
     """Return a figure as an SVG element whose ids begin with ``prefix``.
 
-    Without the prefix, two figures on a page would have the same ids.
+    Without the prefix, two figures on a page would have the same ids. Matplotlib escapes the texts.
     """
     buffer = io.StringIO()
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": prefix}):

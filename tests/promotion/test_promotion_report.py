@@ -76,6 +76,13 @@ def test_a_section_whose_facts_cannot_be_read_is_left_out(
     assert "report.html lacks a section: MlflowException: Run with id=000" in caplog.text
 
 
+def test_the_champion_gets_a_report_too(levels: Levels) -> None:
+    promote(levels[4], force_reason="the first")
+    promote(levels[4])
+
+    assert "<h1>levels/5: already the champion</h1>" in read_report()
+
+
 @pytest.mark.usefixtures("store")
 def test_a_report_that_cannot_be_written_is_only_a_warning(
     caplog: pytest.LogCaptureFixture,
