@@ -21,8 +21,8 @@ from mlflow_sb3.reports.returns_plot import describe_equal_returns, plot_returns
 
 CHECKPOINTS_TABLE = "candidates.json"
 """Artifact of a training run: table of the checkpoints."""
-STEP_METRIC = "eval/kept_step"
-"""Metric of a training run: step of the selected checkpoint."""
+TABLES_TAG = "mlflow.loggedArtifacts"
+"""MLflow's tag for the tables of a run, in the format of ``mlflow.log_table``."""
 EPISODES_TABLE = "evaluation/episodes.json"
 """Artifact of an evaluation: table of the episodes."""
 VIDEO = "evaluation/episode.mp4"
@@ -53,13 +53,12 @@ def build_training_section(run: Run) -> Section | None:
         run: Run that trained or logged an agent.
 
     Returns:
-        The section. None if the run is not one of ``train``.
+        The section. None if the run has no table of checkpoints.
 
     Raises:
-        MlflowException: The run has no table of checkpoints.
         KeyError: The table was written by an earlier release and lacks a column.
     """
-    if STEP_METRIC not in run.data.metrics:
+    if CHECKPOINTS_TABLE not in run.data.tags.get(TABLES_TAG, ""):
         return None
     points = _read_points(run)
     kept = next(point for point in points if point.is_kept)

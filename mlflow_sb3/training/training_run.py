@@ -29,7 +29,7 @@ from mlflow_sb3.promotion import challengers
 from mlflow_sb3.registry import model_version, names, registration, signing, versions
 from mlflow_sb3.registry.model_version import Version
 from mlflow_sb3.reports.number_format import format_number
-from mlflow_sb3.reports.run_sections import CHECKPOINTS_TABLE
+from mlflow_sb3.reports.run_sections import CHECKPOINTS_TABLE, TABLES_TAG
 from mlflow_sb3.tracking import file_trust
 from mlflow_sb3.tracking.file_trust import FileTrust
 from mlflow_sb3.tracking.run_logger import MetricPoint, RunLogger
@@ -57,8 +57,6 @@ _CONFIDENCE_METRIC = "eval/kept_confidence"
 _IMAGE_INPUT_TAG = "mlflow_sb3.image_input"
 _LOGGED_BY_TAG = "mlflow.sb3.logged_by"
 """Tag of a model version: id of the last run of ``log_model`` that registered or completed it."""
-_TABLES_TAG = "mlflow.loggedArtifacts"
-"""MLflow's tag for the tables of a run, in the format of ``mlflow.log_table``."""
 
 
 @dataclass(frozen=True)
@@ -181,7 +179,7 @@ def log_training_run(
             model_version.DIGEST_TAG: digest,
             model_version.SIGNATURE_TAG: (trust or FileTrust()).sign(digest),
             MLFLOW_RUN_NOTE: result.describe(),
-            _TABLES_TAG: json.dumps([{"path": CHECKPOINTS_TABLE, "type": "table"}]),
+            TABLES_TAG: json.dumps([{"path": CHECKPOINTS_TABLE, "type": "table"}]),
         }
     )
     now = now_ms()
