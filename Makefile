@@ -4,7 +4,7 @@
 test:  ## Run the tests that take less than three minutes together.
 	pytest -n 3 --dist worksteal
 
-test-all:  ## Run every test. Some need PostgreSQL, cron and systemd.
+test-all:  ## Run every test. Some need PostgreSQL, cron, systemd and Chromium.
 	pytest -n 6 --dist worksteal -m ""
 
 lint:  ## Check style, types, layers and declared dependencies.

@@ -113,6 +113,7 @@ def list_stages() -> list[Stage]:
             "main",
             train_parameters("ppo", 20_000),
             [
+                Picture("report", show_run("main", "/artifacts/report.html")),
                 Picture("promote-run", show_run("promote")),
                 Picture("promote-version-2", show_version(2)),
                 Picture("promote-version-1", show_version(1)),

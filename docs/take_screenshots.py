@@ -150,7 +150,6 @@ def open_browser(executable: str) -> Iterator[BrowserContext]:
         # The sandbox of Chromium does not start as root or in most containers.
         browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
         context = browser.new_context(viewport={"width": WINDOW_WIDTH, "height": WINDOW_HEIGHT})
-        context.add_init_script(USER_SETTINGS)
         yield context
         browser.close()
 
@@ -200,6 +199,7 @@ def main(folder: Path, only: Sequence[str]) -> None:
         open_browser(executable) as context,
         run_server(Path(temporary)) as store,
     ):
+        context.add_init_script(USER_SETTINGS)
         variables = build_environment(Path(temporary), store.uri)
         for stage in stages:
             click.echo(f"{stage.name} ...")

@@ -28,7 +28,7 @@ from mlflow_sb3.flavor.sb3_policy import SB3Policy
 from mlflow_sb3.promotion.challengers import SCORE_METRIC
 from mlflow_sb3.reports.video import record_episode
 from mlflow_sb3.tracking.run_logger import MetricPoint
-from mlflow_sb3.training import loop, training_run
+from mlflow_sb3.training import loop, training_run, version_tags
 from mlflow_sb3.training.checkpoint import Checkpoint
 from mlflow_sb3.training.eval_budget import EvaluationBudget
 
@@ -132,7 +132,7 @@ class TrainingLog:
             if self._settings.has_last_video or self._settings.video_freq is not None:
                 self._log_video(kept.step)
             if self._settings.model is not None:
-                facts = training_run.describe_version(self._params, score)
+                facts = version_tags.describe_version(self._params, score)
                 info = self._settings.model.log(model, self.run.run_id, step=kept.step, facts=facts)
                 if info is None:
                     self._log_checkpoint(kept)

@@ -39,6 +39,7 @@ from mlflow_sb3.workflow.step_runner import StepFailedError
     type=click.IntRange(min=1),
     help="Number of episodes of the step evaluate.",
 )
+@boolean_option("--video", "Record a video of the first episode of the step evaluate.")
 @click.option(
     "--gate-episodes",
     default=400,

@@ -20,13 +20,12 @@ from mlflow_sb3.flavor import registered_agent
 from mlflow_sb3.flavor.registered_agent import RegisteredAgent
 from mlflow_sb3.registry.model_version import VERSION_TAG, Version
 from mlflow_sb3.reports import progress, returns_plot
+from mlflow_sb3.reports.run_sections import TABLES_TAG
 from mlflow_sb3.reports.video import record_episode
 from mlflow_sb3.runs import run_name
 
 EPISODES_JSON = "episodes.json"
 RETURNS_PNG = "returns.png"
-TABLES_TAG = "mlflow.loggedArtifacts"
-"""MLflow's tag for the tables of a run, in the format of ``mlflow.log_table``."""
 
 _logger = logging.getLogger(__name__)
 

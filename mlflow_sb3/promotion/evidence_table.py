@@ -21,39 +21,49 @@ def format_evidence(record: PromotionRecord) -> str:
     return "\n\n".join([reason, table, _describe_source(record.context)])
 
 
-def _format_table(record: PromotionRecord, evidence: GateEvidence) -> list[str]:
+def list_agent_rows(evidence: GateEvidence) -> list[tuple[str, str, str]]:
+    """Return label, value of the challenger, and value of the champion, as texts."""
     challenger, champion = evidence.challenger_episodes, evidence.champion_episodes
-    columns = (
+    rows = (
         ("mean return", challenger.mean_return, champion.mean_return),
         ("standard deviation", challenger.std_return, champion.std_return),
         ("mean of the worst 5 % of returns", challenger.worst_return, champion.worst_return),
         ("mean episode length in steps", challenger.mean_length, champion.mean_length),
         ("success rate", challenger.success_rate, champion.success_rate),
     )
-    lower, upper = format_number(evidence.lower_bound), format_number(evidence.upper_bound)
-    confidence = format_confidence(evidence)
-    detectable = format_number(evidence.smallest_detectable_difference)
-    comparison = {
-        "mean difference": format_number(evidence.mean_difference),
-        f"its bounds ({confidence} each)": f"{lower} to {upper}",
-        "smallest detectable difference (80 % power)": detectable,
-        "probability of improvement": format_number(evidence.probability_of_improvement),
-    }
-    names = f"{record.context.challenger} | {get_opponent_name(record.context)}"
     return [
-        f"| {len(evidence.episodes.seed)} {_describe_unit(evidence)} | {names} |",
-        "| --- | --- | --- |",
-        *(
-            f"| {label} | {format_number(left)} | {format_number(right)} |"
-            for label, left, right in columns
-            if left is not None and right is not None
-        ),
-        *(f"| {label} | {value} | |" for label, value in comparison.items()),
+        (label, format_number(left), format_number(right))
+        for label, left, right in rows
+        if left is not None and right is not None
     ]
 
 
-def _describe_unit(evidence: GateEvidence) -> str:
-    return "pairs" if evidence.is_paired else "episodes each"
+def list_comparison_rows(evidence: GateEvidence) -> list[tuple[str, str]]:
+    """Return label and value of what compares the two agents, as texts."""
+    lower, upper = format_number(evidence.lower_bound), format_number(evidence.upper_bound)
+    detectable = format_number(evidence.smallest_detectable_difference)
+    return [
+        ("mean difference", format_number(evidence.mean_difference)),
+        (f"its bounds ({format_confidence(evidence)} each)", f"{lower} to {upper}"),
+        ("smallest detectable difference (80 % power)", detectable),
+        ("probability of improvement", format_number(evidence.probability_of_improvement)),
+    ]
+
+
+def describe_number(evidence: GateEvidence) -> str:
+    """Return the number of episodes, such as ``400 pairs``."""
+    unit = "pairs" if evidence.is_paired else "episodes each"
+    return f"{len(evidence.episodes.seed)} {unit}"
+
+
+def _format_table(record: PromotionRecord, evidence: GateEvidence) -> list[str]:
+    names = f"{record.context.challenger} | {get_opponent_name(record.context)}"
+    return [
+        f"| {describe_number(evidence)} | {names} |",
+        "| --- | --- | --- |",
+        *(f"| {' | '.join(row)} |" for row in list_agent_rows(evidence)),
+        *(f"| {' | '.join(row)} | |" for row in list_comparison_rows(evidence)),
+    ]
 
 
 def _describe_source(context: PromotionContext) -> str:

@@ -12,6 +12,7 @@ from mlflow_sb3.client.timestamps import now_ms
 from mlflow_sb3.promotion import (
     error_budget,
     evidence,
+    promotion_report,
     promotion_run,
     recorded_returns,
     report_text,
@@ -109,6 +110,7 @@ def promote_version(
     version_history.write_decision(record)
     if record.is_accepted or record.verdict in ("reject", "tie"):
         versions.remove_alias(challenger, names.CHALLENGER_ALIAS)
+    promotion_report.log_promotion_report(record)
     return record
 
 
@@ -122,6 +124,7 @@ def _record_current_champion(context: PromotionContext) -> PromotionRecord:
     record = PromotionRecord(context, "tie", is_accepted=False, reason=reason)
     promotion_run.log_record(record)
     versions.remove_alias(context.challenger, names.CHALLENGER_ALIAS)
+    promotion_report.log_promotion_report(record)
     return record
 
 

@@ -13,7 +13,12 @@ from mlflow.exceptions import MlflowException
 from mlflow_sb3.client import permissions
 from mlflow_sb3.client.registry_client import RegistryClient
 from mlflow_sb3.promotion import evidence, report_text, summary_text
-from mlflow_sb3.promotion.record import PROMOTION_SCHEMA, GateEvidence, PromotionRecord
+from mlflow_sb3.promotion.record import (
+    PROMOTION_SCHEMA,
+    GateEvidence,
+    PromotionContext,
+    PromotionRecord,
+)
 from mlflow_sb3.registry.model_version import VERSION_TAG
 from mlflow_sb3.reports.gate_plot import MeanDifference, PairedReturns, plot_pairs
 from mlflow_sb3.runs import run_name
@@ -54,24 +59,35 @@ def log_evidence(record: PromotionRecord) -> None:
 
 def plot_evidence(record: PromotionRecord, results: GateEvidence) -> Figure:
     """Plot the returns of the pairs and the mean differences of a gate."""
-    challenger = str(record.context.challenger)
-    champion = report_text.get_opponent_name(record.context)
-    return plot_pairs(
-        PairedReturns(
-            title=f"{record.verdict}: {challenger} against {champion}",
-            challenger=challenger,
-            champion=champion,
-            challenger_returns=results.episodes.challenger_return,
-            champion_returns=results.episodes.champion_return,
-            challenger_mean=results.challenger_episodes.mean_return,
-            champion_mean=results.champion_episodes.mean_return,
-            differences=[
-                MeanDifference(look.pairs, look.mean_difference, look.lower, look.upper)
-                for look in results.looks
-            ],
-            min_improvement=results.gate.min_improvement,
-            is_paired=results.is_paired,
-        )
+    opponent = report_text.get_opponent_name(record.context)
+    title = f"{record.verdict}: {record.context.challenger} against {opponent}"
+    return plot_pairs(collect_returns(record.context, results, title))
+
+
+def collect_returns(
+    context: PromotionContext, results: GateEvidence, title: str = ""
+) -> PairedReturns:
+    """Collect what the plots of a gate show.
+
+    Args:
+        context: Versions of the gate.
+        results: Results of the gate.
+        title: Title of the figure; may be empty.
+    """
+    return PairedReturns(
+        title=title,
+        challenger=str(context.challenger),
+        champion=report_text.get_opponent_name(context),
+        challenger_returns=results.episodes.challenger_return,
+        champion_returns=results.episodes.champion_return,
+        challenger_mean=results.challenger_episodes.mean_return,
+        champion_mean=results.champion_episodes.mean_return,
+        differences=[
+            MeanDifference(look.pairs, look.mean_difference, look.lower, look.upper)
+            for look in results.looks
+        ],
+        min_improvement=results.gate.min_improvement,
+        is_paired=results.is_paired,
     )
 
 

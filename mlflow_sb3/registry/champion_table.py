@@ -38,6 +38,32 @@ class Champion:
     why: str
 
 
+@dataclass(frozen=True)
+class ChampionRow:
+    """Row of the table of champions. The times and the mean return are empty if not known."""
+
+    number: int
+    since: str
+    until: str
+    mean_return: str
+    why: str
+
+
+def read_champions(description: str, alias: str) -> list[ChampionRow]:
+    """Return the table of champions in a description, newest first.
+
+    Args:
+        description: Description of the registered model.
+        alias: Alias of the champions.
+    """
+    rows: list[tuple[str, ...]] = _ROW.findall(Description.parse(description, alias).generated)
+    return [
+        # The table has "<" as "&lt;", because MLflow shows descriptions as HTML.
+        ChampionRow(int(number), since, until, mean_return, why.replace("&lt;", "<"))
+        for number, since, until, mean_return, why in rows
+    ]
+
+
 def add_champion(description: str, alias: str, champion: Champion, *, former: int | None) -> str:
     """Add a champion to the table, and end the time of the champion before it.
 

@@ -69,6 +69,15 @@ def plot_pairs(paired: PairedReturns) -> Figure:
     return figure
 
 
+def plot_looks(paired: PairedReturns) -> Figure:
+    """Plot only the mean differences and their bounds, without a title."""
+    with apply_style(8.0, 5.0) as figure:
+        axes = figure.subplots()
+        _plot_differences(axes, paired)
+        axes.set_title("")
+    return figure
+
+
 def _plot_scatter(axes: Axes, paired: PairedReturns) -> None:
     """Plot one point per distinct pair of returns, larger if more pairs have these returns."""
     champion_returns, challenger_returns = paired.champion_returns, paired.challenger_returns

@@ -16,19 +16,35 @@ from mlflow_sb3.reports.plot_style import BLUE, GREY, ORANGE, apply_style, forma
 
 
 @dataclass(frozen=True)
+class FreshReturns:
+    """Mean and range of the returns of a checkpoint on new seeds, played after learning."""
+
+    mean: float
+    lowest: float
+    highest: float
+
+    @classmethod
+    def summarize(cls, returns: Sequence[float]) -> FreshReturns | None:
+        """Summarize the returns. None if there are none."""
+        if not returns:
+            return None
+        return cls(sum(returns) / len(returns), min(returns), max(returns))
+
+
+@dataclass(frozen=True)
 class CurvePoint:
     """Evaluation of one checkpoint.
 
     Attributes:
         step: Environment step of the checkpoint.
         training_mean: Mean return of the evaluation during the training. NaN without evaluation.
-        fresh_returns: Returns of the episodes on new seeds after learning; may be empty.
+        fresh: Returns of the episodes on new seeds after learning. None without such episodes.
         is_kept: Whether this checkpoint was selected.
     """
 
     step: int
     training_mean: float
-    fresh_returns: Sequence[float]
+    fresh: FreshReturns | None
     is_kept: bool
 
 
@@ -72,15 +88,18 @@ def _plot_training(axes: Axes, points: Sequence[CurvePoint]) -> None:
 
 def _plot_fresh(axes: Axes, points: Sequence[CurvePoint]) -> None:
     """Plot the mean return over new seeds, with the smallest and the largest return."""
-    played = [point for point in points if _has_finite_returns(point)]
+    played = [
+        (point.step, point.fresh)
+        for point in points
+        if point.fresh is not None and math.isfinite(point.fresh.highest - point.fresh.lowest)
+    ]
     if not played:
         return
-    means = [sum(point.fresh_returns) / len(point.fresh_returns) for point in played]
-    below = [mean - min(point.fresh_returns) for mean, point in zip(means, played, strict=True)]
-    above = [max(point.fresh_returns) - mean for mean, point in zip(means, played, strict=True)]
+    below = [fresh.mean - fresh.lowest for _, fresh in played]
+    above = [fresh.highest - fresh.mean for _, fresh in played]
     axes.errorbar(
-        [point.step for point in played],
-        means,
+        [step for step, _ in played],
+        [fresh.mean for _, fresh in played],
         yerr=[below, above],
         fmt="s",
         color=GREY,
@@ -90,15 +109,10 @@ def _plot_fresh(axes: Axes, points: Sequence[CurvePoint]) -> None:
     )
 
 
-def _has_finite_returns(point: CurvePoint) -> bool:
-    return bool(point.fresh_returns) and math.isfinite(sum(point.fresh_returns))
-
-
 def _mark_kept(axes: Axes, points: Sequence[CurvePoint]) -> None:
     for point in points:
         if not point.is_kept:
             continue
-        returns = point.fresh_returns
-        mean = sum(returns) / len(returns) if returns else point.training_mean
+        mean = point.training_mean if point.fresh is None else point.fresh.mean
         label = f"kept: step {point.step}, mean return {format_number(mean)}"
         axes.axvline(point.step, color=ORANGE, linestyle="--", label=label)

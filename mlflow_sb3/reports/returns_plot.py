@@ -29,16 +29,28 @@ def plot_returns(returns: NDArray[np.float64], title: str) -> Figure:
         axes = figure.subplots()
         axes.set_title(format_text(title))
         mean = float(returns.mean())
-        if np.allclose(returns, mean, rtol=_SAME, atol=0.0):
-            _write_sentence(axes, len(returns), mean)
+        sentence = describe_equal_returns(returns)
+        if sentence is not None:
+            _write_sentence(axes, sentence)
         else:
             _plot_histogram(axes, returns, mean)
     return figure
 
 
-def _write_sentence(axes: Axes, count: int, mean: float) -> None:
-    episodes = "The episode has" if count == 1 else f"All {count} episodes have"
-    sentence = f"{episodes} a return of {format_number(mean)}."
+def describe_equal_returns(returns: NDArray[np.float64]) -> str | None:
+    """Return a sentence if all returns are equal, and None otherwise.
+
+    Args:
+        returns: Returns of the episodes, shape ``(n,)`` with ``n >= 1``.
+    """
+    mean = float(returns.mean())
+    if not np.allclose(returns, mean, rtol=_SAME, atol=0.0):
+        return None
+    episodes = "The episode has" if len(returns) == 1 else f"All {len(returns)} episodes have"
+    return f"{episodes} a return of {format_number(mean)}."
+
+
+def _write_sentence(axes: Axes, sentence: str) -> None:
     axes.set_axis_off()
     axes.text(0.5, 0.5, sentence, ha="center", va="center", fontsize=18, transform=axes.transAxes)
 

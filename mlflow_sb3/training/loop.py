@@ -69,7 +69,10 @@ class TrainingResult:
 
         points = [
             learning_curve.CurvePoint(
-                row.step, row.training_score, row.returns, is_kept=row is self.best
+                row.step,
+                row.training_score,
+                learning_curve.FreshReturns.summarize(row.returns),
+                is_kept=row is self.best,
             )
             for row in self.checkpoints
         ]
@@ -87,6 +90,7 @@ class TrainingResult:
             "fresh_episodes": [len(row.returns) for row in rows],
             "fresh_mean_return": [row.score if row.returns else None for row in rows],
             "fresh_min_return": [min(row.returns, default=None) for row in rows],
+            "fresh_max_return": [max(row.returns, default=None) for row in rows],
             "kept": [row is self.best for row in rows],
         }
 

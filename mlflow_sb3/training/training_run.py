@@ -23,7 +23,6 @@ from mlflow_sb3.client import permissions
 from mlflow_sb3.client.registry_client import RegistryClient
 from mlflow_sb3.client.timestamps import now_ms
 from mlflow_sb3.flavor import model_writer, vec_normalize
-from mlflow_sb3.flavor.evaluation_run import TABLES_TAG
 from mlflow_sb3.flavor.model_writer import INFERENCE_TAG
 from mlflow_sb3.inference import agent_files
 from mlflow_sb3.promotion import challengers
@@ -31,11 +30,11 @@ from mlflow_sb3.registry import model_version, names, registration, signing, ver
 from mlflow_sb3.registry.model_version import Version
 from mlflow_sb3.reports import version_card
 from mlflow_sb3.reports.model_card import LEARNING_CURVE
-from mlflow_sb3.reports.number_format import format_number
+from mlflow_sb3.reports.run_sections import CHECKPOINTS_TABLE, TABLES_TAG
 from mlflow_sb3.tracking import file_trust
 from mlflow_sb3.tracking.file_trust import FileTrust
 from mlflow_sb3.tracking.run_logger import MetricPoint, RunLogger
-from mlflow_sb3.training import card_facts, provenance
+from mlflow_sb3.training import card_facts, provenance, version_tags
 from mlflow_sb3.training.config import TrainingConfig
 from mlflow_sb3.training.loop import TrainingResult
 from mlflow_sb3.training.training_record import TrainingFacts
@@ -51,7 +50,6 @@ _AGENT_FOLDER = "agent"
 _AGENT_ZIP = "agent.zip"
 _ENV_SPEC_JSON = "environment.json"
 _STATISTICS_JSON = "vec_normalize.json"
-_CHECKPOINTS_TABLE = "candidates.json"
 STEP_METRIC = "eval/kept_step"
 """Metric of a training run: step of the selected checkpoint."""
 _CONFIDENCE_METRIC = "eval/kept_confidence"
@@ -184,14 +182,14 @@ def log_training_run(
         run_logger.log_file(f"{_AGENT_FOLDER}/{_STATISTICS_JSON}", json.dumps(best.statistics))
     table = result.to_table()
     rows = list(zip(*table.values(), strict=True))
-    run_logger.log_file(_CHECKPOINTS_TABLE, json.dumps({"columns": list(table), "data": rows}))
+    run_logger.log_file(CHECKPOINTS_TABLE, json.dumps({"columns": list(table), "data": rows}))
     digest = hashlib.sha256(best.archive).hexdigest()
     run_logger.set_tags(
         {
             model_version.DIGEST_TAG: digest,
             model_version.SIGNATURE_TAG: (trust or FileTrust()).sign(digest),
             MLFLOW_RUN_NOTE: result.describe(),
-            TABLES_TAG: json.dumps([{"path": _CHECKPOINTS_TABLE, "type": "table"}]),
+            TABLES_TAG: json.dumps([{"path": CHECKPOINTS_TABLE, "type": "table"}]),
         }
     )
     metrics = {STEP_METRIC: float(best.step), challengers.SCORE_METRIC: best.score}
@@ -254,22 +252,10 @@ def load_training_run(run_id: str, *, trust: FileTrust | None = None) -> Trainin
         env_id=params["sb3/env"],
         algo=params["sb3/algo"],
         step=int(run.data.metrics[STEP_METRIC]),
-        facts=describe_version(params, run.data.metrics.get(challengers.SCORE_METRIC)),
+        facts=version_tags.describe_version(params, run.data.metrics.get(challengers.SCORE_METRIC)),
         env_spec_json=env_spec_json,
         model=model,
     )
-
-
-def describe_version(params: dict[str, str], score: float | None) -> dict[str, str]:
-    """Return the tags of a version that tell people what it is.
-
-    Args:
-        params: Parameters of the training run.
-        score: Mean return of the kept agent over fresh episodes, if it is known.
-    """
-    names = ("env", "algo", "seed", "timesteps")
-    facts = {f"mlflow_sb3.{name}": params.get(f"sb3/{name}", "") for name in names}
-    return facts | {"mlflow_sb3.score": format_number(score)}
 
 
 def _logged_by_tags() -> dict[str, str]:

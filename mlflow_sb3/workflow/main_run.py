@@ -19,6 +19,7 @@ from mlflow_sb3.registry.model_version import VERSION_TAG
 from mlflow_sb3.runs import previous_attempt, run_name
 from mlflow_sb3.tracking import file_trust
 from mlflow_sb3.tracking.file_trust import FileTrust
+from mlflow_sb3.workflow import workflow_report
 from mlflow_sb3.workflow.step_runner import Report, StepRunner, format_parameter
 from mlflow_sb3.workflow.summary import Summary
 
@@ -34,6 +35,8 @@ class WorkflowOptions:
     inference: str
     episodes: int
     """Episodes of ``evaluate``."""
+    video: bool
+    """Whether ``evaluate`` records a video."""
     gate_episodes: int
     """Largest number of pairs of episodes of ``promote``."""
     min_return: float | None
@@ -108,6 +111,7 @@ def run_workflow(run_id: str, options: WorkflowOptions, *, report: Report) -> Su
     evaluated = _evaluate(steps, version if champion is None else "", options)
     summary = Summary(options.name, champion, trained, logged, promoted, evaluated)
     summary.log(run_id)
+    workflow_report.log_workflow_report(summary)
     return summary
 
 
@@ -181,6 +185,7 @@ def _evaluate(steps: StepRunner, version: str, options: WorkflowOptions) -> Run:
     parameters: dict[str, Any] = {
         "model_name": options.model_name,
         "episodes": options.episodes,
+        "video": format_parameter(options.video),
         "public_key": options.public_key,
     }
     if version:

@@ -52,16 +52,20 @@ class Summary:
             word = summary_text.AWAITS_APPROVAL
         return f"v{version.rpartition('/')[2]} {word}"
 
-    def describe(self) -> dict[str, str]:
-        """Return the parts of the summary by their headings."""
-        trained, evaluated = self.trained.data.metrics, self.evaluated.data.metrics
-        prefix = "none yet; evaluated " if self.champion is None else ""
-        steps = {
+    @property
+    def steps(self) -> dict[str, Run]:
+        """The runs of the steps by the names of their entry points."""
+        return {
             "train": self.trained,
             "log_model": self.logged,
             "promote": self.promoted,
             "evaluate": self.evaluated,
         }
+
+    def describe(self) -> dict[str, str]:
+        """Return the parts of the summary by their headings."""
+        trained, evaluated = self.trained.data.metrics, self.evaluated.data.metrics
+        prefix = "none yet; evaluated " if self.champion is None else ""
         return {
             "trained": f"{self.name.removeprefix('main ')}: kept the checkpoint of step "
             f"{trained['eval/kept_step']:.0f} with a mean return of "
@@ -72,7 +76,9 @@ class Summary:
             f"{format_number(evaluated['evaluation/mean_return'])} +/- "
             f"{format_number(evaluated['evaluation/std_return'])} in "
             f"{evaluated['evaluation/episodes']:.0f} new episodes",
-            "times": ", ".join(f"{name} {_format_duration(run)}" for name, run in steps.items()),
+            "times": ", ".join(
+                f"{name} {format_duration(run)}" for name, run in self.steps.items()
+            ),
         }
 
     def log(self, run_id: str) -> None:
@@ -117,7 +123,8 @@ def _get_run_address() -> str:
     return f"{uri.rstrip('/')}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
 
 
-def _format_duration(run: Run) -> str:
+def format_duration(run: Run) -> str:
+    """Return how long a run took, such as ``2 min 5 s``."""
     seconds = round(((run.info.end_time or now_ms()) - run.info.start_time) / 1000)
     minutes, seconds = divmod(seconds, 60)
     hours, minutes = divmod(minutes, 60)

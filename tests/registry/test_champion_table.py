@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from mlflow_sb3.registry.champion_table import Champion, add_champion
+from mlflow_sb3.registry.champion_table import Champion, ChampionRow, add_champion, read_champions
 from mlflow_sb3.registry.generated_text import MAX_LENGTH
 
 HOUR = 3_600_000
@@ -87,3 +87,17 @@ def test_the_oldest_rows_of_a_long_table_are_left_out() -> None:
     assert len(text) <= MAX_LENGTH
     assert text.startswith("mine\n\n**champion**: version 199")
     assert add_champion("m" * MAX_LENGTH, "champion", FIRST, former=None) == "m" * MAX_LENGTH
+
+
+def test_a_written_table_is_read_again() -> None:
+    third = Champion(3, 40 * HOUR, "30.00", "promoted without a gate: 2 &lt; 3")
+    text = add_champion("My model.", "champion", FIRST, former=None)
+    text = add_champion(text, "champion", third, former=2)
+    text = add_champion(text, "other", SECOND, former=None)
+
+    assert read_champions(text, "champion") == [
+        ChampionRow(3, "1970-01-02 16:00", "", "30.00", "promoted without a gate: 2 < 3"),
+        ChampionRow(2, "", "1970-01-02 16:00", "", "(no record)"),
+        ChampionRow(1, "1970-01-01 00:00", "(unknown)", "22.90", FIRST.why),
+    ]
+    assert read_champions("My model.", "champion") == []

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from mlflow_sb3.reports import learning_curve
-from mlflow_sb3.reports.learning_curve import CurvePoint, plot_learning_curve
+from mlflow_sb3.reports.learning_curve import CurvePoint, FreshReturns, plot_learning_curve
 
 POINTS = [
-    CurvePoint(3000, 90.0, [80.0, 100.0], is_kept=True),
-    CurvePoint(1000, 20.0, [], is_kept=False),
-    CurvePoint(2000, 95.0, [60.0, 70.0], is_kept=False),
+    CurvePoint(3000, 90.0, FreshReturns.summarize([80.0, 100.0]), is_kept=True),
+    CurvePoint(1000, 20.0, None, is_kept=False),
+    CurvePoint(2000, 95.0, FreshReturns(65.0, 60.0, 70.0), is_kept=False),
 ]
 
 
@@ -36,9 +36,9 @@ def test_the_curve_has_all_checkpoints_in_the_order_of_their_steps() -> None:
 @pytest.mark.parametrize(
     "point",
     [
-        CurvePoint(50, math.nan, [], is_kept=True),
-        CurvePoint(50, math.nan, [7.0], is_kept=True),
-        CurvePoint(50, math.inf, [math.inf, 1.0], is_kept=True),
+        CurvePoint(50, math.nan, None, is_kept=True),
+        CurvePoint(50, math.nan, FreshReturns.summarize([7.0]), is_kept=True),
+        CurvePoint(50, math.inf, FreshReturns(math.inf, 1.0, math.inf), is_kept=True),
     ],
 )
 def test_missing_and_infinite_values_are_left_out(point: CurvePoint, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ PARAMETERS: dict[str, Any] = {
     "model_name": "",
     "inference": "onnx",
     "episodes": 100,
+    "video": False,
     "gate_episodes": 400,
     "min_return": None,
     "alpha_per_reign": None,
