@@ -63,6 +63,15 @@ def __dir__() -> list[str]:
 
 def __getattr__(name: str) -> Any:
     """Import a public name on first use, so that ``import mlflow_sb3`` is fast."""
-    if name in __all__:
-        return getattr(importlib.import_module(_MODULES.get(name, "mlflow_sb3.flavor")), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = _MODULES.get(name, "mlflow_sb3.flavor")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not module.startswith(error.name):
+            raise
+        raise ImportError(
+            f"{name} is missing in {__path__[0]}, which is the code of a logged model. "
+            "Install mlflow-sb3, and import mlflow_sb3 before you load a model."
+        ) from error
