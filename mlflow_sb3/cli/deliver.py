@@ -13,6 +13,7 @@ def deliver(folder: Path) -> None:
     """Send the journal in FOLDER to the tracking server of its run."""
     from mlflow_sb3.client import retry
     from mlflow_sb3.tracking import delivery
+    from mlflow_sb3.tracking.snapshot_uploader import SNAPSHOT_DIR
     from mlflow_sb3.training import resume
 
     try:
@@ -29,6 +30,6 @@ def deliver(folder: Path) -> None:
             "Run the command again when the server is reachable."
         ) from error
     click.echo(f"The tracking server has received everything of run {run_id}.")
-    if not is_finished:
+    if not is_finished and any((folder / SNAPSHOT_DIR).glob("*")):
         command = resume.format_resume_command(run_id, folder.absolute().parent)
         click.echo(f"Resume the training with: {command}")

@@ -48,7 +48,8 @@ def explain_undelivered(journal: Journal, cause: Exception | None = None) -> str
     return (
         f"Tracking server {connection.redact_uri(journal.tracking_uri)} did not receive "
         f"everything that run {journal.run_id} logged{_describe_cause(cause)}. {location} "
-        f"When the server answers again, run: python -m steps.deliver {shlex.quote(str(folder))}"
+        "When the server answers again, run: "
+        f"python -m mlflow_sb3 deliver {shlex.quote(str(folder))}"
     )
 
 

@@ -279,7 +279,7 @@ def find_undelivered_folder(output: str) -> str | None:
     """Return the folder in the command that an ``UndeliveredError`` prints, if there is one."""
     match = re.search(
         r"^Error: Tracking server \S+ did not receive everything .*"
-        r" run: python -m steps\.deliver (\S+)$",
+        r" run: python -m mlflow_sb3 deliver (\S+)$",
         output,
         re.MULTILINE,
     )
@@ -289,7 +289,7 @@ def find_undelivered_folder(output: str) -> str | None:
 def deliver(folder: str, server: Server) -> None:
     """Run the step that delivers the journal of a folder."""
     step = subprocess.run(
-        [sys.executable, "-m", "steps.deliver", folder],
+        [sys.executable, "-m", "mlflow_sb3", "deliver", folder],
         cwd=ROOT,
         env=server.variables,
         capture_output=True,

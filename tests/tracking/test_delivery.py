@@ -51,7 +51,7 @@ def test_deliver_journal_sends_what_a_run_could_not(
             run_logger.log_file("agent/agent.zip", b"agent")
 
     with pytest.raises(
-        UndeliveredError, match=r"did not receive everything .* python -m steps\.deliver .*run"
+        UndeliveredError, match=r"did not receive everything .* python -m mlflow_sb3 deliver .*run"
     ):
         log_run()
 

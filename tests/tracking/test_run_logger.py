@@ -71,7 +71,7 @@ def test_an_exception_of_the_training_is_not_replaced_by_a_delivery_error(
     with caplog.at_level(logging.WARNING), pytest.raises(RuntimeError, match="the training error"):
         log_and_raise(RunLogger("run", tmp_path / "run"), RuntimeError("the training error"))
 
-    assert "python -m steps.deliver" in caplog.text
+    assert "python -m mlflow_sb3 deliver" in caplog.text
 
 
 @pytest.mark.usefixtures("store")
