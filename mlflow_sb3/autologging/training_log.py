@@ -6,6 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -74,6 +75,7 @@ class TrainingLog:
             becomes_active=settings.is_automatic,
         )
         self._best = BestCheckpoint(settings.mode)
+        self._can_keep = source_env.has_torch_weights(model)
         self._output = MetricOutput(self.run.logger, self._watch_monitor)
         self._gradient_norms: GradientNorms | None = None
         self._can_record = True
@@ -121,13 +123,11 @@ class TrainingLog:
         if model.logger.name_to_value:  # SB3 does not log the values of the last gradient steps
             model.logger.dump(model.num_timesteps)
         # On-policy algorithms change the weights once more after their last step.
-        if self._evaluator is not None and self._evaluated_digest != loop.compute_weights_digest(
-            model
-        ):
+        if self._evaluator is not None and not self._is_evaluated():
             self._evaluate(self._evaluator)
         self._warn_without_monitor()
         kept = self._best.checkpoint or Checkpoint.from_model(model)
-        with use_checkpoint(model, kept):
+        with use_checkpoint(model, kept) if self._can_keep else nullcontext():
             score = self._log_score(kept)
             if self._settings.has_last_video or self._settings.video_freq is not None:
                 self._log_video(kept.step)
@@ -174,6 +174,10 @@ class TrainingLog:
             return None
         return make_evaluator(self._model, settings.eval_env)
 
+    def _is_evaluated(self) -> bool:
+        digest = loop.compute_weights_digest(self._model)
+        return self._can_keep and digest == self._evaluated_digest
+
     def _may_evaluate(self) -> bool:
         """Return whether the budget allows to wait. An interval of the caller has no budget."""
         if not self._settings.is_automatic:
@@ -200,13 +204,15 @@ class TrainingLog:
 
     def _watch_monitor(self, metrics: dict[str, object]) -> None:
         value = metrics.get(self._settings.monitor)
+        if not self._can_keep:  # SBX cannot load weights into a model
+            return
         if isinstance(value, (int, float, np.number)) and math.isfinite(value):
             self._best.offer(self._model, float(value))
 
     def _warn_without_monitor(self) -> None:
         monitor = self._settings.monitor
         is_expected = self._evaluator is not None or not monitor.startswith("eval/")
-        if monitor and is_expected and self._best.checkpoint is None:
+        if monitor and is_expected and self._can_keep and self._best.checkpoint is None:
             _logger.warning(
                 "The metric %s, which decides which agent is kept, was never logged. The last "
                 "weights are kept. Use a metric of SB3's logger, such as rollout/ep_rew_mean.",

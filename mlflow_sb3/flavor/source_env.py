@@ -52,13 +52,24 @@ def check_algorithm(model: Any) -> None:
     """Check that a model is an SB3 algorithm.
 
     Raises:
-        MlflowException: The model is not an SB3 algorithm.
+        MlflowException: The model is not an SB3 algorithm, or its policy is not one of PyTorch.
     """
     if not isinstance(model, BaseAlgorithm):
         raise MlflowException.invalid_parameter_value(
             f"sb3_model is a {type(model).__module__}.{type(model).__name__}. "
             "Pass an algorithm of stable_baselines3 or sb3_contrib."
         )
+    if not has_torch_weights(model):
+        raise MlflowException.invalid_parameter_value(
+            f"The policy of {type(model).__module__}.{type(model).__name__} has no weights of "
+            "PyTorch, so it cannot be exported. Use an algorithm of stable_baselines3 or "
+            "sb3_contrib."
+        )
+
+
+def has_torch_weights(model: BaseAlgorithm) -> bool:
+    """Return whether PyTorch holds the weights of a policy. JAX holds those of SBX."""
+    return next(model.policy.parameters(), None) is not None
 
 
 def warn_without_statistics(model: BaseAlgorithm) -> None:

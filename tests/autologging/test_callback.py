@@ -19,8 +19,10 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from sb3_contrib import MaskablePPO
 from stable_baselines3 import DQN, PPO, SAC
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.vec_env import DummyVecEnv, VecExtractDictObs, VecNormalize
 
 import mlflow_sb3
@@ -424,6 +426,50 @@ def test_the_next_learn_ends_the_run_of_an_interrupted_one() -> None:
     assert first.info.status == "RUNNING"
     assert MlflowClient().get_run(first.info.run_id).info.status == "FAILED"
     assert read_run(callback).info.status == "FINISHED"
+
+
+class FirstActionPolicy(BasePolicy):
+    """Always takes action 0. Like the policies of SBX, it has no weights of PyTorch."""
+
+    def __init__(self, observation_space: Any, action_space: Any, _: Any, **__: Any) -> None:
+        super().__init__(observation_space, action_space)
+
+    def _predict(self, observation: Any, deterministic: bool = False) -> torch.Tensor:  # noqa: ARG002
+        return torch.zeros(len(observation), dtype=torch.int64)
+
+
+class FirstAction(BaseAlgorithm):
+    """An algorithm that learns nothing."""
+
+    def _setup_model(self) -> None:
+        self.policy = FirstActionPolicy(self.observation_space, self.action_space, None)
+
+    def learn(self, total_timesteps: int, callback: Any = None, **_: Any) -> Any:  # type: ignore[override]
+        total_timesteps, callback = self._setup_learn(total_timesteps, callback)
+        callback.on_training_start(locals(), globals())
+        while self.num_timesteps < total_timesteps:
+            self.num_timesteps += 1
+            callback.on_step()
+        callback.on_training_end()
+        return self
+
+
+def test_an_algorithm_without_pytorch_is_logged_with_its_last_weights(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    callback = MlflowCallback(eval_freq=20, n_eval_episodes=1)
+    model = FirstAction(FirstActionPolicy, "CartPole-v1", learning_rate=0.0, device="cpu")
+    model._setup_model()  # as the constructors of SB3's algorithms do
+
+    with caplog.at_level(logging.WARNING, "mlflow_sb3"):
+        model.learn(50, callback=callback)
+
+    run = read_run(callback)
+    assert run.info.status == "FINISHED"
+    assert read_steps(run, "eval/mean_reward") == [20, 40, 50]
+    assert run.data.metrics["eval/kept_step"] == 50
+    assert list_artifacts(run, "checkpoints") == ["checkpoints/step_000000050.zip"]
+    assert "has no weights of PyTorch, so it cannot be exported" in caplog.text
 
 
 def test_an_agent_that_cannot_be_exported_is_kept_as_a_checkpoint(
