@@ -43,6 +43,8 @@ def describe_environment(
     _check_vec_wrappers(found, settings)
     for wrapper in settings.env_wrappers:
         entry_points.check_wrapper(wrapper_config.get_entry_point(wrapper))
+    if ":" in found.env_id:
+        entry_points.check_module(found.env_id)
     for package in found.args.get("gym_packages") or ():
         _import_package(package)
     own_kwargs = found.args.get("env_kwargs")

@@ -55,7 +55,8 @@ class AgentFolder:
         packed = io.BytesIO()
         with zipfile.ZipFile(packed, "w") as archive:
             for path in sorted(self.archive.iterdir()):
-                archive.write(path, path.name)
+                # Without the time of the file, so that equal content has an equal digest.
+                archive.writestr(zipfile.ZipInfo(path.name), path.read_bytes())
         packed.seek(0)
         return packed
 

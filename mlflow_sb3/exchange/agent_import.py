@@ -21,6 +21,7 @@ from mlflow_sb3.flavor import model_writer
 from mlflow_sb3.flavor.model_writer import INFERENCE_TAG, PreparedModel
 from mlflow_sb3.flavor.train_extra import check_train_extra
 from mlflow_sb3.registry import names, registration, signing, versions
+from mlflow_sb3.reports import version_card
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
@@ -170,6 +171,7 @@ def _register(
         signing_key=signing_key,
         files=prepared.digests,
     )
+    version_card.write_card(version)
     info.registered_model_version = version.number
 
 

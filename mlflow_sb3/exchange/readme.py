@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 import yaml
@@ -31,7 +32,9 @@ def build_readme(info: AgentInfo, zoo: ZooConfig) -> str:
         f"SHA-256 of `{archive}`": f"`{info.digests[AGENT_ZIP]}`",
     } | {package: info.versions[package] for package in _PACKAGES if package in info.versions}
     rows = "\n".join(f"| {key} | {value} |" for key, value in facts.items())
-    packages = "".join(f" --gym-packages {package}" for package in zoo.args["gym_packages"])
+    packages = "".join(
+        f" --gym-packages {shlex.quote(package)}" for package in zoo.args["gym_packages"]
+    )
     return f"""---
 {yaml.safe_dump(_build_header(zoo)).strip()}
 ---
@@ -45,7 +48,7 @@ def build_readme(info: AgentInfo, zoo: ZooConfig) -> str:
 Play it in a copy of this folder:
 
 ```bash
-python -m rl_zoo3.enjoy --algo {zoo.algo} --env {zoo.env_id} --folder .{packages}
+python -m rl_zoo3.enjoy --algo {zoo.algo} --env {shlex.quote(zoo.env_id)} --folder .{packages}
 ```
 
 Both rl_zoo3 and SB3 unpickle the files, so load them only if you trust their author.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import zipfile
 from dataclasses import dataclass
 from typing import Any
@@ -63,11 +64,7 @@ def build_config(info: AgentInfo, archive: bytes, statistics: Statistics | None)
     with zipfile.ZipFile(io.BytesIO(archive)) as file:
         data = json.loads(file.read("data"))
     defaults = hyperparam_check.list_defaults(algo)
-    config = {
-        key: data[key]
-        for key in sorted(defaults)
-        if isinstance(data.get(key), (bool, int, float, str))
-    }
+    config = {key: data[key] for key in sorted(defaults) if _is_plain(data.get(key))}
     config["policy"] = algorithms.get_default_policy(
         algo, spaces.rebuild_space(info.observation_space)
     )
@@ -76,7 +73,7 @@ def build_config(info: AgentInfo, archive: bytes, statistics: Statistics | None)
         config["replay_buffer_class"] = "HerReplayBuffer"
     if statistics is not None:
         names = ("norm_obs", "norm_reward")
-        values = ", ".join(f"{name}={statistics[name]}" for name in names)
+        values = ", ".join(f"{name}={bool(statistics[name])}" for name in names)
         config["normalize"] = f"dict({values})"
     config |= _describe_wrappers(info, spec, is_normalized=statistics is not None)
     args = {
@@ -88,6 +85,13 @@ def build_config(info: AgentInfo, archive: bytes, statistics: Statistics | None)
         "seed": data.get("seed"),
     }
     return ZooConfig(algo, spec.id, args, config)
+
+
+def _is_plain(value: Any) -> bool:
+    """Return whether a value is a number or a word. rl_zoo3 evaluates other text as Python."""
+    if isinstance(value, str):
+        return re.fullmatch(r"[\w.]+", value) is not None
+    return isinstance(value, (bool, int, float))
 
 
 def find_algo(info: AgentInfo) -> str:

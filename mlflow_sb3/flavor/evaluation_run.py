@@ -11,8 +11,10 @@ from typing import Protocol
 
 import mlflow
 from mlflow import MlflowClient
+from mlflow.entities import Metric
 
 from mlflow_sb3.client import permissions
+from mlflow_sb3.client.timestamps import now_ms
 from mlflow_sb3.envs import rollout
 from mlflow_sb3.envs.rollout import Episodes
 from mlflow_sb3.envs.seeds import generate_episode_seeds
@@ -67,7 +69,7 @@ def evaluate_version(
     """
     agent = registered_agent.load_agent(version, public_key=public_key, allow_pickle=allow_pickle)
     episodes = play(agent, n_episodes, seed=seed)
-    log_evaluation(episodes, version=version, model_id=version.model_id)
+    log_evaluation(episodes, version=version, model_id=version.model_id, names_run=True)
     if has_video:
         _log_video(agent, int(episodes.seeds[0]))
     return episodes
@@ -90,7 +92,11 @@ def play(
 
 
 def log_evaluation(
-    episodes: Episodes, *, version: Version | None = None, model_id: str | None = None
+    episodes: Episodes,
+    *,
+    version: Version | None = None,
+    model_id: str | None = None,
+    names_run: bool = False,
 ) -> None:
     """Log metrics ``evaluation/...``, a table and a figure to the active run.
 
@@ -98,14 +104,15 @@ def log_evaluation(
 
     Args:
         episodes: Episodes of an agent.
-        version: Registered version of the agent. The run is named after it.
+        version: Registered version of the agent.
         model_id: Logged model that gets the metrics too.
+        names_run: Whether to name and describe the run, if MLflow invented its name.
     """
     summary = rollout.summarize_returns(episodes)
     count = summary.episodes
     if version is not None:
         text = f"Mean return {summary} over {count} new episodes"
-        name_tags = run_name.build_tags(f"evaluate {version}", text)
+        name_tags = run_name.build_tags(f"evaluate {version}", text) if names_run else {}
         mlflow.set_tags({VERSION_TAG: str(version)} | name_tags)
     log_metrics(build_metrics(episodes, "evaluation/"), model_id)
     log_episodes(episodes, f"{version or 'Agent'}: {count} episodes", folder="evaluation/")
@@ -114,9 +121,21 @@ def log_evaluation(
 def log_metrics(metrics: dict[str, float], model_id: str | None) -> None:
     """Log metrics to the active run, and to the logged model if there is one."""
     if model_id is None:
-        mlflow.log_metrics(metrics)
+        _log_run_metrics(metrics)
     else:
         permissions.log_metrics(metrics, model_id)
+
+
+def _log_run_metrics(metrics: dict[str, float]) -> None:
+    """Log metrics to the active run alone.
+
+    ``mlflow.log_metrics`` also writes to the models that the run has logged.
+    """
+    run = mlflow.active_run()
+    if run is not None:
+        now = now_ms()
+        points = [Metric(key, value, now, 0) for key, value in metrics.items()]
+        MlflowClient().log_batch(run.info.run_id, metrics=points)
 
 
 def build_metrics(episodes: Episodes, prefix: str) -> dict[str, float]:

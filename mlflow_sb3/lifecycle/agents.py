@@ -112,8 +112,10 @@ def find_agent(
 def _find_environment(env: str | Env | None) -> str | Env | None:
     """Return ``EnvSpec`` JSON for a Gymnasium id, and other valid values unchanged."""
     if isinstance(env, str):
+        if env.lstrip().startswith("{"):  # may come from a model of another person
+            return env
         entry_points.trust_options(env)
-        return env if env.lstrip().startswith("{") else env_spec.compose_spec(env)
+        return env_spec.compose_spec(env)
     if env is None or isinstance(env, gymnasium.Env):
         return env
     raise MlflowException.invalid_parameter_value(

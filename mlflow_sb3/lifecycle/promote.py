@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from mlflow.exceptions import MlflowException
 
+from mlflow_sb3.envs import env_spec
 from mlflow_sb3.lifecycle.arguments import check_choice, to_text, to_version_number
 from mlflow_sb3.lifecycle.results import PromoteResult
 from mlflow_sb3.promotion.promotion_request import (
@@ -68,6 +69,8 @@ def promote(
         MlflowException: An argument is invalid, the version does not exist, cannot be loaded or
             cannot be served, or the user has no permission.
     """
+    if env.lstrip().startswith("{"):  # may come from a model of another person
+        env_spec.make_from_spec(env).close()  # refuses modules that are not trusted
     check_choice("rule", rule, ("test", "force"))
     check_choice("approval", approval, ("none", "required"))
     records: list[PromotionRecord] = []

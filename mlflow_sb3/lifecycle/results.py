@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 from mlflow_sb3.envs import rollout
 from mlflow_sb3.envs.rollout import Episodes
 from mlflow_sb3.promotion.record import PromotionRecord, RecordedVerdict
+from mlflow_sb3.registry import names
 from mlflow_sb3.registry.model_version import Version
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
 
+    from mlflow_sb3.registry.signing import KeyPath
     from mlflow_sb3.training.loop import TrainingResult
 
 
@@ -158,3 +160,24 @@ class TrainResult:
         """Summarize a training."""
         best = result.best
         return cls(best.score, best.step, run_id, result.describe(), best.returns, result.model)
+
+    def register(self, name: str, *, signing_key: KeyPath | None = None) -> int:
+        """Log the agent as a model of its run, and register it with the alias ``challenger``.
+
+        The model has a card with everything that the run knows about the training.
+
+        Args:
+            name: Name of the registered model.
+            signing_key: PEM file of the Ed25519 private key that signs the version.
+
+        Returns:
+            Number of the new version.
+
+        Raises:
+            MlflowException: The agent cannot be exported, or a permission is missing.
+        """
+        from mlflow_sb3.training import training_run
+
+        trained = training_run.load_training_run(self.run_id)
+        alias = names.CHALLENGER_ALIAS
+        return trained.log_model(name, alias=alias, signing_key=signing_key).number

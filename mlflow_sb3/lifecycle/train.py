@@ -72,8 +72,8 @@ def train(
             learning.
         race_episodes: New episodes of the race.
         torch_threads: Threads of PyTorch. The trained weights depend on it.
-        resume: Id of the run of an interrupted training to resume. Other arguments that you pass
-            must have the values of that training.
+        resume: Id of the run of an interrupted training to resume. Other arguments must have their
+            defaults, or the values of that training.
         snapshot_every: Environment steps between two snapshots.
         signing_key: PEM file of the Ed25519 private key that signs the snapshots and the agent.
         public_key: PEM file of the Ed25519 public key that must have signed the model of

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from dataclasses import dataclass
 
 from mlflow_sb3.inference.agent_files import InferenceBackend
@@ -44,7 +46,7 @@ class CardUsage:
             [
                 "import mlflow_sb3",
                 "import numpy as np",
-                f'policy = mlflow_sb3.load_policy("{self.uri}"{allow_pickle})',
+                f"policy = mlflow_sb3.load_policy({json.dumps(self.uri)}{allow_pickle})",
                 f"observation = {_format_observation(self.inputs.space)}",
                 f"{result} = policy.predict(observation{masks})",
             ]
@@ -58,7 +60,7 @@ class CardUsage:
         variable = "MLFLOW_ALLOW_PICKLE_DESERIALIZATION=true "
         prefix = variable if self.inference == "native" else ""
         return (
-            f"{prefix}mlflow models serve -m {self.uri} -p 5001 --env-manager uv\n"
+            f"{prefix}mlflow models serve -m {shlex.quote(self.uri)} -p 5001 --env-manager uv\n"
             "curl http://127.0.0.1:5001/invocations -H 'Content-Type: application/json' \\\n"
             f"  -d {request}"
         )

@@ -7,16 +7,18 @@ sections of the card are left out.
 
 from __future__ import annotations
 
+import logging
 import re
 
 import mlflow
-from mlflow.exceptions import MlflowException
 
 from mlflow_sb3.client.registry_client import RegistryClient
 from mlflow_sb3.registry.generated_text import MAX_LENGTH, Description
 from mlflow_sb3.registry.model_version import Version
 from mlflow_sb3.reports.markdown import format_code, format_table
 from mlflow_sb3.reports.model_card import HEADING, LEARNING_CURVE, MODEL_CARD
+
+_logger = logging.getLogger(__name__)
 
 LABEL = "card"
 """Label of the generated section."""
@@ -33,18 +35,22 @@ _FILE_URL = "ajax-api/2.0/mlflow/logged-models/{model_id}/artifacts/files?artifa
 def write_card(version: Version) -> None:
     """Add the card of its model to the description of a version.
 
-    Nothing is changed if the description has a card, or if the model has none because an earlier
-    release logged it.
+    Nothing is changed if the description has a card. A failure is only a warning, because the
+    version is already registered. The models of earlier releases have no card.
     """
+    try:
+        _write_card(version)
+    except Exception as error:  # noqa: BLE001 each artifact store has its own errors
+        _logger.warning("The card of %s was not written: %s", version, error)
+
+
+def _write_card(version: Version) -> None:
     client, number = RegistryClient(), str(version.number)
     description = client.get_model_version(version.name, number).description or ""
     if Description.parse(description, LABEL).generated:
         return
     location = mlflow.get_logged_model(version.model_id).artifact_location
-    try:
-        card = mlflow.artifacts.load_text(f"{location}/{MODEL_CARD}")
-    except (MlflowException, OSError):
-        return
+    card = mlflow.artifacts.load_text(f"{location}/{MODEL_CARD}")
     client.update_model_version(version.name, number, add_card(description, card, version))
 
 

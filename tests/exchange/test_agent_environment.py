@@ -69,6 +69,7 @@ def test_the_packages_of_the_files_are_imported(tmp_path: Path) -> None:
     ("files", "message"),
     [
         ({"args": {"gym_packages": ["antigravity"]}}, "antigravity is not imported"),
+        ({"env_id": "antigravity:Fly-v0"}, "antigravity:Fly-v0 is not imported"),
         ({"config": {"env_wrapper": "antigravity.Fly"}}, "antigravity:Fly is not imported"),
         ({"config": {"env_wrapper": "subprocess.Popen"}}, "subprocess:Popen is not imported"),
         ({"config": {"vec_env_wrapper": "a.B"}}, "trained with vec_env_wrapper='a.B'"),

@@ -48,6 +48,8 @@ def test_an_agent_of_rl_zoo3_is_logged_and_registered(ppo: PPO, tmp_path: Path) 
     version = versions.find_version("cartpole", alias="challenger")
     tags = mlflow.MlflowClient().get_model_version("cartpole", "1").tags
     policy = mlflow_sb3.load_policy(version.uri)
+    description = mlflow.MlflowClient().get_model_version("cartpole", "1").description
+    assert str(description).startswith("**Model card**: PPO agent for CartPole-v1")
     assert run.info.run_name == "import CartPole-v1.zip"
     assert run.info.status == "FINISHED"
     assert (

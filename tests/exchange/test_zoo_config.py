@@ -44,6 +44,17 @@ def test_hyperparameters_are_read_without_unpickling() -> None:
     assert (zoo.args["env_kwargs"], zoo.args["gym_packages"]) == (None, [])
 
 
+def test_text_that_rl_zoo3_would_evaluate_is_left_out() -> None:
+    model = PPO("MlpPolicy", "CartPole-v1", n_steps=64)
+    vars(model)["policy_kwargs"] = "__import__('os').mkdir('x')"
+    vars(model)["target_kl"] = "word"
+
+    zoo = build(model)
+
+    assert "policy_kwargs" not in zoo.config
+    assert zoo.config["target_kl"] == "word"
+
+
 def test_the_replay_buffer_of_her_is_named() -> None:
     environment = env_spec.compose_spec("tests.environments:BitFlipping-v0")
     hyperparams = {"replay_buffer_class": "HerReplayBuffer", "buffer_size": 100}

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -55,11 +58,50 @@ def test_the_active_run_gets_the_results_of_the_step(registered: Version) -> Non
     run = mlflow.get_run(str(result.run_id))
     assert (result.name, result.version) == ("agent", 1)
     assert run.data.tags[VERSION_TAG] == "agent/1"
-    assert run.info.run_name == "evaluate agent/1"
+    assert run.data.metrics["evaluation/episodes"] == 3
     paths = {"evaluation/episodes.json", "evaluation/returns.png"}
     assert list_artifacts(run, "evaluation") == paths
     assert get_model_metrics(registered.model_id) == run.data.metrics
     assert run.data.metrics["evaluation/mean_return"] == result.mean_return
+
+
+def test_the_run_of_the_caller_keeps_its_name_and_description(registered: Version) -> None:
+    with mlflow.start_run() as run:
+        MlflowClient().set_tag(run.info.run_id, "mlflow.note.content", "my own note")
+        mlflow_sb3.evaluate(registered.uri, n_episodes=2)
+
+    after = mlflow.get_run(run.info.run_id)
+    assert after.info.run_name == run.info.run_name
+    assert after.data.tags["mlflow.note.content"] == "my own note"
+
+
+def test_a_model_of_the_run_gets_no_metrics_of_another_agent(ppo: PPO, registered: Version) -> None:
+    with mlflow.start_run():
+        info = mlflow_sb3.log_model(ppo, name="other")
+        mlflow_sb3.evaluate(registered.uri, n_episodes=2)
+        short = gymnasium.make("CartPole-v1", max_episode_steps=7)
+        mlflow_sb3.evaluate(f"models:/{info.model_id}", short, n_episodes=2)
+
+    assert get_model_metrics(info.model_id) == {}
+    assert get_model_metrics(registered.model_id)["evaluation/episodes"] == 2
+
+
+@pytest.mark.parametrize("call", ["evaluate", "promote"])
+def test_an_environment_of_another_model_calls_no_function(
+    call: str, registered: Version, cartpole: str, tmp_path: Path
+) -> None:
+    spec = json.loads(cartpole) | {
+        "entry_point": "os:mkdir",
+        "kwargs": {"path": str(tmp_path / "made")},
+    }
+    function: Any = getattr(mlflow_sb3, call)
+    arguments = (registered.uri,) if call == "evaluate" else ("agent", 1)
+
+    with pytest.raises(MlflowException, match="os:mkdir is not"):
+        function(*arguments, env=json.dumps(spec))
+
+    assert not (tmp_path / "made").exists()
+    assert "os" not in os.environ.get("MLFLOW_SB3_TRUSTED_MODULES", "")
 
 
 @pytest.mark.usefixtures("registered")

@@ -6,6 +6,7 @@ from typing import Any
 
 import mlflow
 import pytest
+from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from stable_baselines3 import PPO
 
@@ -56,6 +57,22 @@ def test_the_agent_is_registered_in_the_run_of_its_training() -> None:
         == mlflow_sb3.evaluate(trained.model, n_episodes=10).returns.tolist()
     )
     assert len(list_runs()) == 1
+
+
+@pytest.mark.usefixtures("store")
+def test_a_registered_agent_has_the_card_of_its_training() -> None:
+    trained = mlflow_sb3.train("CartPole-v1", **TINY)
+
+    number = trained.register("agent")
+
+    version = MlflowClient().get_model_version_by_alias("agent", "challenger")
+    assert int(version.version) == number == 1
+    assert version.run_id == trained.run_id
+    assert version.tags["mlflow_sb3.seed"] == "0"
+    description = str(version.description)
+    assert f"| kept checkpoint&ensp; | step {trained.step} |" in description
+    assert "| seed&ensp; | 0 |" in description
+    assert "| episodes&ensp; | 5 |" in description
 
 
 @pytest.fixture
