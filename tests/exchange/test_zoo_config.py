@@ -123,14 +123,14 @@ def test_changed_arguments_of_the_environment_are_kept(
 
 def test_the_wrappers_and_arguments_of_the_registration_are_left_out() -> None:
     gymnasium.register(
-        "Registered-v0",
+        "RegisteredPendulum-v0",
         entry_point="gymnasium.envs.classic_control:PendulumEnv",
         kwargs={"g": 3.0},
         additional_wrappers=(
             gymnasium.wrappers.ClipReward.wrapper_spec(min_reward=-1.0, max_reward=1.0),
         ),
     )
-    model, environment = make("Registered-v0", wrappers=[{SCALE: {"factor": 2.0}}])
+    model, environment = make("RegisteredPendulum-v0", wrappers=[{SCALE: {"factor": 2.0}}])
 
     zoo = build(model, environment)
 

@@ -75,19 +75,19 @@ def test_the_card_of_a_script_has_what_the_algorithm_knows(saved: Path) -> None:
     assert "| seed | 0 |" in card
     assert "| `n_steps` | `64` |" in card
     assert "| `learning_rate` | `0.0003` |" in card
-    assert "clip_range" not in card  # a schedule
+    assert "| `clip_range` | `0.2` |" in card
     assert "## Returns" not in card
     assert "MLflow run" not in card
     assert "commit" not in card
 
 
-def test_hyperparameters_that_json_cannot_represent_are_left_out(ppo: PPO) -> None:
+def test_a_class_in_the_hyperparameters_has_its_name(ppo: PPO) -> None:
     def read(policy_kwargs: dict[str, Any]) -> str | None:
         model: BaseAlgorithm = PPO("MlpPolicy", "CartPole-v1", policy_kwargs=policy_kwargs)
         return card_writer.read_facts(model).hyperparams.get("policy_kwargs")
 
     assert read({"net_arch": [8]}) == '{"net_arch": [8]}'
-    assert read({"optimizer_class": type(ppo.policy.optimizer)}) is None
+    assert read({"optimizer_class": type(ppo.policy.optimizer)}) == '{"optimizer_class": "Adam"}'
     assert "policy_kwargs" not in card_writer.read_facts(ppo).hyperparams
 
 
