@@ -52,9 +52,7 @@ class SpecEvaluator(Evaluator):
         """
         self._env_spec_json = env_spec_json
         self._seed = model.seed or 0
-        with env_spec.make_from_spec(env_spec_json) as env:
-            spaces = env.observation_space, env.action_space
-        self._policy = SB3Policy.from_algorithm(model, *spaces)
+        self._policy = build_policy(model, env_spec_json)
 
     def play(self, n_episodes: int, *, first_episode: int = 0) -> Episodes:
         """Play episodes with the seeds of their indices."""
@@ -117,12 +115,22 @@ class VecEnvEvaluator(Evaluator):
             wrapper.training = wrapper.norm_reward = False
 
 
-def make_evaluator(model: BaseAlgorithm, eval_env: EvalEnv | None) -> Evaluator:
+def build_policy(model: BaseAlgorithm, env_spec_json: str) -> SB3Policy:
+    """Return a policy with the current weights of a model, for an environment without wrappers."""
+    with env_spec.make_from_spec(env_spec_json) as env:
+        spaces = env.observation_space, env.action_space
+    return SB3Policy.from_algorithm(model, *spaces)
+
+
+def make_evaluator(
+    model: BaseAlgorithm, eval_env: EvalEnv | None, training_env: str | None
+) -> Evaluator:
     """Return the evaluator for an environment.
 
     Args:
         model: Algorithm to evaluate.
         eval_env: Gymnasium id, environment or VecEnv. None: a copy of the training environment.
+        training_env: Training environment as ``EnvSpec`` JSON. None if it cannot be copied.
 
     Raises:
         MlflowException: The environment cannot be made, or has other spaces than the agent.
@@ -133,13 +141,12 @@ def make_evaluator(model: BaseAlgorithm, eval_env: EvalEnv | None) -> Evaluator:
         return _make_spec_evaluator(model, env_spec.spec_to_json(eval_env.spec))
     if eval_env is not None:
         return _make_spec_evaluator(model, env_spec.compose_spec(eval_env))
-    description = source_env.find_source_env(model).description
-    if description is None:
+    if training_env is None:
         raise MlflowException.invalid_parameter_value(
             "mlflow-sb3 cannot make a copy of the training environment for evaluations. Pass a "
             "VecEnv as eval_env, or register the environment with Gymnasium."
         )
-    return SpecEvaluator(model, description)
+    return SpecEvaluator(model, training_env)
 
 
 def _make_spec_evaluator(model: BaseAlgorithm, env_spec_json: str) -> SpecEvaluator:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,7 +14,7 @@ from mlflow.exceptions import MlflowException
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from mlflow_sb3.algorithms.algorithms import get_algorithm_name
-from mlflow_sb3.autologging.evaluator import Evaluator, make_evaluator
+from mlflow_sb3.autologging.evaluator import Evaluator, build_policy, make_evaluator
 from mlflow_sb3.autologging.gradient_norms import GradientNorms
 from mlflow_sb3.autologging.kept_agent import BestCheckpoint, use_checkpoint
 from mlflow_sb3.autologging.learn_run import LearnRun, describe_training, get_env_id
@@ -23,9 +22,8 @@ from mlflow_sb3.autologging.log_settings import LogSettings
 from mlflow_sb3.autologging.metric_output import MetricOutput
 from mlflow_sb3.client import permissions
 from mlflow_sb3.client.timestamps import now_ms
-from mlflow_sb3.envs import env_spec, rollout
+from mlflow_sb3.envs import rollout
 from mlflow_sb3.flavor import source_env
-from mlflow_sb3.flavor.sb3_policy import SB3Policy
 from mlflow_sb3.promotion.challengers import SCORE_METRIC
 from mlflow_sb3.reports.video import record_episode
 from mlflow_sb3.tracking.run_logger import MetricPoint
@@ -172,7 +170,7 @@ class TrainingLog:
             is_wanted = settings.eval_freq is not None
         if not is_wanted:
             return None
-        return make_evaluator(self._model, settings.eval_env)
+        return make_evaluator(self._model, settings.eval_env, self._env_spec_json)
 
     def _is_evaluated(self) -> bool:
         digest = loop.compute_weights_digest(self._model)
@@ -242,7 +240,9 @@ class TrainingLog:
             return
         with TemporaryDirectory() as folder:
             try:
-                path = _record(self._model, self._env_spec_json, Path(folder))
+                policy = build_policy(self._model, self._env_spec_json)
+                seed = self._model.seed or 0
+                path = record_episode(policy, self._env_spec_json, seed, Path(folder))
             except Exception as error:  # noqa: BLE001 each renderer has its own errors
                 self._can_record = False
                 _logger.warning("No video was recorded: %s: %s", type(error).__name__, error)
@@ -267,13 +267,6 @@ class _Interval:
 
 def _format_step(step: int) -> str:
     return f"step_{step:09d}"
-
-
-def _record(model: BaseAlgorithm, env_spec_json: str, folder: Path) -> Path:
-    with env_spec.make_from_spec(env_spec_json) as env:
-        spaces: Sequence[object] = (env.observation_space, env.action_space)
-    policy = SB3Policy.from_algorithm(model, *spaces)  # type: ignore[arg-type]
-    return record_episode(policy, env_spec_json, model.seed or 0, folder)
 
 
 def _find_env_spec(model: BaseAlgorithm) -> str | None:

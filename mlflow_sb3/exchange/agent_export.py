@@ -38,7 +38,7 @@ def export_agent(
     ``<algo>/<env>_1``. The files at the top have the names of a Hugging Face repository: upload the
     folder, and ``huggingface_sb3.load_from_hub`` and ``rl_zoo3.load_from_hub`` find the agent.
 
-    Nothing is unpickled. Whoever loads the folder with SB3 or rl_zoo3 unpickles its files.
+    Nothing is unpickled. SB3 and rl_zoo3 unpickle the files when they load the folder.
 
     Args:
         model_uri: As in ``load_policy``.

@@ -434,7 +434,7 @@ class FirstActionPolicy(BasePolicy):
     def __init__(self, observation_space: Any, action_space: Any, _: Any, **__: Any) -> None:
         super().__init__(observation_space, action_space)
 
-    def _predict(self, observation: Any, deterministic: bool = False) -> torch.Tensor:  # noqa: ARG002
+    def _predict(self, observation: Any, *_: Any, **__: Any) -> torch.Tensor:
         return torch.zeros(len(observation), dtype=torch.int64)
 
 
@@ -444,7 +444,7 @@ class FirstAction(BaseAlgorithm):
     def _setup_model(self) -> None:
         self.policy = FirstActionPolicy(self.observation_space, self.action_space, None)
 
-    def learn(self, total_timesteps: int, callback: Any = None, **_: Any) -> Any:  # type: ignore[override]
+    def learn(self, total_timesteps: int, callback: Any = None, *_: Any, **__: Any) -> Any:
         total_timesteps, callback = self._setup_learn(total_timesteps, callback)
         callback.on_training_start(locals(), globals())
         while self.num_timesteps < total_timesteps:
